@@ -1,0 +1,57 @@
+# The four commands: run, test, check, bench. Each makes the environment first when it has to.
+PYTHON ?= python3
+BIN := .venv/bin
+UV := $(shell command -v uv 2>/dev/null)
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: run test check bench lock env clean
+
+run: env                     ## start Weir with a simulated fleet and print how to talk to it
+	@$(BIN)/weir demo
+
+test: env                    ## all tests; real servers come from wheels, nothing needs to run
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup tests
+
+check: env                   ## format, lint, types, import layers, sizes
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m pytest -q tests/architecture
+
+bench: env .venv-bench/.made ## the benchmarks beside the peers; writes docs/bench/latest.json, then judge with bench/check.py
+	@$(BIN)/python -m bench.run
+
+env: .venv/.made
+
+.venv/.made: requirements-dev.lock pyproject.toml
+ifneq ($(UV),)
+	@$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+else
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+endif
+	@touch $@
+
+.venv-bench/.made: bench/requirements.lock
+ifneq ($(UV),)
+	@$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-bench
+	@$(UV) pip install --quiet --python .venv-bench/bin/python --require-hashes -r bench/requirements.lock
+else
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bench/requirements.lock
+endif
+	@touch $@
+
+LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+lock:                        ## make the lock files anew (needs uv)
+	$(LOCK) pyproject.toml -o requirements.lock
+	$(LOCK) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
+	$(LOCK) requirements-build.in -c requirements-dev.lock -o requirements-build.lock
+	$(LOCK) bench/requirements.in -o bench/requirements.lock
+
+clean:
+	rm -rf .venv .venv-bench .weir .mypy_cache .ruff_cache .pytest_cache .hypothesis
