@@ -1,0 +1,66 @@
+"""A caller's request, read once by its dialect, as the rest of the gateway sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntFlag, StrEnum
+from typing import Any
+
+
+class Operation(StrEnum):
+    """What kind of answer is asked for."""
+
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+
+
+class Need(IntFlag):
+    """What a request asks of a model beyond plain text."""
+
+    NONE = 0
+    TOOLS = 1
+    JSON_SCHEMA = 2
+    IMAGES = 4
+    AUDIO = 8
+    LOGPROBS = 16
+    EMBEDDINGS = 32
+    COMPLETIONS = 64
+    MANY_CHOICES = 128
+
+
+@dataclass(slots=True)
+class Call:
+    """One inference request.
+
+    Attributes:
+        operation: chat, completions or embeddings.
+        body: the decoded body in OpenAI's shape for that operation; owned by this request.
+        model: the model as the caller named it.
+        stream: whether the caller wants a stream.
+        wants_usage: whether the caller gets usage in a stream.
+        choices: how many choices the answer will have (``n`` times the number of prompts).
+        max_tokens: the caller's limit on the length of each choice, or None.
+        input_bytes: bytes of the prompt's text, an upper bound for byte-level tokenizers.
+        prompt_estimate: estimated prompt tokens.
+        needs: features the answer depends on.
+        openrouter: whether the OpenRouter form of answers and errors is wanted (paths under ``/api/v1``).
+        app: calling application, ``""`` when it did not say or said something unusable.
+        user: the caller's end-user id, or ``""``.
+        traceparent: W3C trace context that came with the request, or ``""``.
+    """
+
+    operation: Operation
+    body: dict[str, Any]
+    model: str
+    stream: bool
+    wants_usage: bool
+    choices: int
+    max_tokens: int | None
+    input_bytes: int
+    prompt_estimate: int
+    needs: Need
+    openrouter: bool
+    app: str = ""
+    user: str = ""
+    traceparent: str = ""

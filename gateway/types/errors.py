@@ -1,0 +1,178 @@
+"""The errors a caller can meet, each with its HTTP status.
+
+Foreign errors (sockets, engines, databases, decoders) are translated into this tree once, where they enter; the
+edge renders it in the caller's dialect. The tree::
+
+    WeirError
+    ├── BadRequest 400            ├── PayloadTooLarge 413
+    ├── Unauthorized 401          ├── RequestTimeout 408
+    ├── Forbidden 403             ├── RateLimited 429 (Retry-After)
+    ├── NotFound 404              ├── Unavailable 503 (Retry-After)
+    ├── MethodNotAllowed 405      ├── UpstreamFailed 502 / 504 / the engine's own status
+    └── Internal 500
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class WeirError(Exception):
+    """An error a caller is told about.
+
+    Attributes:
+        status: HTTP status, also the integer ``error.code``.
+        error_type: a word of OpenRouter's ``error_type`` vocabulary, for ``metadata.error_type``.
+        openai_type: OpenAI's ``error.type``.
+        message: what is wrong and what would mend it; holds no secret and no prompt.
+        param: the request field at fault, if one is.
+        metadata: more facts for ``error.metadata``.
+        retry_after: seconds after which a retry may succeed, or None.
+    """
+
+    status: ClassVar[int] = 500
+    error_type: ClassVar[str] = "server"
+    openai_type: ClassVar[str] = "server_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.metadata = dict(metadata) if metadata else {}
+        self.retry_after = retry_after
+
+    @property
+    def code(self) -> int:
+        """The status this very error is answered with."""
+        return self.status
+
+    @property
+    def kind(self) -> str:
+        """The ``error_type`` of this very error."""
+        return self.error_type
+
+
+class BadRequest(WeirError):
+    """The request cannot be understood or asks for something impossible."""
+
+    status = 400
+    error_type = "invalid_request"
+    openai_type = "invalid_request_error"
+
+
+class Unauthorized(WeirError):
+    """No key, an unknown key, or one that is revoked or expired."""
+
+    status = 401
+    error_type = "authentication"
+    openai_type = "authentication_error"
+
+
+class Forbidden(WeirError):
+    """The key is good but not for this."""
+
+    status = 403
+    error_type = "permission_denied"
+    openai_type = "permission_error"
+
+
+class NotFound(WeirError):
+    """No such model, generation or path."""
+
+    status = 404
+    error_type = "not_found"
+    openai_type = "invalid_request_error"
+
+
+class MethodNotAllowed(WeirError):
+    """The path exists, but not with this method."""
+
+    status = 405
+    error_type = "invalid_request"
+    openai_type = "invalid_request_error"
+
+
+class RequestTimeout(WeirError):
+    """The caller did not send its request within the limit."""
+
+    status = 408
+    error_type = "timeout"
+    openai_type = "invalid_request_error"
+
+
+class PayloadTooLarge(WeirError):
+    """The body is over the limit."""
+
+    status = 413
+    error_type = "payload_too_large"
+    openai_type = "invalid_request_error"
+
+
+class RateLimited(WeirError):
+    """A limit of the key is reached; ``retry_after`` says when there is room again."""
+
+    status = 429
+    error_type = "rate_limit_exceeded"
+    openai_type = "rate_limit_error"
+
+
+class Unavailable(WeirError):
+    """No backend can take the request now, or the gateway cannot meter it."""
+
+    status = 503
+    error_type = "provider_unavailable"
+    openai_type = "service_unavailable_error"
+
+
+class UpstreamFailed(WeirError):
+    """The backend failed and no other could take over, or it refused the request itself.
+
+    Args:
+        message: what happened.
+        code: the status to answer with; an engine's own refusal (400, 422, ...) keeps its status.
+        kind: ``error_type`` for this case.
+        metadata: facts such as the provider's name and its error body.
+        retry_after: passed on from the backend.
+    """
+
+    status = 502
+    error_type = "provider_unavailable"
+    openai_type = "upstream_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: int = 502,
+        kind: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        retry_after: float | None = None,
+        param: str | None = None,
+    ) -> None:
+        super().__init__(message, metadata=metadata, retry_after=retry_after, param=param)
+        self._code = code
+        self._kind = kind
+
+    @property
+    def code(self) -> int:
+        """The status this very error is answered with."""
+        return self._code
+
+    @property
+    def kind(self) -> str:
+        """The ``error_type`` of this very error."""
+        return self._kind or self.error_type
+
+
+class Internal(WeirError):
+    """A defect of the gateway. The message never tells more than the request id does."""
+
+    status = 500

@@ -1,0 +1,81 @@
+"""The caller's side of a request, as the relay sees it: one Protocol for every dialect and every server road."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gateway.types.errors import WeirError
+from gateway.types.ids import RequestId
+from gateway.types.tokens import Usage
+
+Chunk = dict[str, Any]
+
+
+class Flow(Protocol):
+    """What a caller's connection steers upstream."""
+
+    def abort(self) -> None:
+        """The caller left."""
+
+    def pause(self) -> None:
+        """The caller does not read."""
+
+    def resume(self) -> None:
+        """The caller reads again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What the caller is told an answer costs.
+
+    Attributes:
+        usage: tokens by class.
+        total: nano-USD charged.
+        prompt: nano-USD of it for all prompt classes and the request fee.
+        completion: nano-USD of it for all completion classes.
+    """
+
+    usage: Usage
+    total: int
+    prompt: int
+    completion: int
+
+
+class Reply(Protocol):
+    """How one request is answered.
+
+    Attributes:
+        request_id: id of the request, also of its answer.
+        gone: whether the caller has left.
+        arrived: monotonic seconds at which the request was whole.
+    """
+
+    request_id: RequestId
+    arrived: float
+
+    @property
+    def gone(self) -> bool:
+        """See the attributes."""
+
+    def steer(self, flow: Flow) -> None:
+        """From now on tell ``flow`` when the caller leaves, stops reading or reads again."""
+
+    def route(self, text: str) -> None:
+        """Set the ``x-weir-route`` header; before ``begin``, ``answer`` or ``fail``."""
+
+    def begin(self, model: str, provider: str) -> None:
+        """Start a stream of answers from ``model`` at ``provider``."""
+
+    def send(self, chunks: list[Chunk]) -> None:
+        """Send stream chunks now."""
+
+    def finish(self, chunks: Sequence[Chunk], bill: Bill) -> None:
+        """Send the last chunks, usage where it is wanted, and the end of the stream."""
+
+    def answer(self, answer: dict[str, Any], model: str, provider: str, bill: Bill) -> None:
+        """Send a whole answer."""
+
+    def fail(self, error: WeirError) -> None:
+        """Send an error: as the whole answer, or as the last event of a stream that has begun."""
