@@ -1,0 +1,117 @@
+"""From a valid file to the snapshot: defaults filled in, prices and providers resolved, content digested.
+
+Expects a file that passed every check; a file that did not makes it raise whatever comes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import msgspec
+
+from gateway.config.egress import Egress, networks
+from gateway.config.schema import BackendSection, EndpointSection, FileSection, ModelSection
+from gateway.config.snapshot import (
+    BackendSpec,
+    ConfigSnapshot,
+    EndpointSpec,
+    ModelSpec,
+    RoutingSpec,
+    Secret,
+    TeamSpec,
+)
+from gateway.config.source import SourceFile
+from gateway.types.money import Rates
+
+
+def assemble(
+    file: FileSection, secrets: Mapping[int, Secret], version: int, sources: tuple[SourceFile, ...]
+) -> ConfigSnapshot:
+    """Return the snapshot of ``file``; ``secrets`` holds the keys of its backends by position."""
+    specs = (_backend(section, secrets.get(index)) for index, section in enumerate(file.backends))
+    backends = {spec.name: spec for spec in specs}
+    models = {section.id: _model(section, backends) for section in file.models}
+    aliases = {alias: tuple(targets.items()) for alias, targets in file.aliases.items()}
+    routing = RoutingSpec(file.routing.default)
+    egress = Egress(networks(file.egress.allow))
+    teams = tuple(TeamSpec(team.slug, team.name) for team in file.teams)
+    content = msgspec.json.encode(
+        [backends, models, aliases, routing, egress, teams], enc_hook=_encodable, order="deterministic"
+    )
+    return ConfigSnapshot(
+        version=version,
+        digest=hashlib.sha256(content).hexdigest(),
+        backends=MappingProxyType(backends),
+        models=MappingProxyType(models),
+        aliases=MappingProxyType(aliases),
+        routing=routing,
+        egress=egress,
+        teams=teams,
+        sources=sources,
+    )
+
+
+def _backend(section: BackendSection, api_key: Secret | None) -> BackendSpec:
+    return BackendSpec(
+        name=section.name,
+        kind=section.kind,
+        url=section.url,
+        provider=section.group,
+        region=section.region,
+        api_key=api_key,
+        usd_per_hour=section.usd_per_hour,
+        gpu=section.gpu,
+        capacity=section.capacity.values(),
+        limits=section.limits.values(),
+        on_disconnect=section.on_disconnect,
+        timeouts=section.timeouts.values(),
+        tags=section.tags,
+    )
+
+
+def _model(section: ModelSection, backends: Mapping[str, BackendSpec]) -> ModelSpec:
+    endpoints = tuple(_endpoint(section, endpoint, backends) for endpoint in section.endpoints)
+    prices = (endpoint.price for endpoint in endpoints)
+    return ModelSpec(
+        id=section.id,
+        name=section.name or section.id,
+        description=section.description,
+        created=section.created,
+        context_length=section.context_length,
+        max_output=section.max_output,
+        capabilities=section.capabilities.base(),
+        price=section.price.rates() if section.price else min(prices, key=_rank),
+        endpoints=endpoints,
+    )
+
+
+def _endpoint(model: ModelSection, section: EndpointSection, backends: Mapping[str, BackendSpec]) -> EndpointSpec:
+    backend = backends[section.backend]
+    price = section.price or model.price
+    assert price is not None
+    context = section.context_length or model.context_length
+    longest = section.max_output or model.max_output
+    return EndpointSpec(
+        model_id=model.id,
+        backend=backend.name,
+        upstream_model=section.model or model.id,
+        provider=backend.provider,
+        region=backend.region,
+        quantization=section.quantization,
+        price=price.rates(),
+        cost=section.cost.rates() if section.cost else None,
+        context_length=context,
+        max_output=None if longest is None else min(longest, context),
+        capabilities=section.capabilities.over(model.capabilities.base()),
+    )
+
+
+def _rank(price: Rates) -> int:
+    return price.prompt + price.completion
+
+
+def _encodable(value: object) -> str:
+    """Return what stands for ``value`` in the digest: a network as text, a secret as a word."""
+    return "secret" if isinstance(value, Secret) else str(value)

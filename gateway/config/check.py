@@ -1,0 +1,193 @@
+"""What the values of a file say together: names that must exist or be unique, prices, where backends may be.
+
+Names are looked up in the document itself, so that a section refused for another reason hides no dangling
+name; the other rules judge the sections that are valid by themselves. Nothing here raises: each rule returns
+problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.config.document import Document, Key, key_text
+from gateway.config.egress import Egress, host_of
+from gateway.config.problem import Problem, RefusedError, choice, shown
+from gateway.config.schema import BackendSection, EndpointSection, ModelSection, PriceSection
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The valid part of a file that is being checked.
+
+    Attributes:
+        backends, models: valid sections by their position in the file.
+        egress: the valid egress rules, or None when that section is not valid.
+        default_preset: the preset the file routes with, whether it exists or not; None when it is not text.
+    """
+
+    document: Document
+    backends: Mapping[int, BackendSection]
+    models: Mapping[int, ModelSection]
+    egress: Egress | None
+    default_preset: str | None
+
+
+def check(draft: Draft, presets: Sequence[str]) -> list[Problem]:
+    """Return everything wrong with ``draft`` as a whole; ``presets`` are the names routing knows."""
+    document = draft.document
+    return [
+        *_repeated(document, ("backends", None, "name")),
+        *_repeated(document, ("models", None, "id")),
+        *_repeated(document, ("teams", None, "slug")),
+        *_dangling_backends(document),
+        *_alias_targets(document),
+        *_unknown_preset(draft, presets),
+        *_ambiguous_providers(draft),
+        *_forbidden_hosts(draft),
+        *_lengths(draft),
+        *_endpoints(draft),
+    ]
+
+
+def _texts(document: Document, pattern: Sequence[str | None]) -> list[tuple[Key, str]]:
+    return [(key, value) for key, value in document.entries(*pattern) if isinstance(value, str)]
+
+
+def _repeated(document: Document, pattern: Sequence[str | None]) -> Iterator[Problem]:
+    """Refuse names that differ at most in letter case."""
+    seen: dict[str, Key] = {}
+    for key, name in _texts(document, pattern):
+        first = seen.setdefault(name.casefold(), key)
+        if first != key:
+            line = document.places[first][0]
+            yield document.problem(
+                key, f"{shown(name)} is already taken by {key_text(first)} in line {line}", "choose another"
+            )
+
+
+def _dangling_backends(document: Document) -> Iterator[Problem]:
+    known = [name for _, name in _texts(document, ("backends", None, "name"))]
+    for key, name in _texts(document, ("models", None, "endpoints", None, "backend")):
+        if name not in known:
+            yield document.problem(
+                key, f"there is no backend {shown(name)}", choice(name, known, none="add it to backends")
+            )
+
+
+def _alias_targets(document: Document) -> Iterator[Problem]:
+    models = [name for _, name in _texts(document, ("models", None, "id"))]
+    aliases = [str(key[-1]) for key, _ in document.entries("aliases", None)]
+    for key, _ in document.entries("aliases", None):
+        if key[-1] in models:
+            yield document.problem(
+                key,
+                "is the id of a model, which would then be out of reach",
+                "choose another name for the alias",
+            )
+    for key, _ in document.entries("aliases", None, None):
+        target = str(key[-1])
+        if target in models:
+            continue
+        if target in aliases:
+            yield document.problem(key, "is an alias itself", "name the models it stands for")
+        else:
+            mend = choice(target, models, none="add it to models")
+            yield document.problem(key, f"there is no model {shown(target)}", mend)
+
+
+def _unknown_preset(draft: Draft, presets: Sequence[str]) -> Iterator[Problem]:
+    name = draft.default_preset
+    if name is not None and name not in presets:
+        mend = choice(name, sorted(presets), none="there is none to choose from")
+        yield draft.document.problem(("routing", "default"), f"there is no preset {shown(name)}", mend)
+
+
+def _ambiguous_providers(draft: Draft) -> Iterator[Problem]:
+    """Refuse a backend named like a provider it does not belong to: callers name both in the same place."""
+    providers = {backend.provider for backend in draft.backends.values() if backend.provider}
+    for index, backend in draft.backends.items():
+        if backend.name in providers and backend.group != backend.name:
+            yield draft.document.problem(
+                ("backends", index, "name"),
+                f"{shown(backend.name)} is also the provider of another backend",
+                "choose another name, or give this backend the same provider",
+            )
+
+
+def _forbidden_hosts(draft: Draft) -> Iterator[Problem]:
+    if draft.egress is None:
+        return
+    for index, backend in draft.backends.items():
+        try:
+            draft.egress.admit_host(host_of(backend.url))
+        except RefusedError as error:
+            yield draft.document.problem(("backends", index, "url"), error.message, error.mend)
+
+
+def _lengths(draft: Draft) -> Iterator[Problem]:
+    """Refuse an answer longer than its context."""
+    for index, model in draft.models.items():
+        at: Key = ("models", index)
+        if model.max_output is not None and model.max_output > model.context_length:
+            yield _too_long(draft.document, (*at, "max_output"), model.context_length)
+        for number, endpoint in enumerate(model.endpoints):
+            context = endpoint.context_length or model.context_length
+            if endpoint.max_output is not None and endpoint.max_output > context:
+                yield _too_long(draft.document, (*at, "endpoints", number, "max_output"), context)
+
+
+def _too_long(document: Document, key: Key, context: int) -> Problem:
+    return document.problem(key, f"is more than the context length, {context}", f"use at most {context}")
+
+
+def _endpoints(draft: Draft) -> Iterator[Problem]:
+    """Refuse endpoints without a price, named twice, or priced unlike the other replicas of their group."""
+    by_name = {backend.name: backend for backend in draft.backends.values()}
+    for index, model in draft.models.items():
+        seen: dict[tuple[str, str], Key] = {}
+        priced: dict[tuple[str, str | None, str | None], tuple[Key, PriceSection]] = {}
+        for number, endpoint in enumerate(model.endpoints):
+            key: Key = ("models", index, "endpoints", number)
+            first = seen.setdefault((endpoint.backend, endpoint.model or model.id), key)
+            if first != key:
+                message = f"is the same model on the same backend as {key_text(first)}"
+                yield draft.document.problem(key, message, "remove one of them")
+                continue
+            price = endpoint.price or model.price
+            if price is None:
+                yield _unpriced(draft.document, key, model)
+                continue
+            backend = by_name.get(endpoint.backend)
+            if backend is not None:
+                group = (backend.group, endpoint.quantization, backend.region)
+                first, expected = priced.setdefault(group, (key, price))
+                if price.rates().resolved() != expected.rates().resolved():
+                    yield _priced_apart(draft.document, key, first, endpoint, group)
+
+
+def _unpriced(document: Document, key: Key, model: ModelSection) -> Problem:
+    others = any(endpoint.price for endpoint in model.endpoints)
+    reason = "; the price of another endpoint counts only there" if others else ""
+    return document.problem(
+        key,
+        f"has no price, and neither has its model {shown(model.id)}{reason}",
+        'add price: {prompt: "…", completion: "…"} to the model or to this endpoint; "0" gives it away',
+    )
+
+
+def _priced_apart(
+    document: Document,
+    key: Key,
+    first: Key,
+    endpoint: EndpointSection,
+    group: tuple[str, str | None, str | None],
+) -> Problem:
+    provider, quantization, region = group
+    at = f"provider {provider}, quantization {quantization or 'none'}, region {region or 'none'}"
+    return document.problem(
+        (*key, "price") if endpoint.price else key,
+        f"differs from the price of {key_text(first)}, a replica of the same endpoint ({at}); "
+        "a request may move between replicas, so callers would not know what they pay",
+        "give both one price, or another provider or region to one of the backends",
+    )
