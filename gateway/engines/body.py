@@ -1,0 +1,84 @@
+"""The body that one engine gets for a caller's request.
+
+Pure and fast: a body whose fields all pass is copied in one go. Fields that do not pass are dropped without an error,
+as the API being imitated does; the caller's own dictionary is never changed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from gateway.engines.fields import FORBIDDEN, FORBIDDEN_TEMPLATE_ARGUMENTS, LENGTH_FIELDS, SET_FIELDS
+from gateway.engines.kind import Engine
+from gateway.types.call import Operation
+
+_FORBIDDEN: Final = frozenset(FORBIDDEN)
+_GENERATION_FIELDS: Final = SET_FIELDS - {"model"}
+_OPENAI_LENGTH_FIELDS: Final = ("max_completion_tokens", "max_tokens")
+
+
+def upstream_body(
+    engine: Engine,
+    operation: Operation,
+    body: dict[str, Any],
+    *,
+    upstream_model: str,
+    max_tokens: int | None,
+    stream: bool,
+) -> dict[str, Any]:
+    """Return what ``engine`` is sent for the caller's ``body``.
+
+    Args:
+        engine: who gets it.
+        operation: what is asked for; the engine must offer it.
+        body: the caller's decoded body in OpenAI's shape.
+        upstream_model: the model's name on that backend.
+        max_tokens: the one length limit of each choice, or None to leave the length to the engine.
+        stream: whether the engine shall stream; embeddings never do.
+    """
+    fields = engine.fields[operation]
+    passing = body.copy() if body.keys() <= fields else _passing(engine, fields, body)
+    passing["model"] = upstream_model
+    if operation is Operation.EMBEDDINGS:
+        for name in _GENERATION_FIELDS & passing.keys():
+            del passing[name]
+        return passing
+    length_field = engine.length_field if operation is Operation.CHAT else "max_tokens"
+    for name in LENGTH_FIELDS:
+        if name in passing:
+            del passing[name]
+            if engine.passes_unknown and name in _OPENAI_LENGTH_FIELDS and operation is Operation.CHAT:
+                # External APIs know one of the two names and may ignore or refuse the other: the caller's choice.
+                length_field = name
+    if max_tokens is not None:
+        passing[length_field] = max_tokens
+    passing["stream"] = stream
+    if stream and engine.asks_usage:
+        options = passing["stream_options"] = {"include_usage": True}
+        if engine.continuous_usage:
+            options["continuous_usage_stats"] = True
+    else:
+        passing.pop("stream_options", None)
+    if "chat_template_kwargs" in passing:
+        _clean_template_arguments(passing)
+    for name, value in engine.neutral:
+        if passing.get(name) == value:
+            del passing[name]
+    return passing
+
+
+def _passing(engine: Engine, fields: frozenset[str], body: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of ``body`` that may reach ``engine``."""
+    if engine.passes_unknown:
+        # Some decoders match names without regard to case, so a forbidden one is caught in any spelling.
+        return {name: value for name, value in body.items() if name.casefold() not in _FORBIDDEN}
+    return {name: value for name, value in body.items() if name in fields}
+
+
+def _clean_template_arguments(body: dict[str, Any]) -> None:
+    """Take the renderer's own arguments out of ``chat_template_kwargs``."""
+    arguments = body["chat_template_kwargs"]
+    if isinstance(arguments, dict) and not FORBIDDEN_TEMPLATE_ARGUMENTS.isdisjoint(arguments):
+        body["chat_template_kwargs"] = {
+            name: value for name, value in arguments.items() if name not in FORBIDDEN_TEMPLATE_ARGUMENTS
+        }

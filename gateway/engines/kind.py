@@ -1,0 +1,80 @@
+"""The shape of an engine's description.
+
+An ``Engine`` is data: the rest of the gateway asks it instead of testing for a kind by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gateway.types.call import Operation
+
+
+@dataclass(frozen=True, slots=True)
+class MetricNames:
+    """Names of the gauges in an engine's Prometheus text, newest first; the first one present is used.
+
+    Values of one name are summed over its label sets (data-parallel engines report one each), ``kv_usage`` is the
+    maximum. An engine without ``kv_usage`` may have ``kv_used_tokens`` and ``kv_total_tokens``, whose ratio it is.
+    """
+
+    running: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+    kv_usage: tuple[str, ...] = ()
+    kv_used_tokens: tuple[str, ...] = ()
+    kv_total_tokens: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What is true of one engine kind.
+
+    Attributes:
+        kind: name in the configuration.
+        ready_path: GET answers 200 when the engine can serve, or None when there is no such path.
+        models_path: GET lists the models, OpenAI's shape.
+        metrics_path: Prometheus text, or None.
+        metrics: names in that text.
+        paths: path of each operation the engine has; an operation that is missing is not offered.
+        overload_statuses: statuses that mean "full, try another replica"; they do not count against health.
+        asks_usage: whether ``stream_options.include_usage`` must be sent to get usage in a stream.
+        continuous_usage: whether ``stream_options.continuous_usage_stats`` gives usage on every chunk.
+        always_stream: a cancelled whole answer would run on, so JSON answers are streamed and folded here.
+        delta_is_token: each streamed delta is one token, so deltas can be counted.
+        counts_all_choices: usage counts every choice; if not, choices are counted here.
+        length_field: the one body field that carries the length limit of a chat answer.
+        fields: body fields that callers may send, by operation, with those that the gateway sets itself; anything
+            else is dropped unless ``passes_unknown``. An operation without ``n`` gives one choice only.
+        passes_unknown: unknown fields reach the engine (external OpenAI-like APIs only), except forbidden ones.
+        context_error: words, in lower case, in the body of a refusal that mean the prompt is too long.
+        neutral: fields with a value that changes nothing and that the engine refuses nevertheless; they are dropped.
+    """
+
+    kind: str
+    ready_path: str | None
+    models_path: str
+    metrics_path: str | None
+    metrics: MetricNames
+    paths: Mapping[Operation, str]
+    overload_statuses: frozenset[int]
+    asks_usage: bool
+    continuous_usage: bool
+    always_stream: bool
+    delta_is_token: bool
+    counts_all_choices: bool
+    length_field: str
+    fields: Mapping[Operation, frozenset[str]]
+    passes_unknown: bool
+    context_error: tuple[str, ...]
+    neutral: tuple[tuple[str, float], ...] = ()
+
+
+def joined(base: str, path: str) -> str:
+    """Return the path of an engine's ``path`` (``/v1/…``, ``/health``) below a backend's URL path ``base``.
+
+    People give the URL of an OpenAI-like API with or without ``/v1`` at its end; probes live beside ``/v1``, not
+    below it.
+    """
+    root = base.rstrip("/").removesuffix("/v1")
+    return root + path

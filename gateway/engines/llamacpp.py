@@ -1,0 +1,83 @@
+"""llama.cpp's server: metrics need ``--metrics``; it queues without bound and answers 503 while it loads.
+
+A streamed answer stops as soon as its connection closes, a whole one may run to its end, hence ``always_stream``. Usage
+counts one choice only, however many were asked for. While every slot is busy a request gets no byte, not even headers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS
+from gateway.engines.kind import Engine, MetricNames
+from gateway.types.call import Operation
+
+_SAMPLING: Final = frozenset(
+    {
+        "cache_prompt",
+        "dry_allowed_length",
+        "dry_base",
+        "dry_multiplier",
+        "dry_penalty_last_n",
+        "dry_sequence_breakers",
+        "dynatemp_exponent",
+        "dynatemp_range",
+        "grammar",
+        "ignore_eos",
+        "json_schema",
+        "min_keep",
+        "min_p",
+        "mirostat",
+        "mirostat_eta",
+        "mirostat_tau",
+        "n_probs",
+        "post_sampling_probs",
+        "repeat_last_n",
+        "repeat_penalty",
+        "samplers",
+        "top_k",
+        "top_n_sigma",
+        "typical_p",
+        "xtc_probability",
+        "xtc_threshold",
+    }
+)
+_CHAT: Final = frozenset(
+    {
+        "add_generation_prompt",
+        "chat_template_kwargs",
+        "parse_tool_calls",
+        "reasoning_format",
+    }
+)
+
+LLAMACPP: Final = Engine(
+    kind="llamacpp",
+    ready_path="/health",
+    models_path="/v1/models",
+    metrics_path="/metrics",
+    metrics=MetricNames(
+        running=("llamacpp:requests_processing",),
+        waiting=("llamacpp:requests_deferred",),
+        kv_usage=("llamacpp:kv_cache_usage_ratio",),
+    ),
+    paths={
+        Operation.CHAT: "/v1/chat/completions",
+        Operation.COMPLETIONS: "/v1/completions",
+        Operation.EMBEDDINGS: "/v1/embeddings",
+    },
+    overload_statuses=frozenset({429, 503}),
+    asks_usage=True,
+    continuous_usage=False,
+    always_stream=True,
+    delta_is_token=True,
+    counts_all_choices=False,
+    length_field="max_tokens",
+    fields={
+        Operation.CHAT: CHAT_FIELDS | _SAMPLING | _CHAT,
+        Operation.COMPLETIONS: COMPLETIONS_FIELDS | _SAMPLING,
+        Operation.EMBEDDINGS: EMBEDDINGS_FIELDS,
+    },
+    passes_unknown=False,
+    context_error=("exceeds the available context size", "exceed_context_size"),
+)

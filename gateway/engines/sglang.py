@@ -1,0 +1,68 @@
+"""SGLang: metrics need ``--enable-metrics``; full is 503 "The request queue is full." (``--max-queued-requests``).
+
+It polls for disconnected clients and aborts their requests.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS
+from gateway.engines.kind import Engine, MetricNames
+from gateway.types.call import Operation
+
+_SAMPLING: Final = frozenset(
+    {
+        "ebnf",
+        "ignore_eos",
+        "min_p",
+        "min_tokens",
+        "no_stop_trim",
+        "regex",
+        "repetition_penalty",
+        "return_token_ids",
+        "skip_special_tokens",
+        "stop_token_ids",
+        "top_k",
+    }
+)
+_CHAT: Final = frozenset(
+    {
+        "chat_template_kwargs",
+        "continue_final_message",
+        "reasoning",
+        "separate_reasoning",
+        "stream_reasoning",
+    }
+)
+
+SGLANG: Final = Engine(
+    kind="sglang",
+    ready_path="/health",
+    models_path="/v1/models",
+    metrics_path="/metrics",
+    metrics=MetricNames(
+        running=("sglang:num_running_reqs",),
+        waiting=("sglang:num_queue_reqs",),
+        kv_usage=("sglang:token_usage",),
+    ),
+    paths={
+        Operation.CHAT: "/v1/chat/completions",
+        Operation.COMPLETIONS: "/v1/completions",
+        Operation.EMBEDDINGS: "/v1/embeddings",
+    },
+    overload_statuses=frozenset({429, 503}),
+    asks_usage=True,
+    continuous_usage=True,
+    always_stream=False,
+    delta_is_token=False,
+    counts_all_choices=True,
+    length_field="max_tokens",
+    fields={
+        Operation.CHAT: CHAT_FIELDS | _SAMPLING | _CHAT,
+        Operation.COMPLETIONS: COMPLETIONS_FIELDS | _SAMPLING | {"json_schema", "response_format"},
+        Operation.EMBEDDINGS: EMBEDDINGS_FIELDS,
+    },
+    passes_unknown=False,
+    context_error=("context length", "maximum allowed length", "input is too long"),
+)

@@ -1,0 +1,86 @@
+"""vLLM: the V1 engine's names, with those of older releases accepted.
+
+Full is 503 (``--max-num-queued-reqs``, ``--max-num-queued-tokens``); without those limits it queues without bound. A
+closed connection aborts the request, streamed or not.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS
+from gateway.engines.kind import Engine, MetricNames
+from gateway.types.call import Operation
+
+_SAMPLING: Final = frozenset(
+    {
+        "allowed_token_ids",
+        "bad_words",
+        "guided_choice",
+        "guided_grammar",
+        "guided_json",
+        "guided_regex",
+        "guided_whitespace_pattern",
+        "ignore_eos",
+        "include_stop_str_in_output",
+        "length_penalty",
+        "logprob_token_ids",
+        "min_p",
+        "min_tokens",
+        "repetition_detection",
+        "repetition_penalty",
+        "return_token_ids",
+        "return_tokens_as_token_ids",
+        "skip_special_tokens",
+        "spaces_between_special_tokens",
+        "stop_token_ids",
+        "structural_tag",
+        "structured_outputs",
+        "thinking_token_budget",
+        "top_k",
+        "truncate_prompt_tokens",
+        "truncation_side",
+        "watermarking",
+    }
+)
+_CHAT: Final = frozenset(
+    {
+        "add_generation_prompt",
+        "add_special_tokens",
+        "chat_template_kwargs",
+        "continue_final_message",
+        "documents",
+        "include_reasoning",
+    }
+)
+
+VLLM: Final = Engine(
+    kind="vllm",
+    ready_path="/health",
+    models_path="/v1/models",
+    metrics_path="/metrics",
+    metrics=MetricNames(
+        running=("vllm:num_requests_running",),
+        waiting=("vllm:num_requests_waiting",),
+        kv_usage=("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+    ),
+    paths={
+        Operation.CHAT: "/v1/chat/completions",
+        Operation.COMPLETIONS: "/v1/completions",
+        Operation.EMBEDDINGS: "/v1/embeddings",
+    },
+    overload_statuses=frozenset({429, 503}),
+    asks_usage=True,
+    continuous_usage=True,
+    always_stream=False,
+    delta_is_token=False,
+    counts_all_choices=True,
+    length_field="max_tokens",
+    fields={
+        Operation.CHAT: CHAT_FIELDS | _SAMPLING | _CHAT,
+        Operation.COMPLETIONS: COMPLETIONS_FIELDS | _SAMPLING | {"add_special_tokens", "response_format"},
+        Operation.EMBEDDINGS: EMBEDDINGS_FIELDS | {"add_special_tokens", "truncate_prompt_tokens", "truncation_side"},
+    },
+    passes_unknown=False,
+    context_error=("maximum context length", "context length is only", "maximum input length", "maximum model length"),
+)

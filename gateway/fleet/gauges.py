@@ -1,0 +1,94 @@
+"""The few gauges wanted out of an engine's Prometheus page.
+
+A page has a thousand lines and more, of which at most five matter, so it is searched for their names instead of being
+parsed. Whatever the page holds, reading it gives numbers or None and never raises.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.engines.kind import MetricNames
+
+_MOST: Final = 1e15
+"""Larger counts are garbage: no engine runs 10^15 requests or holds 10^15 tokens."""
+_MOST_SAMPLES: Final = 512
+"""Label sets read of one name: more than the largest data-parallel engine has, few enough to take no time."""
+_SAMPLE: Final = re.compile(rb'(?:\{(?:[^"}\n]|"(?:[^"\\\n]|\\.)*+")*+\})?[ \t]+([^\s#]+)')
+"""What follows a metric's name in the text format: labels in braces with quoted values, blanks, the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What one page says; None where it does not say.
+
+    Attributes:
+        running: requests that run on the engine.
+        waiting: requests that wait there.
+        kv_usage: share of the KV cache in use, 0 to 1.
+    """
+
+    running: int | None
+    waiting: int | None
+    kv_usage: float | None
+
+    @property
+    def empty(self) -> bool:
+        """Whether the page says nothing at all."""
+        return self.running is None and self.waiting is None and self.kv_usage is None
+
+
+def read(page: bytes, names: MetricNames) -> Gauges:
+    """Return the gauges called ``names`` in ``page``, Prometheus text format 0.0.4 or OpenMetrics."""
+    page = b"\n" + page
+    running = _first(page, names.running)
+    waiting = _first(page, names.waiting)
+    usage = _first(page, names.kv_usage)
+    ratio = max(usage) if usage else None
+    if ratio is None:
+        used, total = _first(page, names.kv_used_tokens), _first(page, names.kv_total_tokens)
+        if used and total and sum(total) > 0:
+            ratio = sum(used) / sum(total)
+    return Gauges(
+        running=round(sum(running)) if running else None,
+        waiting=round(sum(waiting)) if waiting else None,
+        kv_usage=None if ratio is None else min(ratio, 1.0),
+    )
+
+
+def _first(page: bytes, names: tuple[str, ...]) -> list[float]:
+    """Return the values of the first of ``names`` that has any."""
+    for name in names:
+        values = _values(page, name)
+        if values:
+            return values
+    return []
+
+
+def _values(page: bytes, name: str) -> list[float]:
+    """Return every usable value of the metric ``name``, one per label set."""
+    wanted = b"\n" + name.encode("ascii")
+    values = []
+    at = page.find(wanted)
+    for _ in range(_MOST_SAMPLES):
+        if at < 0:
+            break
+        end = at + len(wanted)
+        sample = _SAMPLE.match(page, end)
+        if sample is not None:
+            value = _number(sample[1])
+            if value is not None:
+                values.append(value)
+        at = page.find(wanted, end)
+    return values
+
+
+def _number(text: bytes) -> float | None:
+    """Return a count or share, or None for NaN, infinity, negative numbers and anything that is no number."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0.0 <= value <= _MOST else None

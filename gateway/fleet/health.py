@@ -1,0 +1,99 @@
+"""The breaker: a replica that fails requests in a row is ejected for a while, as Envoy's outlier detection does.
+
+``FAILURES`` failures in a row eject for ``BASE`` seconds times the ejections in a row, at most ``LONGEST``; then the
+replica simply returns and traffic itself is the trial. Every ``FORGIVEN`` seconds of good behaviour make one ejection
+good. At most half of a model's replicas, but at least one, are out at once: when more fail, the fault is probably not
+theirs, and the rest stay in. A replica that says it is full is not failing; it is spared for a moment instead.
+Nothing here raises.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.fleet.load import ReplicaLoad
+from gateway.fleet.snapshot import Fleet, Replica
+from gateway.telemetry import logs
+
+FAILURES: Final = 5
+"""Failures in a row that eject."""
+BASE: Final = 30.0
+"""Seconds of a first ejection."""
+LONGEST: Final = 300.0
+"""Seconds of the longest ejection and of the longest wait a backend may ask for."""
+FORGIVEN: Final = 10.0
+"""Seconds of good behaviour that make one ejection good."""
+EJECTABLE_SHARE: Final = 0.5
+"""Share of a model's replicas that may be out at once."""
+COOL_OFF: Final = 1.0
+"""Seconds a full replica is spared when it does not say how long."""
+
+_log: Final = logs.logger(__name__)
+
+
+class Health:
+    """Books the outcome of requests and decides who is out. Times are monotonic seconds."""
+
+    __slots__ = ("_peers",)
+
+    def __init__(self) -> None:
+        self._peers: dict[str, tuple[tuple[ReplicaLoad, ...], ...]] = {}
+
+    def watch(self, fleet: Fleet) -> None:
+        """Learn which replicas serve the same models."""
+        peers: dict[str, list[tuple[ReplicaLoad, ...]]] = {}
+        for model in fleet.models.values():
+            loads = {candidate.replica.name: candidate.replica.load for candidate in model.candidates}
+            group = tuple(loads.values())
+            for name in loads:
+                peers.setdefault(name, []).append(group)
+        self._peers = {name: tuple(groups) for name, groups in peers.items()}
+
+    def succeeded(self, replica: Replica, now: float) -> None:
+        """Book a request that the replica answered, or refused for the request's own fault."""
+        load = replica.load
+        if load.failures:
+            load.failures = 0
+        if load.ejections and now >= load.forgiven_at:
+            made_good = 1 + int((now - load.forgiven_at) / FORGIVEN)
+            load.ejections = max(0, load.ejections - made_good)
+            load.forgiven_at += made_good * FORGIVEN
+
+    def failed(self, replica: Replica, now: float) -> None:
+        """Book a request that the replica failed; failures of one that is out already say nothing new."""
+        load = replica.load
+        if load.ejected_until > now:
+            return
+        load.failures += 1
+        if load.failures >= FAILURES and self._may_eject(replica, now):
+            load.failures = 0
+            load.ejections += 1
+            seconds = min(BASE * load.ejections, LONGEST)
+            load.ejected_until = now + seconds
+            load.forgiven_at = load.ejected_until + FORGIVEN
+            _log.warning("replica ejected", replica=replica.name, seconds=seconds, ejections=load.ejections)
+
+    def overloaded(self, replica: Replica, now: float, retry_after: float | None) -> None:
+        """Book a request that the replica refused because it is full.
+
+        Args:
+            replica: who refused.
+            now: when.
+            retry_after: seconds the backend asked to wait, or None when it did not say.
+        """
+        load = replica.load
+        asked, seconds = False, COOL_OFF
+        if retry_after is not None and retry_after > 0:
+            asked, seconds = True, min(retry_after, LONGEST)
+        if load.cooling_until <= now or asked > load.cooling_asked:
+            load.cooling_until, load.cooling_asked = now + seconds, asked
+        elif asked == load.cooling_asked:
+            load.cooling_until = max(load.cooling_until, now + seconds)
+
+    def _may_eject(self, replica: Replica, now: float) -> bool:
+        """Whether every model of the replica can spare it."""
+        for loads in self._peers.get(replica.name, ()):
+            out = sum(load.ejected_until > now for load in loads)
+            if out >= max(1, int(len(loads) * EJECTABLE_SHARE)):
+                return False
+        return True

@@ -1,0 +1,103 @@
+"""The fleet as policies see it: models, their endpoints, the replicas behind them.
+
+The structure is immutable and rebuilt whole when the configuration changes; only ``Replica.load`` is live (see
+``gateway.fleet.load``). A *candidate* is one (endpoint, replica) pair that could serve a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gateway.config.snapshot import BackendSpec, Capabilities
+from gateway.engines.kind import Engine
+from gateway.fleet.load import ReplicaLoad
+from gateway.types.money import Rates
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Replica:
+    """One backend: where it is, which engine it runs, what is known of its load."""
+
+    name: str
+    backend: BackendSpec
+    engine: Engine
+    load: ReplicaLoad = field(default_factory=ReplicaLoad)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Endpoint:
+    """One (model, provider, quantization, region): what callers choose between and are charged for.
+
+    What its replicas differ in is promised as far as every one of them can keep it.
+
+    Attributes:
+        slug: ``provider``, with ``/quantization`` and ``@region`` where they are known; unique within its model.
+        price: what teams are charged.
+        price_id: id of ``price`` for the journal.
+        context_length: tokens of prompt and answer together.
+        max_output: longest answer in tokens, or None when only the context bounds it.
+    """
+
+    slug: str
+    model_id: str
+    provider: str
+    quantization: str | None
+    region: str | None
+    price: Rates
+    price_id: int
+    context_length: int
+    max_output: int | None
+    capabilities: Capabilities
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A replica that could serve a model at an endpoint.
+
+    Attributes:
+        upstream_model: the model's name on that backend.
+        cost: what the owner pays per token, or None when the backend is not billed by token.
+        cost_id: id of ``cost`` for the journal, 0 when there is none.
+        slug: endpoint slug and backend name, the narrowest name of this candidate.
+    """
+
+    endpoint: Endpoint
+    replica: Replica
+    upstream_model: str
+    cost: Rates | None
+    cost_id: int
+    slug: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """A model that callers can name, with every candidate that serves it."""
+
+    id: str
+    name: str
+    description: str
+    created: int
+    context_length: int
+    max_output: int | None
+    capabilities: Capabilities
+    price: Rates
+    endpoints: tuple[Endpoint, ...]
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fleet:
+    """Everything that can be routed to, at one version of the configuration.
+
+    Attributes:
+        version: grows with every accepted configuration.
+        aliases: alias to ``(model id, weight)`` pairs.
+        default_preset: name of the routing preset for requests that name none.
+    """
+
+    version: int
+    models: Mapping[str, Model]
+    replicas: Mapping[str, Replica]
+    aliases: Mapping[str, tuple[tuple[str, int], ...]]
+    default_preset: str

@@ -1,0 +1,80 @@
+"""The live load of a replica."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.fleet.load import EWMA_WEIGHT, ReplicaLoad
+
+
+def test_books_return_to_zero() -> None:
+    """Every way a request can go leaves nothing in the books."""
+    load = ReplicaLoad()
+    load.sent(100)
+    load.sent(50)
+    assert (load.in_flight, load.waiting_tokens) == (2, 150)
+    load.answered(100, 0.2)
+    load.ended()
+    load.unanswered(50)
+    load.ended()
+    assert (load.in_flight, load.waiting_tokens, load.answers) == (0, 0, 1)
+
+
+def test_averages_start_with_the_first_sample_and_then_move_slowly() -> None:
+    """The first sample counts whole, later ones with their weight."""
+    load = ReplicaLoad()
+    load.sent(0)
+    load.answered(0, 1.0)
+    load.streamed(10, 1.0)
+    assert (load.ttft, load.itl) == (1.0, 0.1)
+    load.answered(0, 2.0)
+    load.streamed(10, 2.0)
+    assert load.ttft == pytest.approx(1.0 + EWMA_WEIGHT)
+    assert load.itl == pytest.approx(0.1 + EWMA_WEIGHT * 0.1)
+
+
+def test_an_answer_of_one_token_says_nothing_about_the_time_between_tokens() -> None:
+    """No interval, no sample."""
+    load = ReplicaLoad()
+    load.streamed(0, 5.0)
+    assert load.itl is None
+
+
+def test_other_peoples_requests_are_what_the_engine_reports_beyond_ours() -> None:
+    """Requests on the engine that we did not send are counted; ours are not counted twice."""
+    load = ReplicaLoad()
+    for _ in range(3):
+        load.sent(0)
+    load.reported(running=7, waiting=2, kv_usage=0.5, now=1.0)
+    assert (load.foreign, load.depth) == (6, 9)
+    load.sent(0)
+    assert (load.foreign, load.depth) == (6, 10)
+
+
+def test_an_engine_that_reports_fewer_than_we_sent_has_no_others() -> None:
+    """A report from before our requests arrived never makes the load negative."""
+    load = ReplicaLoad()
+    for _ in range(5):
+        load.sent(0)
+    load.reported(running=1, waiting=None, kv_usage=None, now=1.0)
+    assert (load.foreign, load.depth) == (0, 5)
+
+
+def test_forgotten_gauges_leave_our_own_books() -> None:
+    """Without gauges only our own requests count."""
+    load = ReplicaLoad()
+    load.sent(0)
+    load.reported(running=50, waiting=50, kv_usage=1.0, now=1.0)
+    load.forget_gauges()
+    assert (load.depth, load.running, load.waiting, load.kv_usage, load.scraped_at) == (1, None, None, None, None)
+
+
+def test_averages_of_an_idle_replica_fade() -> None:
+    """A bad average does not stand for ever; without one there is nothing to fade."""
+    load = ReplicaLoad()
+    load.fade(0.5)
+    assert (load.ttft, load.itl) == (None, None)
+    load.answered(0, 8.0)
+    load.streamed(1, 4.0)
+    load.fade(0.5)
+    assert (load.ttft, load.itl) == (4.0, 2.0)
