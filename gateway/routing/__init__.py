@@ -1,0 +1,1 @@
+"""The decision: candidates, filters, scorers, picker, and the explanation of what they did."""

@@ -1,0 +1,54 @@
+"""A plan in words: the whole decision as JSON-able members, and one header line for every answer.
+
+Pure; any plan can be shown. Scores are rounded for people, never used to decide.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from gateway.routing.interface import Plan
+from gateway.routing.refusal import shown_drop
+
+_DIGITS: Final = 4
+
+
+def header(plan: Plan) -> str:
+    """Return the value of ``x-weir-route``: ``balanced; pick=own/gpu-a; of=8; dropped=1``."""
+    return f"{plan.policy}; pick={plan.steps[0].slug}; of={plan.considered}; dropped={len(plan.drops)}"
+
+
+def explanation(plan: Plan) -> dict[str, Any]:
+    """Return the decision: every candidate with its score and terms in the order of the plan, every drop, the pick.
+
+    ``terms`` are there when the plan was asked to explain itself: for each scorer its share of the total and the
+    candidate's score on it.
+    """
+    position = {id(candidate): index for index, candidate in enumerate(plan.scored)}
+    # A picker may leave candidates out; they are shown behind those that it took.
+    taken = [position[id(candidate)] for candidate in plan.steps]
+    left_out = sorted(set(range(len(plan.scored))) - set(taken))
+    candidates = []
+    for place, index in enumerate((*taken, *left_out), start=1):
+        candidate = plan.scored[index]
+        candidates.append(
+            {
+                "candidate": candidate.slug,
+                "endpoint": candidate.endpoint.slug,
+                "backend": candidate.replica.name,
+                "model": candidate.endpoint.model_id,
+                "place": place if place <= len(taken) else None,
+                "score": round(plan.scores[index], _DIGITS),
+                "terms": {
+                    name: {"share": round(share, _DIGITS), "score": round(scores[index], _DIGITS)}
+                    for name, share, scores in plan.terms
+                },
+            }
+        )
+    return {
+        "policy": plan.policy,
+        "pick": plan.steps[0].slug,
+        "considered": plan.considered,
+        "candidates": candidates,
+        "drops": [shown_drop(drop) for drop in plan.drops],
+    }

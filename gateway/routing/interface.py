@@ -1,0 +1,170 @@
+"""What a policy is: filters, scorers and pickers over whole lists of candidates.
+
+Policies are pure and synchronous: no I/O, no clock and no randomness of their own, so the gateway, ``weir route
+explain``, the tests and the lab run the very same code. Lists go in and out because a call per candidate costs more
+than the work inside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from random import Random
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from gateway.fleet.snapshot import Candidate
+from gateway.types.call import Need
+
+PartT_co = TypeVar("PartT_co", covariant=True)
+
+
+class RouteRequest(msgspec.Struct, eq=False, gc=False):
+    """What routing knows of a request.
+
+    Attributes:
+        model_id: the model wanted: an id of ours or an alias, which the router replaces by the id it chose.
+        needs: features the answer depends on.
+        prompt_tokens: estimate of the prompt's tokens.
+        prompt_tokens_exact: whether ``prompt_tokens`` is a count, not an estimate.
+        max_tokens: length limit of the answer, or None.
+        choices: how many answers are asked for.
+        expected_tokens: expected completion tokens of all choices together, for cost and time estimates.
+        stream: whether the caller wants a stream.
+        team: slug of the team that asks.
+        preset: name of the preset to route with, or None for the default.
+        now: monotonic seconds of the decision.
+    """
+
+    model_id: str
+    needs: Need
+    prompt_tokens: int
+    prompt_tokens_exact: bool
+    max_tokens: int | None
+    choices: int
+    expected_tokens: int
+    stream: bool
+    team: str
+    preset: str | None
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A candidate that a filter removed, and why. Drops are values: every one can be shown."""
+
+    candidate: Candidate
+    filter: str
+    reason: str
+
+
+class Refusal(Enum):
+    """What a request is told when nothing is left after a filter.
+
+    Members are in the order in which a policy runs its filters: what can never be served is known before what cannot
+    be served now.
+    """
+
+    UNSUPPORTED = 404
+    """No candidate can do what the request asks for."""
+    TOO_LONG = 400
+    """No candidate has the room."""
+    UNAVAILABLE = 503
+    """Those that could serve it cannot now; a retry may succeed."""
+
+
+class NoParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The parameters of a filter, scorer or picker that has none."""
+
+
+class Filter(Protocol):
+    """Removes candidates that must not or cannot serve a request."""
+
+    @property
+    def name(self) -> str:
+        """Name in presets, metrics and explanations."""
+
+    @property
+    def refusal(self) -> Refusal:
+        """What a request is told when this filter leaves nothing."""
+
+    def applies(self, request: RouteRequest) -> bool:
+        """Whether this filter can drop anything for ``request``; if not, it is skipped."""
+
+    def keep(self, request: RouteRequest, candidates: Sequence[Candidate], drops: list[Drop]) -> Sequence[Candidate]:
+        """Return the candidates that stay, in their order, and append a ``Drop`` for each that goes.
+
+        Returns ``candidates`` itself when all stay.
+        """
+
+
+class Scorer(Protocol):
+    """Rates candidates on one aspect."""
+
+    @property
+    def name(self) -> str:
+        """Name in presets, metrics and explanations."""
+
+    def score(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Sequence[float]:
+        """Return one score per candidate, 0 (worst) to 1 (best). Scores outside are clamped by the pipeline."""
+
+
+class Picker(Protocol):
+    """Orders scored candidates: the first is tried first, the rest are fallbacks."""
+
+    @property
+    def name(self) -> str:
+        """Name in presets, metrics and explanations."""
+
+    def order(
+        self, request: RouteRequest, candidates: Sequence[Candidate], scores: Sequence[float], rng: Random
+    ) -> Sequence[int]:
+        """Return indexes into ``candidates``, best first; each at most once, at least one."""
+
+
+class PartClass(Protocol[PartT_co]):
+    """A class of filters, scorers or pickers: a name, a model of its parameters, and a constructor that takes them."""
+
+    @property
+    def name(self) -> str:
+        """What presets call it."""
+
+    @property
+    def parameters(self) -> type[msgspec.Struct]:
+        """The model of its parameters."""
+
+    def __call__(self, params: Any) -> PartT_co:
+        """Make one with ``params``, an instance of ``parameters``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything presets may be made of."""
+
+    filters: tuple[PartClass[Filter], ...]
+    scorers: tuple[PartClass[Scorer], ...]
+    pickers: tuple[PartClass[Picker], ...]
+
+
+class Plan(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """The outcome of a decision.
+
+    Attributes:
+        steps: candidates in the order they are to be tried.
+        policy: name of the preset that decided.
+        considered: all candidates there were.
+        drops: what filters removed, with reasons.
+        scored: candidates that were scored.
+        scores: total score of each of ``scored``.
+        terms: for each scorer its name, weight and scores; empty unless the decision was asked to explain itself.
+    """
+
+    steps: tuple[Candidate, ...]
+    policy: str
+    considered: int
+    drops: tuple[Drop, ...]
+    scored: tuple[Candidate, ...]
+    scores: tuple[float, ...]
+    terms: tuple[tuple[str, float, tuple[float, ...]], ...]

@@ -1,0 +1,1 @@
+"""Filters: what must not or cannot serve a request."""

@@ -1,0 +1,73 @@
+"""Drops endpoints that cannot do what the answer depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Final
+
+import msgspec
+
+from gateway.fleet.snapshot import Candidate, Endpoint
+from gateway.routing.interface import Drop, NoParams, Refusal, RouteRequest
+from gateway.types.call import Need, Operation
+
+_FLAGS: Final[tuple[tuple[int, str, str], ...]] = (
+    (Need.TOOLS.value, "tools", "tool use"),
+    (Need.JSON_SCHEMA.value, "json_schema", "structured output"),
+    (Need.IMAGES.value, "vision", "image input"),
+    (Need.AUDIO.value, "audio", "audio input"),
+    (Need.LOGPROBS.value, "logprobs", "logprobs"),
+    (Need.EMBEDDINGS.value, "embeddings", "embeddings"),
+)
+"""Need, the capability of an endpoint that meets it, and its name in a reason. Integers, as flags are slow to test."""
+_EMBEDDINGS: Final = Need.EMBEDDINGS.value
+_COMPLETIONS: Final = Need.COMPLETIONS.value
+
+
+class CapabilityFilter:
+    """Drops what cannot serve the request at all.
+
+    An endpoint must be configured with every capability the request needs, and its engine must have the API asked for
+    and give more than one choice where more are asked for. Plain chat needs nothing, and then this filter is skipped.
+    """
+
+    name: ClassVar[str] = "capability"
+    parameters: ClassVar[type[msgspec.Struct]] = NoParams
+    refusal: ClassVar[Refusal] = Refusal.UNSUPPORTED
+
+    def __init__(self, params: NoParams) -> None:
+        """Take no parameters."""
+
+    def applies(self, request: RouteRequest) -> bool:
+        """Whether the request needs more than plain chat."""
+        return request.needs != Need.NONE
+
+    def keep(self, request: RouteRequest, candidates: Sequence[Candidate], drops: list[Drop]) -> Sequence[Candidate]:
+        """Return the candidates that can do everything the request needs."""
+        needs = int(request.needs)
+        flags = [(flag, words) for need, flag, words in _FLAGS if needs & need]
+        operation = Operation.CHAT
+        if needs & _EMBEDDINGS:
+            operation = Operation.EMBEDDINGS
+        elif needs & _COMPLETIONS:
+            operation = Operation.COMPLETIONS
+        many = operation is Operation.CHAT and request.choices > 1
+        kept: list[Candidate] = []
+        endpoint: Endpoint | None = None
+        kind = reason = ""
+        for candidate in candidates:
+            # Replicas of one endpoint stand side by side and mostly run one engine: one verdict serves them all.
+            engine = candidate.replica.engine
+            if candidate.endpoint is not endpoint or engine.kind != kind:
+                endpoint, kind = candidate.endpoint, engine.kind
+                lacking = [words for flag, words in flags if not getattr(endpoint.capabilities, flag)]
+                if operation not in engine.paths:
+                    lacking.append(f"the {operation.value} API")
+                elif many and "n" not in engine.fields[operation]:
+                    lacking.append("more than one choice")
+                reason = f"no support for {', '.join(lacking)}" if lacking else ""
+            if reason:
+                drops.append(Drop(candidate, self.name, reason))
+            else:
+                kept.append(candidate)
+        return kept if len(kept) < len(candidates) else candidates

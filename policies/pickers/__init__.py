@@ -1,0 +1,1 @@
+"""Pickers: the order in which scored candidates are tried."""

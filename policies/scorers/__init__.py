@@ -1,0 +1,1 @@
+"""Scorers: how good a candidate is on one aspect, 0 to 1."""
