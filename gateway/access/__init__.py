@@ -1,0 +1,1 @@
+"""Who may do what: inference keys, management keys, principals and limits."""

@@ -1,0 +1,108 @@
+"""Reading the JSON body of a management request, strictly.
+
+A body that is too large is ``PayloadTooLarge`` before it is read whole; one that is not UTF-8, not JSON, too deep,
+names a field twice, has an unknown field or a wrong type is ``BadRequest`` that names the field.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NoReturn, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gateway.types.errors import BadRequest, PayloadTooLarge
+
+MAX_BODY: Final = 256 * 1024
+"""Bytes; the largest body allowed lists a thousand models."""
+
+M = TypeVar("M", bound="Body")
+
+
+class Body(BaseModel):
+    """A request body: immutable, no unknown field, no conversion of types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+
+
+def reader(model: type[M]) -> Callable[[Request], Awaitable[M]]:
+    """Return the dependency that reads a body as ``model``."""
+
+    async def read(request: Request) -> M:
+        data = bytearray()
+        async for piece in request.stream():
+            data += piece
+            if len(data) > MAX_BODY:
+                raise PayloadTooLarge(f"the body is over {MAX_BODY} bytes")
+        return parsed(model, bytes(data) or b"{}")
+
+    return read
+
+
+def parsed(model: type[M], data: bytes) -> M:
+    """Return ``data`` as ``model``.
+
+    Raises:
+        BadRequest: it is not; ``param`` names the field where one is at fault.
+    """
+    try:
+        json.loads(data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        raise BadRequest("the body is not UTF-8") from None
+    except RecursionError:
+        raise BadRequest("the body is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise BadRequest(f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        # Cut off from its cause, whose text could repeat what was sent.
+        raise _refused(error) from None
+
+
+def documented(model: type[Body]) -> dict[str, Any]:
+    """Return the OpenAPI entry of an operation whose body is read as ``model``."""
+    schema = model.model_json_schema()
+    parts = schema.pop("$defs", {})
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": _inlined(schema, parts)}}}}
+
+
+def _inlined(node: Any, parts: dict[str, Any]) -> Any:
+    """Return the schema ``node`` with references to ``parts`` replaced by what they name."""
+    if isinstance(node, list):
+        return [_inlined(item, parts) for item in node]
+    if not isinstance(node, dict):
+        return node
+    reference = node.get("$ref")
+    if isinstance(reference, str):
+        return _inlined(parts[reference.rpartition("/")[2]], parts)
+    return {name: _inlined(value, parts) for name, value in node.items()}
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise BadRequest(f"the field {_shown(name)} is there twice", param=_shown(name))
+        found[name] = value
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise BadRequest(f"the body is not JSON: it has no {name}")
+
+
+def _refused(error: ValidationError) -> BadRequest:
+    first = error.errors(include_url=False, include_input=False)[0]
+    param = ".".join(str(part) for part in first["loc"]) or None
+    if first["type"] == "extra_forbidden":
+        return BadRequest(f"unknown field {_shown(param or '')}", param=_shown(param or ""))
+    message = "only null is supported" if first["type"] == "none_required" else first["msg"]
+    return BadRequest(f"{param}: {message}" if param else message, param=param)
+
+
+def _shown(name: str) -> str:
+    """Return a field name of the caller's making, safe to print."""
+    return name[:100].encode("ascii", "backslashreplace").decode("ascii")

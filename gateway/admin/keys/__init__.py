@@ -1,0 +1,1 @@
+"""Inference keys: making, listing, changing, rotating and revoking them."""

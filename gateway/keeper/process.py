@@ -1,0 +1,71 @@
+"""Running a keeper as a process of its own, and reaching the keeper of a folder from a command.
+
+A command talks to the keeper that runs; only when none does, it becomes the keeper itself for as long as it takes,
+under the same lock. So a database file never has two writing processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from gateway.keeper.address import KeeperError, is_kept
+from gateway.keeper.client import KeeperClient
+from gateway.keeper.server import KeeperServer
+from gateway.keeper.service import Keeper
+
+
+async def run_keeper(home: Path, database_url: str, pepper: bytes, stop: asyncio.Event) -> None:
+    """Keep ``home`` and serve its clients until ``stop`` is set; arguments as of ``Keeper``.
+
+    Raises:
+        KeeperError: the folder has a keeper, or the database or the socket is of no use.
+        Unavailable: the database is away.
+    """
+    async with serving(home, database_url, pepper):
+        await stop.wait()
+
+
+@asynccontextmanager
+async def serving(home: Path, database_url: str, pepper: bytes) -> AsyncIterator[Keeper]:
+    """Keep ``home`` and serve its clients inside the block; arguments and errors as of ``run_keeper``."""
+    keeper = Keeper(home, database_url, pepper)
+    await keeper.start()
+    server = KeeperServer(keeper, home)
+    try:
+        await server.start()
+        yield keeper
+    finally:
+        await server.stop()
+        await keeper.stop()
+
+
+@asynccontextmanager
+async def reaching(home: Path, database_url: str, pepper: bytes) -> AsyncIterator[Keeper | KeeperClient]:
+    """Give the block the keeper of ``home``: the one that runs, else one of its own.
+
+    Raises:
+        KeeperError: there was no keeper, and none could be made.
+        Unavailable: the keeper that runs does not answer, or the database is away.
+    """
+    if not is_kept(home):
+        keeper = Keeper(home, database_url, pepper)
+        try:
+            await keeper.start()
+        except KeeperError:
+            if not is_kept(home):
+                raise
+        else:
+            try:
+                yield keeper
+            finally:
+                await keeper.stop()
+            return
+    client = KeeperClient(home)
+    try:
+        await client.start()
+        yield client
+    finally:
+        await client.stop()

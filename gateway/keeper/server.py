@@ -1,0 +1,211 @@
+"""The keeper's end of the socket: answers calls, pushes key changes, releases what a lost client held.
+
+Each connection is one owner of holds. Limit calls are answered at once on the event loop; everything else runs as a
+task. A connection that sends what is no message, or does not read what it is told, is closed. Errors of a call go
+to the caller; errors that are no ``WeirError`` are logged here with their trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+
+import msgspec
+import structlog
+
+from gateway.keeper import address
+from gateway.keeper.protocol import (
+    METHODS,
+    NO_REPLY,
+    VERSION,
+    Failure,
+    FrameReader,
+    KeyChange,
+    Method,
+    OpenHold,
+    ProtocolError,
+    Reply,
+    Request,
+    error_form,
+    frame,
+    raw,
+)
+from gateway.keeper.service import Keeper
+from gateway.types.errors import BadRequest, WeirError
+from gateway.types.keys import Grant, KeyLimits, KeyRecord
+
+MAX_UNREAD: Final = 128 * 1024 * 1024
+"""Bytes a client may leave unread before it is cut off; it comes back and is told everything anew."""
+STOP_SECONDS: Final = 5.0
+
+_log: Final = structlog.get_logger(__name__)
+
+
+class KeeperServer:
+    """Serves a keeper on its socket.
+
+    Args:
+        keeper: started already, so that its lock is held.
+        home: the state folder.
+    """
+
+    __slots__ = ("_connections", "_home", "_keeper", "_path", "_server")
+
+    def __init__(self, keeper: Keeper, home: Path) -> None:
+        self._keeper = keeper
+        self._home = home
+        self._path: Path | None = None
+        self._server: asyncio.Server | None = None
+        self._connections: set[_Connection] = set()
+
+    @property
+    def path(self) -> Path:
+        """Where clients connect, once started."""
+        if self._path is None:
+            raise RuntimeError("the server was not started")
+        return self._path
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            KeeperError: the socket cannot be made.
+        """
+        listener, self._path = address.listen(self._home)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(
+            lambda: _Connection(self._keeper, self._connections), sock=listener
+        )
+
+    async def stop(self) -> None:
+        """Take no more calls, let running ones end for a few seconds, then close every connection."""
+        if self._server is None or self._path is None:
+            return
+        self._server.close()
+        running = [task for connection in self._connections for task in connection.tasks]
+        if running:
+            await asyncio.wait(running, timeout=STOP_SECONDS)
+        for connection in tuple(self._connections):
+            connection.close()
+        await self._server.wait_closed()
+        address.stop_listening(self._home, self._path)
+        self._server = None
+
+
+class _Connection(asyncio.Protocol):
+    """One client."""
+
+    def __init__(self, keeper: Keeper, connections: set[_Connection]) -> None:
+        self._keeper = keeper
+        self._connections = connections
+        self._frames = FrameReader()
+        self._transport: asyncio.Transport | None = None
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A cast, because the transports of uvloop do not derive from those of asyncio.
+        transport = cast("asyncio.Transport", transport)
+        self._transport = transport
+        self._connections.add(self)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._transport = None
+        self._connections.discard(self)
+        self._keeper.unwatch(self._push)
+        released = self._keeper.limits.release_owner(self)
+        if released:
+            _log.warning("keeper.client_lost", released=released)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for message in self._frames.feed(data):
+                if not isinstance(message, Request):
+                    raise ProtocolError("a client only sends requests")
+                self._handle(message)
+        except ProtocolError as error:
+            _log.warning("keeper.bad_client", reason=str(error))
+            self.close()
+
+    def close(self) -> None:
+        """Cut the connection after what was written has been sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _handle(self, request: Request) -> None:
+        method = METHODS.get(request.method)
+        try:
+            if method is None:
+                raise BadRequest(f"the keeper has no method {request.method!r}")
+            try:
+                arguments = method.arguments.decode(request.arguments)
+            except msgspec.DecodeError as error:
+                raise BadRequest(f"the arguments of {method.name} are wrong: {error}") from error
+            at_once = _AT_ONCE.get(method.name)
+            if at_once is not None:
+                self._reply(request.call, at_once(self, *arguments))
+                return
+        except WeirError as error:
+            self._fail(request.call, error)
+            return
+        task = asyncio.get_running_loop().create_task(self._run(request.call, method, arguments))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _run(self, call: int, method: Method[Any], arguments: tuple[Any, ...]) -> None:
+        try:
+            self._reply(call, await getattr(self._keeper, method.name)(*arguments))
+        except WeirError as error:
+            self._fail(call, error)
+        except Exception as error:  # noqa: BLE001 - one failed call must not take the keeper of the whole host down
+            _log.exception("keeper.call_failed", method=method.name)
+            self._fail(call, error)
+
+    def _reply(self, call: int, result: Any) -> None:
+        if call != NO_REPLY:
+            self._send(frame(Reply(call, raw(result))))
+
+    def _fail(self, call: int, error: Exception) -> None:
+        if call != NO_REPLY:
+            self._send(frame(Failure(call, error_form(error))))
+
+    def _push(self, changed: Sequence[KeyRecord]) -> None:
+        self._send(frame(KeyChange(tuple(changed))))
+
+    def _send(self, data: bytes) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if transport.get_write_buffer_size() > MAX_UNREAD:
+            _log.warning("keeper.client_does_not_read")
+            transport.abort()
+            return
+        transport.write(data)
+
+    def hello(self, version: int) -> int:
+        if version != VERSION:
+            raise BadRequest(f"the keeper speaks version {VERSION}, not {version}: restart all processes of the host")
+        return VERSION
+
+    def subscribe(self) -> Sequence[KeyRecord]:
+        return self._keeper.watch(self._push)
+
+    def admit(self, key_id: str, limits: KeyLimits, tokens: int) -> Grant:
+        return self._keeper.limits.take(self, key_id, limits, tokens)
+
+    def settle(self, hold: int, tokens: int) -> None:
+        if self._keeper.limits.owned(hold, self):
+            self._keeper.limits.settle(hold, tokens)
+
+    def resume(self, holds: Sequence[OpenHold]) -> None:
+        self._keeper.limits.adopt(self, ((hold.hold, hold.key_id, hold.tokens, hold.age_ns) for hold in holds))
+
+
+_AT_ONCE: Final[dict[str, Callable[..., Any]]] = {
+    "hello": _Connection.hello,
+    "subscribe": _Connection.subscribe,
+    "admit": _Connection.admit,
+    "settle": _Connection.settle,
+    "resume": _Connection.resume,
+}

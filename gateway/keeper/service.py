@@ -1,0 +1,291 @@
+"""The keeper: the one process per host that writes the database, ships the journal and counts limits.
+
+It owns the state folder by a lock, so a second keeper refuses to start. Changes of keys are told to every subscriber
+after their commit and before the caller learns of it, in the order of the commits. While the database is away, changes
+are ``Unavailable``, keys stay as last known, limits go on, and the journal waits on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from gateway.access.keys import digest, key_id_of
+from gateway.access.limits import LocalLimits
+from gateway.access.store import AccessStore
+from gateway.db.engine import Database, UnsupportedDatabase
+from gateway.db.migrations import UnknownRevision, migrate
+from gateway.keeper import usage
+from gateway.keeper.address import KeeperError, KeeperLock
+from gateway.metering.audit import audit
+from gateway.metering.ledger import Ledger
+from gateway.metering.record import Status
+from gateway.metering.shipper import Shipped, Shipper, ShipperBusy
+from gateway.types.errors import BadRequest, NotFound, Unavailable
+from gateway.types.generation import GenerationRecord, KeyUsage, MeterReport
+from gateway.types.keys import Grant, IssuedKey, KeyLimits, KeyPatch, KeyRecord, NewKey, TeamRecord
+
+JOURNAL_FOLDER: Final = "journal"
+HOUSEKEEPING_S: Final = 1.0
+SWEEP_S: Final = 60.0
+LAST_SHIP_S: Final = 10.0
+
+R = TypeVar("R")
+_log: Final = structlog.get_logger(__name__)
+
+
+class Keeper:
+    """``KeyAdmin``, ``KeyFeed``, ``LimitBook`` and ``LedgerReader`` of one host.
+
+    Args:
+        home: the state folder, with the journal in ``journal/``.
+        database_url: the ledger database; migrated at the start.
+        pepper: the gateway's secret.
+
+    Attributes:
+        limits: the limits of this host, for owners other than this process.
+        shipper: the shipper, once started.
+    """
+
+    def __init__(self, home: Path, database_url: str, pepper: bytes) -> None:
+        self.limits = LocalLimits()
+        self._home = home
+        self._database_url = database_url
+        self._pepper = pepper
+        self._lock = KeeperLock(home)
+        self._database: Database | None = None
+        self._store: AccessStore | None = None
+        self._shipper: Shipper | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._changing = asyncio.Lock()
+        self._changes: set[asyncio.Task[Any]] = set()
+        self._known: dict[str, KeyRecord] = {}
+        self._watchers: list[Callable[[Sequence[KeyRecord]], None]] = []
+        self._last_used: dict[str, int] = {}
+
+    @property
+    def shipper(self) -> Shipper:
+        """The shipper of this host."""
+        return _started(self._shipper)
+
+    async def start(self) -> None:
+        """Take the folder, bring the database to this version, learn the keys, begin to ship.
+
+        Raises:
+            KeeperError: another keeper has the folder, or the database is of no use; nothing was started.
+            Unavailable: the database is away; nothing was started.
+        """
+        self._lock.acquire()
+        try:
+            await migrate(self._database_url)
+            self._database = Database(self._database_url)
+            self._store = AccessStore(self._database, self._pepper)
+            self._known = {record.key_id: record for record in await self._store.all_keys()}
+        except BaseException as error:
+            await self._close()
+            if isinstance(error, UnsupportedDatabase | UnknownRevision):
+                raise KeeperError(str(error)) from error
+            raise
+        self._shipper = Shipper(self._home / JOURNAL_FOLDER, self._database, on_shipped=self._shipped)
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._shipper.run()), loop.create_task(self._keep_house())]
+
+    async def stop(self) -> None:
+        """End what runs, ship what is in the journal, and give the folder back."""
+        if self._changes:
+            await asyncio.wait(self._changes)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+            self._tasks = []
+        if self._shipper is not None:
+            try:
+                async with asyncio.timeout(LAST_SHIP_S):
+                    self._shipped(await self._shipper.ship())
+                    await self._mark_used()
+            except (OSError, TimeoutError, Unavailable, ShipperBusy) as error:
+                _log.warning("the journal is shipped at the next start", reason=str(error))
+        await self._close()
+
+    async def create_team(self, slug: str, name: str) -> TeamRecord:
+        """Make a team."""
+        return await _started(self._store).create_team(slug, name)
+
+    async def ensure_team(self, slug: str, name: str) -> TeamRecord:
+        """Return the team of that slug, made when it is missing."""
+        for team in await self.teams():
+            if team.slug == slug:
+                return team
+        return await self.create_team(slug, name)
+
+    async def teams(self) -> Sequence[TeamRecord]:
+        """Return all teams by slug."""
+        return await _started(self._store).teams()
+
+    async def create_key(self, new: NewKey) -> IssuedKey:
+        """Make a key."""
+        return await self._change(_started(self._store).create_key(new), _record)
+
+    async def ensure_key(self, new: NewKey, secret: str) -> KeyRecord:
+        """Return the key whose text is ``secret``, made as ``new`` says when it is missing; it may be revoked.
+
+        Raises:
+            BadRequest: another text has its public id, or the gateway's secret changed since it was made.
+        """
+        try:
+            record = await self.key(key_id_of(secret))
+        except NotFound:
+            chosen = NewKey(new.name, new.team, new.models, new.limits, new.expires_at, secret)
+            return (await self.create_key(chosen)).record
+        if record.digest != digest(self._pepper, secret.encode()):
+            raise BadRequest("the key is known under another secret of the gateway: revoke it and choose another text")
+        return record
+
+    async def keys(self, team: str | None = None) -> Sequence[KeyRecord]:
+        """Return keys that are not revoked, newest first."""
+        return await _started(self._store).keys(team)
+
+    async def key(self, key_id: str) -> KeyRecord:
+        """Return one key, revoked or not."""
+        return await _started(self._store).key(key_id)
+
+    async def update_key(self, key_id: str, patch: KeyPatch) -> KeyRecord:
+        """Change a key."""
+        return await self._change(_started(self._store).update_key(key_id, patch), _itself)
+
+    async def rotate_key(self, key_id: str, overlap_s: float) -> IssuedKey:
+        """Give a key a new secret; the old one works for ``overlap_s`` seconds more."""
+        return await self._change(_started(self._store).rotate_key(key_id, overlap_s), _record)
+
+    async def revoke_key(self, key_id: str) -> KeyRecord:
+        """Revoke a key for good; every subscriber is told before this returns."""
+        return await self._change(_started(self._store).revoke_key(key_id), _itself)
+
+    async def subscribe(self, on_change: Callable[[Sequence[KeyRecord]], None]) -> Sequence[KeyRecord]:
+        """Return all keys, revoked ones too, and call ``on_change`` with each key that changes later."""
+        return self.watch(on_change)
+
+    def watch(self, on_change: Callable[[Sequence[KeyRecord]], None]) -> Sequence[KeyRecord]:
+        """As ``subscribe``, in one step of the event loop."""
+        self._watchers.append(on_change)
+        return tuple(self._known.values())
+
+    def unwatch(self, on_change: Callable[[Sequence[KeyRecord]], None]) -> None:
+        """End a subscription; harmless when there is none."""
+        with suppress(ValueError):
+            self._watchers.remove(on_change)
+
+    async def admit(self, key_id: str, limits: KeyLimits, tokens: int) -> Grant:
+        """Ask to run a request of this process, of about ``tokens`` tokens."""
+        return self.limits.take(self, key_id, limits, tokens)
+
+    def settle(self, hold: int, tokens: int) -> None:
+        """End the request of ``hold``, which took ``tokens`` tokens."""
+        self.limits.settle(hold, tokens)
+
+    async def generation(self, request_id: bytes) -> GenerationRecord | None:
+        """Return a request by id, also one that ended a moment ago; None when it is unknown."""
+        ledger = Ledger(_started(self._database))
+        found = await ledger.generation(request_id)
+        if found is not None and found.attempts[-1].status != Status.FAILED:
+            return found
+        # The answer, or the attempt after the failed ones, may still be in the journal.
+        try:
+            self._shipped(await self.shipper.ship())
+        except (OSError, ShipperBusy) as error:
+            raise Unavailable("the journal cannot be read now", retry_after=1.0) from error
+        return await ledger.generation(request_id)
+
+    async def recent(self, limit: int) -> Sequence[GenerationRecord]:
+        """Return the newest requests, newest first."""
+        return await Ledger(_started(self._database)).recent(limit)
+
+    async def audit(self) -> MeterReport:
+        """Compare journal, ledger and rollups."""
+        try:
+            return await audit(self._home / JOURNAL_FOLDER, _started(self._database))
+        except OSError as error:
+            raise Unavailable("the journal cannot be read now", retry_after=1.0) from error
+
+    async def key_usage(self, key_ids: Sequence[str]) -> Mapping[str, KeyUsage]:
+        """Return what each of the keys was charged, by key id; zeros for a key that was never used."""
+        return await usage.key_usage(_started(self._database), key_ids, datetime.now(UTC))
+
+    async def _change(self, operation: Coroutine[Any, Any, R], changed: Callable[[R], KeyRecord]) -> R:
+        """Carry out a change and tell it, whole or not at all, whoever stops waiting for it."""
+
+        async def carry_out() -> R:
+            async with self._changing:
+                result = await operation
+                record = changed(result)
+                self._known[record.key_id] = record
+                for on_change in tuple(self._watchers):
+                    on_change((record,))
+                return result
+
+        task = asyncio.get_running_loop().create_task(carry_out())
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
+
+    def _shipped(self, shipped: Shipped) -> None:
+        self._remember_use(shipped.last_used)
+
+    def _remember_use(self, last_used: Mapping[str, int]) -> None:
+        for key_id, moment in last_used.items():
+            self._last_used[key_id] = max(moment, self._last_used.get(key_id, 0))
+
+    async def _mark_used(self) -> None:
+        used, self._last_used = self._last_used, {}
+        if not used:
+            return
+        try:
+            await _started(self._store).mark_used(used)
+        except BaseException:
+            self._remember_use(used)
+            raise
+
+    async def _keep_house(self) -> None:
+        swept = time.monotonic()
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_S)
+            try:
+                await self._mark_used()
+            except Unavailable:
+                pass  # the database is away; the next round has the same and more
+            except Exception:  # noqa: BLE001 - without this loop limits would never forget a key
+                _log.exception("the last use of keys cannot be kept")
+            if time.monotonic() - swept >= SWEEP_S:
+                swept = time.monotonic()
+                self.limits.sweep()
+
+    async def _close(self) -> None:
+        if self._shipper is not None:
+            self._shipper.close()
+        if self._database is not None:
+            await self._database.close()
+        self._shipper = self._database = self._store = None
+        self._lock.release()
+
+
+def _record(issued: IssuedKey) -> KeyRecord:
+    return issued.record
+
+
+def _itself(record: KeyRecord) -> KeyRecord:
+    return record
+
+
+def _started(part: R | None) -> R:
+    """Return ``part``, which there is between start and stop."""
+    if part is None:
+        raise Unavailable("the keeper is not running")
+    return part
