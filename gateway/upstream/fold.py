@@ -1,0 +1,128 @@
+"""Folding stream chunks into a whole answer, and unfolding a whole answer into chunks.
+
+Needed where the caller and the engine differ: llama.cpp is always streamed because a cancelled whole answer would run
+on, and some engines answer a stream request with JSON. Both directions keep text, tool calls, log probabilities,
+refusals and reasons exactly; unknown members of the last chunk or answer are kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from gateway.types.call import Operation
+
+Chunk = dict[str, Any]
+
+_TEXT_MEMBERS: Final = ("content", "reasoning_content", "reasoning", "refusal")
+
+
+class Folder:
+    """Collects canonical chunks of one answer."""
+
+    __slots__ = ("_choices", "_last", "_operation")
+
+    def __init__(self, operation: Operation) -> None:
+        self._operation = operation
+        self._choices: dict[int, dict[str, Any]] = {}
+        self._last: Chunk = {}
+
+    def feed(self, chunks: list[Chunk]) -> None:
+        """Take chunks in the order they came."""
+        for chunk in chunks:
+            self._last = {**self._last, **{name: value for name, value in chunk.items() if name != "choices"}}
+            for part in chunk["choices"]:
+                choice = self._choices.setdefault(part["index"], {"index": part["index"]})
+                if self._operation is Operation.CHAT:
+                    _fold_delta(choice.setdefault("message", {"role": "assistant", "content": None}), part["delta"])
+                else:
+                    choice["text"] = choice.get("text", "") + part["text"]
+                _fold_logprobs(choice, part.get("logprobs"))
+                for name, value in part.items():
+                    if name not in {"index", "delta", "text", "logprobs"} and value is not None:
+                        choice[name] = value
+
+    def answer(self) -> dict[str, Any]:
+        """Return the whole answer in OpenAI's shape."""
+        chat = self._operation is Operation.CHAT
+        choices = [self._choices[index] for index in sorted(self._choices)]
+        for choice in choices:
+            choice.setdefault("finish_reason", None)
+            choice.setdefault("logprobs", None)
+            for call in choice.get("message", {}).get("tool_calls", ()):
+                call.pop("index", None)
+        self._last.pop("usage", None)
+        return {
+            **self._last,
+            "object": "chat.completion" if chat else "text_completion",
+            "choices": choices,
+            "system_fingerprint": self._last.get("system_fingerprint"),
+        }
+
+
+def _fold_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:
+    for name, value in delta.items():
+        if name == "tool_calls":
+            _fold_calls(message.setdefault("tool_calls", []), value)
+        elif name in _TEXT_MEMBERS:
+            if value is not None:
+                message[name] = (message.get(name) or "") + value
+        elif name == "role":
+            message["role"] = value or "assistant"
+        elif isinstance(value, list) and isinstance(message.get(name), list):
+            message[name] = message[name] + value
+        else:
+            message[name] = value
+
+
+def _fold_calls(calls: list[dict[str, Any]], parts: list[dict[str, Any]]) -> None:
+    for part in parts:
+        call = next((call for call in calls if call["index"] == part["index"]), None)
+        if call is None:
+            call = {"index": part["index"], "id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+            calls.append(call)
+        for name, value in part.items():
+            if name == "function":
+                function = call["function"]
+                for member, text in value.items():
+                    known = function.get(member)
+                    function[member] = known + text if isinstance(known, str) and isinstance(text, str) else text
+            elif name != "index":
+                call[name] = value
+
+
+def _fold_logprobs(choice: dict[str, Any], logprobs: Any) -> None:
+    if not isinstance(logprobs, dict):
+        return
+    known = choice.get("logprobs")
+    if not isinstance(known, dict):
+        choice["logprobs"] = dict(logprobs)
+        return
+    for name, value in logprobs.items():
+        if isinstance(value, list) and isinstance(known.get(name), list):
+            known[name] = known[name] + value
+        elif known.get(name) is None:
+            known[name] = value
+
+
+def unfold(answer: dict[str, Any], operation: Operation) -> list[Chunk]:
+    """Return the chunks of a stream that says what a whole canonical ``answer`` says."""
+    chat = operation is Operation.CHAT
+    head = {name: value for name, value in answer.items() if name not in {"choices", "usage"} and value is not None}
+    head["object"] = "chat.completion.chunk" if chat else "text_completion"
+    chunks = []
+    for choice in answer["choices"]:
+        last = {name: value for name, value in choice.items() if name not in {"message", "text", "logprobs"}}
+        part = {"index": choice["index"], "finish_reason": None}
+        if choice.get("logprobs") is not None:
+            part["logprobs"] = choice["logprobs"]
+        if chat:
+            delta = dict(choice["message"])
+            if "tool_calls" in delta:
+                delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(delta["tool_calls"])]
+            chunks.append({**head, "choices": [{**part, "delta": delta}]})
+            chunks.append({**head, "choices": [{**last, "delta": {}}]})
+        else:
+            chunks.append({**head, "choices": [{**part, **last, "text": choice["text"]}]})
+    if answer.get("usage"):
+        chunks.append({**head, "choices": [], "usage": answer["usage"]})
+    return chunks

@@ -1,0 +1,70 @@
+"""Reading server-sent events from engines that do not always follow the standard.
+
+Any split of the byte stream gives the same payloads. Tolerated: LF, CRLF and lone CR in any mix, no space after
+``data:``, comments, unknown fields, missing blank lines between events, a last event without a line end.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_LINE: Final = 16 * 1024 * 1024
+"""Bytes of one line; a longer one is an attack or a defect."""
+
+
+class LineTooLong(ValueError):
+    """A line of the stream is longer than ``MAX_LINE``."""
+
+
+class EventReader:
+    """Cuts a byte stream into the payloads of its ``data:`` lines.
+
+    A payload is returned per line, not per event: engines send one JSON document per line, and some forget the
+    blank line. ``boundaries`` asks for an empty payload at each blank line as well, for the rare document that
+    spans several ``data:`` lines.
+    """
+
+    __slots__ = ("_tail", "boundaries")
+
+    def __init__(self) -> None:
+        self._tail = b""
+        self.boundaries = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the payloads completed by ``data``. Raises ``LineTooLong``."""
+        if self._tail:
+            data = self._tail + data
+        if b"\r" in data:
+            data, carry = self._normalise(data)
+        else:
+            carry = b""
+        end = data.rfind(b"\n")
+        if end < 0:
+            self._tail = data + carry
+            if len(self._tail) > MAX_LINE:
+                raise LineTooLong
+            return []
+        self._tail = data[end + 1 :] + carry
+        return self._payloads(data[:end])
+
+    def close(self) -> list[bytes]:
+        """Return the payload of a last line that had no line end."""
+        tail, self._tail = self._tail.rstrip(b"\r"), b""
+        return self._payloads(tail) if tail else []
+
+    def _payloads(self, lines: bytes) -> list[bytes]:
+        found = []
+        for line in lines.split(b"\n"):
+            if line[:5] == b"data:":
+                found.append(line[6:] if line[5:6] == b" " else line[5:])
+            elif not line and self.boundaries:
+                found.append(b"")
+        return found
+
+    @staticmethod
+    def _normalise(data: bytes) -> tuple[bytes, bytes]:
+        """Turn CRLF and lone CR into LF; a CR at the very end waits, for its LF may come with the next read."""
+        carry = b""
+        if data[-1:] == b"\r":
+            data, carry = data[:-1], b"\r"
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n"), carry

@@ -1,0 +1,312 @@
+"""The HTTP/1.1 client of the data plane: pooled connections that hand each read straight to its receiver.
+
+Callbacks instead of coroutines on purpose: between head and end no task is woken, so a chunk leaves in the same loop
+step in which it arrived. Failure behaviour: every connection either delivers a whole message and returns to its pool,
+or reports one ``lost`` and is closed; a receiver that has been detached is never called again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, cast
+from urllib.parse import urlsplit
+
+import httptools
+
+from gateway.types.failure import Cause, Failure
+from gateway.upstream.deadlines import Deadlines
+
+IDLE_LIMIT: Final = 4.0
+"""Seconds an idle connection is kept: llama.cpp and uvicorn-based engines close theirs after 5."""
+LINGER: Final = 1.0
+"""Seconds a detached connection may take to end its message before it is closed instead of pooled."""
+
+Resolve = Callable[[str, int], Awaitable[tuple[tuple[str, int], ...]]]
+"""Maps host and port to the addresses that may be connected to; raises ``AttemptFailed`` when none may."""
+
+
+class AttemptFailed(Exception):
+    """Carries a ``Failure`` up to where the attempt is decided about."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Receiver(Protocol):
+    """Who gets the response of one request."""
+
+    def head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """The status line and headers have come; names are lower-case."""
+
+    def data(self, data: bytes) -> None:
+        """Body bytes of one read have come."""
+
+    def end(self) -> None:
+        """The message is complete."""
+
+    def lost(self, failure: Failure) -> None:
+        """The connection broke before the message was complete."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection to a backend; carries one request at a time."""
+
+    __slots__ = (
+        "_bare",
+        "_complete",
+        "_headers",
+        "_informational",
+        "_keep",
+        "_parser",
+        "_parts",
+        "_pool",
+        "_receiver",
+        "_started",
+        "deadline",
+        "fresh",
+        "idle_since",
+        "transport",
+    )
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._parser = httptools.HttpResponseParser(self)
+        self._receiver: Receiver | None = None
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._parts: list[bytes] = []
+        self._started = False
+        self._complete = True
+        self._informational = False
+        self._bare = False
+        self._keep = False
+        self.transport: asyncio.Transport | None = None
+        self.idle_since = 0.0
+        self.deadline = 0.0
+        self.fresh = True
+
+    # What attempts do with it
+
+    def send(self, request: bytes, receiver: Receiver) -> None:
+        """Send a whole request; its response goes to ``receiver``."""
+        self._receiver = receiver
+        self._started = self._complete = False
+        assert self.transport is not None
+        self.transport.write(request)
+
+    def detach(self) -> None:
+        """Forget the receiver: pool the connection, now or when its message ends shortly."""
+        self._receiver = None
+        if self._complete:
+            self._pool.put(self)
+        else:
+            self.deadline = time.monotonic() + LINGER
+            self._pool.deadlines.watch(self)
+
+    def abort(self) -> None:
+        """Close at once; the receiver hears nothing."""
+        self._receiver = None
+        if self.transport is not None:
+            self.transport.abort()
+
+    def expire(self) -> None:
+        """A detached connection did not end its message in time."""
+        self.abort()
+
+    def pause(self) -> None:
+        """Stop reading: the caller does not keep up."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    @property
+    def _idle(self) -> bool:
+        """Whether no response is awaited."""
+        return self._complete
+
+    @property
+    def usable(self) -> bool:
+        """Whether an idle connection may carry another request."""
+        return self.transport is not None and not self.transport.is_closing() and self._complete
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse one read and hand its body bytes over in one piece."""
+        if self._idle:
+            self.abort()  # bytes nobody asked for: the framing cannot be trusted any more
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._break(Failure(Cause.MALFORMED, "the backend's answer is not valid HTTP"))
+            return
+        receiver = self._receiver
+        if self._parts:
+            parts = self._parts
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+            if receiver is not None:
+                receiver.data(body)
+        if self._complete:
+            self._finish()
+
+    def eof_received(self) -> None:
+        """Let the transport close; ``connection_lost`` decides what that means."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End a message that only the end of the connection delimits; report any other as lost."""
+        self._pool.discard(self)
+        receiver, self._receiver = self._receiver, None
+        if receiver is None or self._complete:
+            return
+        if not self._started:
+            receiver.lost(Failure(Cause.RESET, "the backend closed the connection before it answered"))
+        elif self._bare and exc is None:
+            self._complete = True
+            receiver.end()
+        else:
+            receiver.lost(Failure(Cause.CUT, "the backend closed the connection in the middle of its answer"))
+
+    # httptools callbacks
+
+    def on_message_begin(self) -> None:
+        """A response starts; a second one to the same request is refused as splitting."""
+        if self._complete:
+            raise ValueError("a response nobody asked for")
+        self._headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header."""
+        self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Hand the head over; answers 1xx are skipped."""
+        status = self._parser.get_status_code()
+        self._informational = status < 200
+        if self._informational:
+            return
+        self._started = True
+        names = {name for name, _ in self._headers}
+        self._bare = b"content-length" not in names and b"transfer-encoding" not in names
+        # Asked now: once the message is complete the parser has forgotten its flags.
+        self._keep = self._parser.should_keep_alive() and not self._bare
+        if self._receiver is not None:
+            self._receiver.head(status, self._headers)
+
+    def on_body(self, body: bytes) -> None:
+        """Collect the body bytes of this read."""
+        self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        """Note that the response is whole."""
+        self._complete = not self._informational
+
+    # Internals
+
+    def _finish(self) -> None:
+        receiver, keep = self._receiver, self._keep
+        if not keep and self.transport is not None:
+            self.transport.close()
+        if receiver is not None:
+            receiver.end()
+        elif keep:
+            self._pool.deadlines.forget(self)
+            self._pool.put(self)
+
+    def _break(self, failure: Failure) -> None:
+        receiver, self._receiver = self._receiver, None
+        if self.transport is not None:
+            self.transport.abort()
+        if receiver is not None:
+            receiver.lost(failure)
+
+
+class Pool:
+    """Connections to one origin (scheme, host, port), newest idle one first."""
+
+    __slots__ = ("_idle", "_port", "_resolve", "_tls", "deadlines", "host", "loop", "path")
+
+    def __init__(self, url: str, *, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, resolve: Resolve) -> None:
+        parts = urlsplit(url)
+        self.loop = loop
+        self.deadlines = deadlines
+        self.host = parts.netloc.encode("ascii")
+        self.path = parts.path.rstrip("/")
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._port = parts.port or (443 if self._tls else 80)
+        self._resolve = resolve
+        self._idle: deque[Connection] = deque()
+
+    @property
+    def hostname(self) -> str:
+        """Host without port."""
+        return urlsplit("//" + self.host.decode("ascii")).hostname or ""
+
+    def take(self) -> Connection | None:
+        """Return an idle connection that is still good, or None."""
+        oldest = time.monotonic() - IDLE_LIMIT
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable and connection.idle_since > oldest:
+                connection.fresh = False
+                return connection
+            connection.abort()
+        return None
+
+    def put(self, connection: Connection) -> None:
+        """Keep a connection whose message is complete; close those idle for too long."""
+        if not connection.usable:
+            return
+        now = time.monotonic()
+        connection.idle_since = now
+        idle = self._idle
+        idle.append(connection)
+        while idle[0].idle_since < now - IDLE_LIMIT:
+            idle.popleft().abort()
+
+    def discard(self, connection: Connection) -> None:
+        """A connection has closed."""
+        self.deadlines.forget(connection)
+
+    async def connect(self, limit: float) -> Connection:
+        """Open a connection within ``limit`` seconds, trying each allowed address. Raises ``AttemptFailed``."""
+        addresses = await self._resolve(self.hostname, self._port)
+        failure = Failure(Cause.CONNECT, "the backend's name has no address", sent=False)
+        ends = self.loop.time() + limit
+        for address, port in addresses:
+            try:
+                async with asyncio.timeout_at(ends):
+                    _, connection = await self.loop.create_connection(
+                        lambda: Connection(self),
+                        address,
+                        port,
+                        ssl=self._tls,
+                        server_hostname=self.hostname if self._tls else None,
+                    )
+                return connection
+            except TimeoutError:
+                failure = Failure(Cause.CONNECT, f"the backend did not accept within {limit:g} s", sent=False)
+                break
+            except ssl.SSLError as error:
+                failure = Failure(Cause.CONNECT, f"TLS with the backend failed: {error.reason}", sent=False)
+            except OSError as error:
+                failure = Failure(Cause.CONNECT, f"no connection to the backend: {error.strerror}", sent=False)
+        raise AttemptFailed(failure)
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        while self._idle:
+            self._idle.pop().abort()
