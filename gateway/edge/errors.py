@@ -1,0 +1,46 @@
+"""Errors in the caller's shape: OpenAI's and OpenRouter's at once.
+
+``error.code`` is the integer HTTP status (the official SDKs refuse a string), ``error.type`` is OpenAI's word,
+``error.metadata.error_type`` OpenRouter's.
+"""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+
+from gateway.types.errors import WeirError
+
+_encoder: Final = msgspec.json.Encoder()
+STATUS_LINES: Final = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii") for status in HTTPStatus
+}
+
+
+def error_object(error: WeirError) -> dict[str, Any]:
+    """Return the ``error`` member of an error body."""
+    return {
+        "message": error.message,
+        "type": error.openai_type,
+        "param": error.param,
+        "code": error.code,
+        "metadata": {"error_type": error.kind, **error.metadata},
+    }
+
+
+def error_body(error: WeirError, request_id: str) -> bytes:
+    """Return a whole error body."""
+    return _encoder.encode({"error": error_object(error), "request_id": request_id})
+
+
+def retry_after(error: WeirError) -> int | None:
+    """Return whole seconds for ``Retry-After``, rounded up, or None."""
+    return None if error.retry_after is None else max(1, math.ceil(error.retry_after))
+
+
+def status_line(status: int) -> bytes:
+    """Return the HTTP/1.1 status line, also for a status an upstream made up."""
+    return STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status

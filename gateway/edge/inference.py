@@ -1,0 +1,162 @@
+"""The inference paths: which dialect reads them, who may use them, and what becomes of errors.
+
+Both server roads call the same three steps: ``dialect`` for the path, ``authenticate`` when the headers are in,
+``serve`` when the body is. Every path here needs an inference key; there is no exception.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final, Protocol
+
+from gateway.access.principal import Principal
+from gateway.edge import embeddings, openai_chat, openai_completions
+from gateway.edge.body import decode
+from gateway.edge.exchange import Exchange
+from gateway.edge.openai_reply import OpenAIReply, respond_error
+from gateway.relay import Desk, relay
+from gateway.telemetry import logs
+from gateway.types import ids
+from gateway.types.call import Call
+from gateway.types.errors import Internal, Unavailable, WeirError
+
+_APP: Final = re.compile(rb"https?://([A-Za-z0-9.-]{1,64})(?:[:/].*)?")
+_TRACEPARENT: Final = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_logger: Final = logs.logger(__name__)
+
+
+class Keys(Protocol):
+    """What the edge needs of ``gateway.access.keys.KeyRing``."""
+
+    def authenticate(self, authorization: bytes | None, now_us: int, *, x_api_key: bytes | None = None) -> Principal:
+        """Return who holds the key. Raises ``WeirError`` when nobody does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one path is read."""
+
+    read: Callable[..., Call]
+    openrouter: bool
+
+
+def _paths() -> Mapping[bytes, Dialect]:
+    readers: dict[bytes, Callable[..., Call]] = {
+        b"/chat/completions": openai_chat.read,
+        b"/completions": openai_completions.read,
+        b"/embeddings": embeddings.read,
+    }
+    paths = {b"/v1" + path: Dialect(read, openrouter=False) for path, read in readers.items()}
+    return paths | {b"/api/v1" + path: Dialect(read, openrouter=True) for path, read in readers.items()}
+
+
+PATHS: Final[Mapping[bytes, Dialect]] = _paths()
+
+
+class Inference:
+    """Serves the inference paths of one process.
+
+    Attributes:
+        max_body: bytes of the largest request body.
+        active: tasks of requests in flight, for a graceful end.
+    """
+
+    def __init__(self, desk: Desk, keys: Keys, clock_us: Callable[[], int], *, max_body: int) -> None:
+        self.desk = desk
+        self.max_body = max_body
+        self.active: set[asyncio.Task[None]] = set()
+        self.draining = False
+        self._keys = keys
+        self._clock_us = clock_us
+        self._request_ids = ids.RequestIds()
+
+    def new_id(self) -> ids.RequestId:
+        """Return the id for a request that has just arrived."""
+        return self._request_ids.new()
+
+    def authenticate(self, headers: Mapping[bytes, bytes]) -> Principal:
+        """Return who asks. Raises ``Unauthorized``, ``Forbidden``, or ``Unavailable`` while draining."""
+        if self.draining:
+            raise Unavailable("the gateway is shutting down", retry_after=1.0)
+        try:
+            return self._keys.authenticate(
+                headers.get(b"authorization"), self._clock_us(), x_api_key=headers.get(b"x-api-key")
+            )
+        except WeirError as error:
+            self.desk.metrics.auth_failures.add((error.kind,))
+            raise
+
+    def start(self, exchange: Exchange, dialect: Dialect, principal: Principal) -> None:
+        """Serve an exchange in a task of its own."""
+        task = self.desk.loop.create_task(self.serve(exchange, dialect, principal))
+        self.active.add(task)
+        task.add_done_callback(self.active.discard)
+
+    async def serve(self, exchange: Exchange, dialect: Dialect, principal: Principal) -> None:
+        """Answer one exchange; every error ends in an answer, never in a trace to the caller."""
+        reply: OpenAIReply | None = None
+        try:
+            call = dialect.read(decode(exchange.body), openrouter=dialect.openrouter)
+            exchange.body = b""
+            _annotate(call, exchange.headers)
+            reply = OpenAIReply(exchange, call)
+            await relay(call, principal, reply, self.desk)
+        except WeirError as error:
+            self._fail(exchange, reply, error)
+        except asyncio.CancelledError:
+            self._fail(exchange, reply, Unavailable("the gateway is shutting down", retry_after=1.0))
+            raise
+        except Exception:  # the last boundary: a defect becomes a 500 that names the request
+            _logger.exception("request failed", request_id=ids.text(exchange.request_id))
+            self._fail(exchange, reply, Internal("internal error; quote the request id when you report it"))
+
+    def _fail(self, exchange: Exchange, reply: OpenAIReply | None, error: WeirError) -> None:
+        if error.code >= 500 or error.code == 429:
+            _logger.warning(
+                "request refused",
+                request_id=ids.text(exchange.request_id),
+                status=error.code,
+                error_type=error.kind,
+                reason=error.message if error.code != 500 else "defect",
+            )
+        call = reply.call if reply is not None else None
+        count_refusal(self.desk, exchange, call, error)
+        if reply is not None:
+            reply.fail(error)
+        else:
+            respond_error(exchange, error)
+
+
+def _annotate(call: Call, headers: Mapping[bytes, bytes]) -> None:
+    """Take what the headers say; attribution is hostile input, so only a plain host name is kept."""
+    referer = headers.get(b"http-referer") or headers.get(b"referer")
+    if referer is not None:
+        found = _APP.fullmatch(referer)
+        if found:
+            call.app = found.group(1).decode("ascii").lower()
+    parent = headers.get(b"traceparent")
+    if parent is not None and _TRACEPARENT.fullmatch(parent):
+        call.traceparent = parent.decode("ascii")
+
+
+def header_map(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return lower-case names to values. A repeated header keeps its last value."""
+    return dict(headers)
+
+
+def count_refusal(desk: Desk, exchange: Exchange, call: Call | None, error: WeirError) -> None:
+    """Count a request that ends in ``error``; a model name that is not ours is not a label."""
+    model = call.model if call is not None and desk.router.knows(call.model) else ""
+    operation = call.operation.value if call is not None else "unread"
+    since = monotonic() - exchange.arrived if exchange.arrived else 0.0
+    desk.metrics.request(operation, model, error.kind, since)
+
+
+def refuse(exchange: Exchange, error: WeirError, desk: Desk) -> None:
+    """Answer an exchange whose request was refused before its body was read."""
+    count_refusal(desk, exchange, None, error)
+    respond_error(exchange, error)

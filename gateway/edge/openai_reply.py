@@ -1,0 +1,217 @@
+"""Answers in OpenAI's shape, for chat, completions and embeddings, in JSON and as server-sent events.
+
+``/v1`` follows OpenAI's rule for the usage chunk (only when asked for, with empty ``choices``), ``/api/v1``
+OpenRouter's (always, once, with one choice that repeats the finish reason: clients crash on empty ``choices``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from gateway.edge.errors import error_body, error_object, retry_after
+from gateway.edge.exchange import Exchange
+from gateway.types import ids
+from gateway.types.call import Call, Operation
+from gateway.types.errors import WeirError
+from gateway.types.money import usd_json
+from gateway.types.reply import Bill, Chunk, Flow
+
+_encode: Final = msgspec.json.Encoder().encode
+_JSON: Final = b"content-type: application/json\r\n"
+_STREAM: Final = (
+    b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
+)
+_DONE: Final = b"data: [DONE]\n\n"
+_OBJECTS: Final = {Operation.CHAT: "chat.completion.chunk", Operation.COMPLETIONS: "text_completion"}
+
+
+class OpenAIReply:
+    """See ``gateway.types.reply.Reply``.
+
+    Attributes:
+        call: what is answered.
+    """
+
+    __slots__ = (
+        "_created",
+        "_exchange",
+        "_generation",
+        "_model",
+        "_provider",
+        "_route",
+        "arrived",
+        "call",
+        "request_id",
+    )
+
+    def __init__(self, exchange: Exchange, call: Call) -> None:
+        self._exchange = exchange
+        self.call = call
+        self._generation = ids.text(exchange.request_id)
+        self._created = 0
+        self._model = call.model
+        self._provider = ""
+        self._route = b""
+        self.request_id = exchange.request_id
+        self.arrived = exchange.arrived
+
+    @property
+    def gone(self) -> bool:
+        """Whether the caller has left."""
+        return self._exchange.gone
+
+    def steer(self, flow: Flow) -> None:
+        """See ``Reply``."""
+        self._exchange.steer(flow)
+
+    def route(self, text: str) -> None:
+        """See ``Reply``."""
+        self._route = b"x-weir-route: %s\r\n" % text.encode("ascii", "replace")
+
+    def begin(self, model: str, provider: str) -> None:
+        """See ``Reply``."""
+        self._model, self._provider = model, provider
+        self._created = int(time.time())
+        self._exchange.open(_STREAM + self._headers())
+
+    def send(self, chunks: list[Chunk]) -> None:
+        """See ``Reply``."""
+        data = self._events(chunks)
+        if data:
+            self._exchange.write(data)
+
+    def finish(self, chunks: Sequence[Chunk], bill: Bill) -> None:
+        """See ``Reply``."""
+        data = self._events(chunks)
+        if self.call.wants_usage:
+            data += b"data: %s\n\n" % _encode(self._usage_chunk(chunks, bill))
+        self._exchange.close(data + _DONE)
+
+    def answer(self, answer: dict[str, Any], model: str, provider: str, bill: Bill) -> None:
+        """See ``Reply``."""
+        call = self.call
+        head: dict[str, Any] = {"id": self._generation, **answer}
+        head["id"] = self._generation
+        head["model"] = model
+        if call.operation is not Operation.EMBEDDINGS:
+            head.setdefault("created", int(time.time()))
+            head["object"] = "chat.completion" if call.operation is Operation.CHAT else "text_completion"
+        if call.openrouter:
+            head["provider"] = provider
+        else:
+            for choice in head.get("choices", ()):
+                choice.pop("native_finish_reason", None)
+        head["usage"] = usage_object(bill, call.operation)
+        self._exchange.respond(200, _JSON + self._headers(), _encode(head))
+
+    def fail(self, error: WeirError) -> None:
+        """See ``Reply``."""
+        if self._exchange.begun:
+            body: dict[str, Any] = {"error": error_object(error)}
+            if self.call.openrouter:
+                body |= {
+                    "id": self._generation,
+                    "object": _OBJECTS[self.call.operation],
+                    "created": self._created,
+                    "model": self._model,
+                    "provider": self._provider,
+                    "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}],
+                }
+            self._exchange.close(b"data: %s\n\n" % _encode(body))
+            return
+        respond_error(self._exchange, error, self._route)
+
+    def _headers(self) -> bytes:
+        generation = self._generation.encode("ascii")
+        return b"%sx-generation-id: %s\r\nx-request-id: %s\r\n" % (self._route, generation, generation)
+
+    def _events(self, chunks: Sequence[Chunk]) -> bytes:
+        """Render chunks as events; usage-only chunks say nothing here, the bill does."""
+        generation, model, call = self._generation, self._model, self.call
+        parts = []
+        for chunk in chunks:
+            choices = chunk["choices"]
+            if not choices:
+                continue
+            if "usage" in chunk:
+                del chunk["usage"]
+            chunk["id"] = generation
+            chunk["model"] = model
+            if "created" not in chunk:
+                chunk["created"] = self._created
+            chunk["object"] = _OBJECTS[call.operation]
+            if call.openrouter:
+                chunk["provider"] = self._provider
+            else:
+                for choice in choices:
+                    if choice["finish_reason"] is not None:
+                        choice.pop("native_finish_reason", None)
+            parts.append(b"data: %s\n\n" % _encode(chunk))
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _usage_chunk(self, chunks: Sequence[Chunk], bill: Bill) -> dict[str, Any]:
+        call = self.call
+        chunk: dict[str, Any] = {
+            "id": self._generation,
+            "object": _OBJECTS[call.operation],
+            "created": self._created,
+            "model": self._model,
+            "choices": [],
+            "usage": usage_object(bill, call.operation),
+        }
+        if call.openrouter:
+            last = next((choice for part in chunks for choice in part["choices"] if choice["finish_reason"]), None)
+            choice = {"index": 0, "finish_reason": last["finish_reason"] if last else None}
+            if call.operation is Operation.CHAT:
+                choice["delta"] = {"role": "assistant", "content": ""}
+            else:
+                choice["text"] = ""
+            chunk |= {"provider": self._provider, "choices": [choice]}
+        return chunk
+
+
+def usage_object(bill: Bill, operation: Operation) -> dict[str, Any]:
+    """Return the ``usage`` object: OpenAI's members and OpenRouter's, money as exact JSON numbers."""
+    usage = bill.usage
+    document: dict[str, Any] = {"prompt_tokens": usage.prompt}
+    if operation is not Operation.EMBEDDINGS:
+        document["completion_tokens"] = usage.completion
+    document["total_tokens"] = usage.total
+    document["cost"] = msgspec.Raw(usd_json(bill.total))
+    if operation is Operation.EMBEDDINGS:
+        return document
+    document["is_byok"] = False
+    document["prompt_tokens_details"] = {
+        "cached_tokens": usage.cache_read,
+        "cache_write_tokens": usage.cache_write,
+        "audio_tokens": usage.audio_prompt,
+    }
+    document["completion_tokens_details"] = {
+        "reasoning_tokens": usage.reasoning,
+        "audio_tokens": usage.audio_completion,
+        "image_tokens": usage.image_completion,
+    }
+    document["cost_details"] = {
+        "upstream_inference_prompt_cost": msgspec.Raw(usd_json(bill.prompt)),
+        "upstream_inference_completions_cost": msgspec.Raw(usd_json(bill.completion)),
+    }
+    return document
+
+
+def respond_error(exchange: Exchange, error: WeirError, headers: bytes = b"") -> None:
+    """Send an error as a whole response; before a dialect has read the request there is no reply to ask."""
+    identity = ids.text(exchange.request_id)
+    wait = retry_after(error)
+    if wait is not None:
+        headers += b"retry-after: %d\r\n" % wait
+    encoded = identity.encode("ascii")
+    headers += b"x-generation-id: %s\r\nx-request-id: %s\r\n" % (encoded, encoded)
+    if error.code == 401:
+        headers += b"www-authenticate: Bearer\r\n"
+    elif error.code == 405:
+        headers += b"allow: POST\r\n"
+    exchange.respond(error.code, _JSON + headers, error_body(error, identity))

@@ -1,0 +1,208 @@
+"""THE story of a request: admit, plan, attempt, stream, settle.
+
+``relay`` is told top to bottom and does nothing itself: every stop is one call into the part that owns it. Whatever
+happens, the way out closes the upstream, writes the end of every opened attempt to the journal, and frees what the
+request held. A caller sees the end of an answer only after its CLOSE record is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+
+from gateway.access.limits import refusal
+from gateway.access.principal import Principal
+from gateway.fleet.snapshot import Endpoint
+from gateway.metering.journal import Journal
+from gateway.metering.meter import Meter, Receipt
+from gateway.metering.record import Status
+from gateway.routing.explain import header
+from gateway.routing.interface import RouteRequest
+from gateway.routing.router import Router
+from gateway.telemetry.metrics import GatewayMetrics
+from gateway.telemetry.traces import RequestTrace, Stop, Tracer
+from gateway.types.call import Call
+from gateway.types.errors import Forbidden, UpstreamFailed
+from gateway.types.failure import Cause, Failure
+from gateway.types.keys import LimitBook
+from gateway.types.reply import Bill, Reply
+from gateway.upstream.attempts import Upstream, Walk
+from gateway.upstream.fold import Folder, unfold
+from gateway.upstream.wire import AttemptFailed
+
+EXPECTED_TOKENS: Final = 256
+"""Completion tokens assumed for limits and estimates when the caller sets no length."""
+
+CUT: Final = Failure(Cause.CUT, "the backend ended its answer before it was finished", 200)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What the relay works with: one per process, made by the composition root."""
+
+    loop: asyncio.AbstractEventLoop
+    router: Router
+    upstream: Upstream
+    journal: Journal
+    limits: LimitBook
+    tracer: Tracer
+    metrics: GatewayMetrics
+
+
+async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> None:
+    """Answer one request.
+
+    Raises:
+        WeirError: the caller is to be told; ``reply`` has not been failed yet.
+    """
+    loop = desk.loop
+    trace = desk.tracer.start(call.traceparent, call.operation.value, call.model)
+    meter = Meter(
+        desk.journal,
+        loop,
+        reply.request_id,
+        call,
+        team=principal.team,
+        key_id=principal.key_id,
+        arrived=reply.arrived,
+    )
+    expected = (call.max_tokens or EXPECTED_TOKENS) * call.choices
+    walk: Walk | None = None
+    receipt: Receipt | None = None
+    hold = 0
+    try:
+        # Admit: leave under the key's limits, or an answer that says when.
+        trace.stop(Stop.ADMIT)
+        if not principal.limits.unlimited:
+            grant = await desk.limits.admit(principal.key_id, principal.limits, call.prompt_estimate + expected)
+            if grant.refused is not None:
+                desk.metrics.limit_refusals.add((grant.refused,))
+                raise refusal(grant, principal.limits)
+            hold = grant.hold
+
+        # Plan: which replicas may answer, in which order, and why.
+        trace.stop(Stop.ROUTE)
+        started = time.perf_counter()
+        plan = desk.router.plan(
+            RouteRequest(
+                model_id=call.model,
+                needs=call.needs,
+                prompt_tokens=call.prompt_estimate,
+                prompt_tokens_exact=False,
+                max_tokens=call.max_tokens,
+                choices=call.choices,
+                expected_tokens=expected,
+                stream=call.stream,
+                team=principal.team,
+                preset=None,
+                now=monotonic(),
+            )
+        )
+        desk.metrics.route_seconds.observe((), time.perf_counter() - started)
+        if not principal.may_use(plan.steps[0].endpoint.model_id, call.model):
+            raise Forbidden(f"this key may not use the model {call.model[:128]!r}", param="model")
+        reply.route(header(plan))
+
+        # Attempt: down the plan until one begins to answer; from here on the caller's connection steers.
+        trace.stop(Stop.ATTEMPT)
+        walk = Walk(desk.upstream, call, plan.steps, meter, trace, reply.request_id)
+        reply.steer(walk)
+        attempt = await walk.begin()
+        endpoint = walk.candidate.endpoint
+
+        # Stream: chunks go through the meter to the caller in the loop step in which they arrive.
+        trace.stop(Stop.STREAM)
+        folder: Folder | None = None
+        if attempt.answer is not None:
+            meter.answered(attempt.answer)
+        elif call.stream:
+            reply.begin(endpoint.model_id, endpoint.provider)
+            attempt.attach(meter.to(reply.send))
+        else:
+            folder = Folder(call.operation)
+            attempt.attach(meter.to(folder.feed))
+        failure = await walk.finish(attempt)
+
+        # Settle: price it, write CLOSE, and wait for the disk before the caller sees the end.
+        trace.stop(Stop.SETTLE)
+        if failure is None and not meter.tap.finished:
+            failure = CUT
+        receipt = meter.settle(
+            gone=reply.gone,
+            failed=failure is not None and failure.cause is not Cause.ABORTED,
+            http_status=attempt.status,
+            upstream_id=attempt.upstream_id,
+            error=failure.cause.value if failure is not None else "",
+        )
+        _count(desk.metrics, call, endpoint, receipt)
+        if meter.tap.disagrees:
+            desk.metrics.usage_disagreements.add((walk.candidate.replica.name,))
+        if reply.gone:
+            return
+        await desk.journal.commit()
+
+        # Done: the last bytes, or an honest error.
+        if receipt.status is not Status.OK:
+            raise _error(failure)
+        bill = _bill(receipt)
+        if attempt.answer is not None and not call.stream:
+            reply.answer(attempt.answer, endpoint.model_id, endpoint.provider, bill)
+        elif folder is not None:
+            folder.feed(meter.held)
+            reply.answer(folder.answer(), endpoint.model_id, endpoint.provider, bill)
+        elif attempt.answer is not None:
+            reply.begin(endpoint.model_id, endpoint.provider)
+            reply.finish(unfold(attempt.answer, call.operation), bill)
+        else:
+            reply.finish(meter.held, bill)
+        desk.metrics.overhead.observe((), walk.sent_at - reply.arrived + monotonic() - attempt.ended_at)
+    except AttemptFailed:
+        return  # the caller left before an answer began; the walk has told the meter
+    finally:
+        if walk is not None:
+            walk.close()
+        receipt = meter.abandon() or receipt
+        if hold:
+            desk.limits.settle(hold, receipt.usage.total if receipt is not None else 0)
+        _trace_end(trace, reply, walk, meter, receipt)
+
+
+def _error(failure: Failure | None) -> UpstreamFailed:
+    """Return the error for an answer that began and did not end well."""
+    if failure is None:
+        return UpstreamFailed("the engine ended its answer with an error")
+    timed_out = failure.cause is Cause.IDLE
+    return UpstreamFailed(failure.message, code=504 if timed_out else 502, kind="timeout" if timed_out else None)
+
+
+def _bill(receipt: Receipt) -> Bill:
+    charge = receipt.charge
+    completion = charge.completion + charge.reasoning
+    return Bill(receipt.usage, charge.total, charge.total - completion, completion)
+
+
+def _count(metrics: GatewayMetrics, call: Call, endpoint: Endpoint, receipt: Receipt) -> None:
+    """Count a settled answer; one that failed is counted where its error is rendered."""
+    if receipt.status is not Status.UPSTREAM_ERROR:
+        metrics.request(call.operation.value, endpoint.model_id, receipt.status.value, receipt.duration)
+    metrics.answer(endpoint.model_id, endpoint.slug, receipt.usage, receipt.ttft, receipt.generation)
+
+
+def _trace_end(trace: RequestTrace, reply: Reply, walk: Walk | None, meter: Meter, receipt: Receipt | None) -> None:
+    """End the trace with what is known by now."""
+    if walk is None or receipt is None:
+        trace.end("client_cancel" if reply.gone else "refused", request_id=reply.request_id)
+        return
+    endpoint = walk.candidate.endpoint
+    trace.end(
+        receipt.status.value,
+        request_id=reply.request_id,
+        model=endpoint.model_id,
+        provider=endpoint.provider,
+        finish_reason=meter.tap.finish_reason,
+        usage=receipt.usage,
+        ttft=receipt.ttft,
+    )

@@ -1,0 +1,128 @@
+"""Request bodies: rubbish gets a clear 400, good bodies come through unchanged."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.edge import embeddings, openai_chat, openai_completions
+from gateway.edge.body import decode
+from gateway.types.call import Need
+from gateway.types.errors import BadRequest
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**62), 2**62)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"", "empty"),
+        (b"nonsense", "not valid JSON"),
+        (b'{"a": NaN}', "not valid JSON"),
+        (b'{"model": "x"', "not valid JSON"),
+        (b'{"a": "\xff"}', "not UTF-8"),
+        (b'{"a": "\\ud800"}', "not valid JSON"),
+        (b"[" * 10_000, "nested too deeply"),
+        (b'{"a":' * 10_000, "nested too deeply"),
+        (b"[1]", "must be a JSON object"),
+        (b'{"a": 1e999}', "out of range"),
+        (b'{"a": 1, "a": 2}', "'a' twice"),
+        (b'{"m": {"b": 1, "b" : 2}}', "'b' twice"),
+        (b'{"a": 1, "\\u0061": 2}', "'a' twice"),
+    ],
+)
+def test_rubbish_is_refused_with_the_reason(raw: bytes, words: str) -> None:
+    """Each kind of bad body is a 400 that says what is wrong."""
+    with pytest.raises(BadRequest) as caught:
+        decode(raw)
+    assert words in caught.value.message
+
+
+@given(st.dictionaries(st.text(max_size=8), JSON, max_size=6))
+def test_a_good_body_is_read_as_the_standard_library_reads_it(body: dict[str, Any]) -> None:
+    """Whatever the spacing and the text, no good body is refused or changed."""
+    for raw in (json.dumps(body), json.dumps(body, ensure_ascii=False, indent=1, separators=(" ,", " : "))):
+        assert decode(raw.encode()) == body
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
+    """No byte string raises anything but the typed error."""
+    try:
+        decode(raw)
+    except BadRequest:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": [{"role": "user", "content": "x"}]}, None),
+        ({"model": 7, "messages": [{"role": "user"}]}, "model"),
+        ({"model": "m", "messages": "x"}, "messages"),
+        ({"model": "m", "messages": []}, "messages"),
+        ({"model": "m", "messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
+        ({"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": "9"}, "max_tokens"),
+        ({"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 0}, "max_tokens"),
+        ({"model": "m", "messages": [{"role": "user", "content": "x"}], "n": 0}, "n"),
+        ({"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": "yes"}, "stream"),
+    ],
+)
+def test_a_wrong_type_names_its_field(body: dict[str, Any], param: str | None) -> None:
+    """A caller learns which field to mend."""
+    with pytest.raises(BadRequest) as caught:
+        openai_chat.read(body, openrouter=False)
+    assert caught.value.param == param
+
+
+def test_what_a_chat_request_needs_is_recognised() -> None:
+    """Tools, images, audio, schemas, log probabilities and several choices are seen."""
+    call = openai_chat.read(
+        {
+            "model": "m",
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": "what is this"},
+                        {"type": "image_url", "image_url": {"url": "data:"}},
+                        {"type": "input_audio", "input_audio": {}},
+                    ],
+                }
+            ],
+            "tools": [{"type": "function", "function": {"name": "f"}}],
+            "response_format": {"type": "json_schema", "json_schema": {}},
+            "logprobs": True,
+            "n": 2,
+            "max_completion_tokens": 5,
+            "max_tokens": 9,
+        },
+        openrouter=True,
+    )
+    assert call.needs == Need.IMAGES | Need.AUDIO | Need.TOOLS | Need.JSON_SCHEMA | Need.LOGPROBS | Need.MANY_CHOICES
+    assert (call.choices, call.max_tokens, call.wants_usage) == (2, 5, True)
+
+
+@pytest.mark.parametrize(("prompt", "choices"), [("a", 1), (["a", "b"], 2), ([1, 2, 3], 1), ([[1, 2], [3]], 2)])
+def test_completion_prompts_of_every_form_are_counted(prompt: Any, choices: int) -> None:
+    """Text, texts, tokens and lists of tokens are one or several prompts."""
+    call = openai_completions.read({"model": "m", "prompt": prompt, "n": 3}, openrouter=False)
+    assert call.choices == choices * 3
+
+
+def test_embedding_input_of_every_form_is_read() -> None:
+    """An embedding request has one answer, whatever its input."""
+    for given_input in ("a", ["a", "b"], [1, 2], [[1], [2]]):
+        assert embeddings.read({"model": "m", "input": given_input}, openrouter=False).choices == 1
