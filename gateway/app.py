@@ -1,0 +1,237 @@
+"""The composition root: makes the parts of one serving process and joins them.
+
+Alone in importing ``policies``; nothing below knows which policies exist, or whether the keeper is in this process or
+behind a socket. Starting is all or nothing: what was started is stopped again when a later part cannot be, and the
+error says which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from random import Random
+from typing import Final, Protocol
+
+import policies
+from gateway import __version__
+from gateway.access.keys import KeyRing
+from gateway.access.management import ManagementKeys
+from gateway.config.problem import ConfigError
+from gateway.config.snapshot import ConfigSnapshot
+from gateway.config.watcher import ConfigWatcher
+from gateway.edge.inference import Inference
+from gateway.fleet.egress import EgressError, EgressGuard
+from gateway.fleet.health import Health
+from gateway.fleet.load import ReplicaLoad
+from gateway.fleet.registry import FleetRegistry
+from gateway.metering.journal import Journal
+from gateway.pricing.charge import rates_id
+from gateway.relay import Desk
+from gateway.routing.pipeline import Policy
+from gateway.routing.registry import PolicyRegistry
+from gateway.routing.router import Router
+from gateway.settings import Settings
+from gateway.telemetry import logs
+from gateway.telemetry.metrics import GatewayMetrics
+from gateway.telemetry.traces import Tracer, open_tracer
+from gateway.types.failure import Cause, Failure
+from gateway.types.generation import LedgerReader
+from gateway.types.keys import KeyAdmin, KeyFeed, LimitBook
+from gateway.upstream.attempts import Upstream
+from gateway.upstream.wire import AttemptFailed, Resolve
+
+_log: Final = logs.logger(__name__)
+
+
+class Books(KeyAdmin, KeyFeed, LimitBook, LedgerReader, Protocol):
+    """What a serving process needs of its keeper, here or behind the socket."""
+
+
+def load_policies() -> Mapping[str, Policy]:
+    """Return the policies of all presets that ship with Weir. Raises ``PresetError``."""
+    return PolicyRegistry(policies.BUILTIN).load(policies.PRESETS)
+
+
+def presets() -> frozenset[str]:
+    """Return the names ``routing.default`` may take."""
+    return frozenset(load_policies())
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who may do what: the secret and what hangs on it.
+
+    Attributes:
+        pepper: the gateway's secret.
+        admin_digest: digest of the management key.
+    """
+
+    pepper: bytes
+    admin_digest: bytes
+
+
+class Gateway:
+    """One serving process, assembled.
+
+    Attributes:
+        settings: of the process.
+        keys: the inference keys.
+        management: the management keys.
+        registry: the fleet.
+        desk: what the relay works with; there once started.
+        inference: the handlers of the inference paths; there once started.
+        metrics: of the process.
+        books: the keeper.
+    """
+
+    desk: Desk
+    inference: Inference
+    router: Router
+
+    def __init__(self, settings: Settings, snapshot: ConfigSnapshot, books: Books, identity: Identity) -> None:
+        self.settings = settings
+        self.books = books
+        self.metrics = GatewayMetrics(__version__)
+        self.keys = KeyRing(identity.pepper)
+        self.management = ManagementKeys(identity.pepper, identity.admin_digest, self.keys)
+        self._guard = EgressGuard(snapshot.egress)
+        self._health = Health()
+        self.registry = FleetRegistry(snapshot, price_id=rates_id, guard=self._guard, health=self._health)
+        self._snapshot = snapshot
+        self._watcher: ConfigWatcher | None = None
+        self._stack = AsyncExitStack()
+        self._tasks: set[asyncio.Task[bool]] = set()
+
+    async def start(self) -> None:
+        """Start every part; needs the running loop. Raises ``WeirError`` or ``OSError`` when a part cannot start."""
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        loop, settings = asyncio.get_running_loop(), self.settings
+        self.keys.load(await self.books.subscribe(self.keys.apply))
+        tracer = open_tracer(settings.otlp_endpoint, __version__)
+        stack.push_async_callback(asyncio.to_thread, tracer.shutdown)
+        journal = Journal.create(settings.home / "journal", durability=settings.durability)
+        stack.push_async_callback(journal.close)
+        upstream = Upstream(loop, self._health, _guarded(self._guard), self.metrics)
+        stack.callback(upstream.close)
+        self.router = Router(self.registry, load_policies(), Random())  # noqa: S311 - load balancing, not a secret
+        self.desk = self._desk(loop, upstream, journal, tracer)
+        self.inference = Inference(self.desk, self.keys, now_us, max_body=settings.max_body_bytes)
+        await self.registry.start()
+        stack.push_async_callback(self.registry.stop)
+        if settings.config is not None:
+            self._watch(stack, loop, upstream)
+        self._bind_metrics(journal, upstream)
+
+    def _desk(self, loop: asyncio.AbstractEventLoop, upstream: Upstream, journal: Journal, tracer: Tracer) -> Desk:
+        return Desk(
+            loop=loop,
+            router=self.router,
+            upstream=upstream,
+            journal=journal,
+            limits=self.books,
+            tracer=tracer,
+            metrics=self.metrics,
+        )
+
+    async def stop(self) -> None:
+        """Stop every part, newest first."""
+        await self._stack.aclose()
+
+    async def drain(self, grace: float) -> None:
+        """Take no new requests; give running ones ``grace`` seconds, then end them with an error."""
+        inference = self.inference
+        inference.draining = True
+        if inference.active:
+            await asyncio.wait(inference.active, timeout=grace)
+        running = list(inference.active)
+        for task in running:
+            task.cancel()
+        if running:
+            _log.warning("requests were cut off by the shutdown", count=len(running))
+            await asyncio.wait(running, timeout=5.0)
+
+    def reload(self) -> None:
+        """Read the configuration file again now."""
+        if self._watcher is not None:
+            task = asyncio.get_running_loop().create_task(self._watcher.reload())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def unready(self) -> list[str]:
+        """Return why requests should not be sent here now; nothing when they should."""
+        reasons = []
+        if self.inference.draining:
+            reasons.append("shutting down")
+        if self.desk.journal.failed:
+            reasons.append("the journal cannot be written")
+        return reasons
+
+    # The configuration
+
+    def _watch(self, stack: AsyncExitStack, loop: asyncio.AbstractEventLoop, upstream: Upstream) -> None:
+        assert self.settings.config is not None
+
+        def changed(snapshot: ConfigSnapshot) -> None:
+            self.registry.apply(snapshot)
+            upstream.reconfigured()
+            self._snapshot = snapshot
+            self.metrics.config_reloads.add(("accepted",))
+            _log.info("configuration in force", version=snapshot.version)
+
+        def refused(error: ConfigError) -> None:
+            self.metrics.config_reloads.add(("refused",))
+            _log.error("configuration refused; the old one stays", problems=str(error))
+
+        self._watcher = ConfigWatcher(
+            self.settings.config, self._snapshot, presets=presets(), on_change=changed, on_problem=refused
+        )
+        task = loop.create_task(self._watcher.run())
+        stack.callback(task.cancel)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
+        stack.callback(loop.remove_signal_handler, signal.SIGHUP)
+
+    # Metrics that are kept where they arise
+
+    def _bind_metrics(self, journal: Journal, upstream: Upstream) -> None:
+        bind = self.metrics.bind
+        bind("weir_inflight_requests", lambda: len(self.inference.active))
+        bind("weir_retry_budget_remaining", lambda: upstream.budget.remaining)
+        bind("weir_journal_bytes_total", lambda: journal.bytes_written)
+        bind("weir_journal_records_total", lambda: journal.records)
+        bind("weir_journal_syncs_total", lambda: journal.syncs)
+        bind("weir_journal_sync_seconds_total", lambda: journal.sync_seconds)
+        bind("weir_journal_failed", lambda: int(journal.failed))
+        bind("weir_config_version", lambda: self._snapshot.version)
+        bind("weir_backend_up", lambda: self._per_backend(lambda load: float(load.ready and not load.draining)))
+        bind("weir_backend_in_flight", lambda: self._per_backend(lambda load: float(load.in_flight)))
+        bind("weir_backend_waiting", lambda: self._per_backend(lambda load: load.waiting))
+        bind("weir_backend_kv_usage", lambda: self._per_backend(lambda load: load.kv_usage))
+
+    def _per_backend(self, read: Callable[[ReplicaLoad], float | None]) -> dict[tuple[str, ...], float]:
+        found = {name: read(replica.load) for name, replica in self.registry.fleet.replicas.items()}
+        return {(name,): value for name, value in found.items() if value is not None}
+
+
+def now_us() -> int:
+    """Return the wall clock in microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def _guarded(guard: EgressGuard) -> Resolve:
+    """Return the egress guard as the upstream client asks it, its errors translated."""
+
+    async def resolve(host: str, port: int) -> tuple[tuple[str, int], ...]:
+        try:
+            return await guard.resolve(host, port)
+        except EgressError as error:
+            raise AttemptFailed(Failure(Cause.EGRESS, str(error), sent=False)) from None
+
+    return resolve

@@ -1,0 +1,159 @@
+"""The books: ledger, prices, rollups, model totals, journal checkpoints.
+
+Revision ID: 0001_ledger
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import op
+from sqlmodel.sql.sqltypes import AutoString
+
+revision = "0001_ledger"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+TOKENS = (
+    "prompt",
+    "completion",
+    "cache_read",
+    "cache_write",
+    "reasoning",
+    "audio_prompt",
+    "audio_completion",
+    "image_prompt",
+    "image_completion",
+)
+MONEY = ("prompt", "completion", "cache_read", "cache_write", "reasoning", "audio", "image", "request")
+OPTIONAL = {
+    *(f"tokens_{name}" for name in TOKENS if name == "cache_write" or name.startswith(("audio", "image"))),
+    *("charge_cache_write", "charge_audio", "charge_image", "charge_request"),
+    *(f"cost_{name}" for name in MONEY),
+}
+LABELS = ("team", "key_id", "model", "endpoint", "app", "tier", "status")
+
+
+def big(name: str) -> sa.Column[Any]:
+    default = "0" if name in OPTIONAL else None
+    return sa.Column(name, sa.BigInteger(), nullable=False, server_default=default)
+
+
+def text(name: str) -> sa.Column[Any]:
+    return sa.Column(name, AutoString(), nullable=False)
+
+
+def integer(name: str) -> sa.Column[Any]:
+    return sa.Column(name, sa.Integer(), nullable=False)
+
+
+def blob(name: str) -> sa.Column[Any]:
+    return sa.Column(name, sa.LargeBinary(), nullable=False)
+
+
+def flag(name: str) -> sa.Column[Any]:
+    return sa.Column(name, sa.Boolean(), nullable=False)
+
+
+def tokens() -> list[sa.Column[Any]]:
+    return [big(f"tokens_{name}") for name in TOKENS]
+
+
+def upgrade() -> None:
+    op.create_table(
+        "ledger",
+        *tokens(),
+        integer("day"),
+        blob("request_id"),
+        integer("attempt"),
+        text("kind"),
+        *[
+            text(name)
+            for name in (
+                "team",
+                "key_id",
+                "model",
+                "endpoint",
+                "backend",
+                "provider",
+                "app",
+                "tier",
+                "operation",
+                "requested_model",
+                "upstream_model",
+                "end_user",
+            )
+        ],
+        flag("streamed"),
+        big("price_id"),
+        big("cost_id"),
+        big("opened_us"),
+        text("status"),
+        text("finish_reason"),
+        integer("http_status"),
+        text("source"),
+        big("charge_nano"),
+        *[big(f"charge_{name}") for name in MONEY],
+        sa.Column("cost_nano", sa.BigInteger(), nullable=False, server_default="0"),
+        *[big(f"cost_{name}") for name in MONEY],
+        big("ttft_us"),
+        big("duration_us"),
+        big("generation_us"),
+        text("upstream_id"),
+        text("error"),
+        sa.PrimaryKeyConstraint("day", "request_id", "attempt", "kind"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "price",
+        big("price_id"),
+        big("prompt"),
+        big("completion"),
+        *[sa.Column(name, sa.BigInteger(), nullable=True) for name in TOKENS[2:]],
+        big("request"),
+        sa.PrimaryKeyConstraint("price_id"),
+    )
+    for table, time in (("usage_hour", "hour"), ("usage_day", "day")):
+        op.create_table(
+            table,
+            *tokens(),
+            big("requests"),
+            big("charge_nano"),
+            big("cost_nano"),
+            blob("ttft"),
+            blob("duration"),
+            blob("throughput"),
+            integer(time),
+            *[text(name) for name in LABELS],
+            sa.PrimaryKeyConstraint(time, *LABELS),
+            sqlite_with_rowid=False,
+        )
+    op.create_index("ix_usage_day_key", "usage_day", ["key_id", "day"])
+    op.create_table(
+        "model_day_total",
+        integer("day"),
+        text("model"),
+        big("tokens"),
+        big("requests"),
+        sa.PrimaryKeyConstraint("day", "model"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "journal_checkpoint",
+        text("segment"),
+        text("host"),
+        big("position"),
+        big("damaged"),
+        flag("finished"),
+        sa.PrimaryKeyConstraint("segment"),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("journal_checkpoint")
+    op.drop_table("model_day_total")
+    op.drop_index("ix_usage_day_key", table_name="usage_day")
+    for table in ("usage_day", "usage_hour", "price", "ledger"):
+        op.drop_table(table)

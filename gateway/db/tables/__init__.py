@@ -1,0 +1,1 @@
+"""All tables. Importing this package fills ``SQLModel.metadata``, which the migrations are compared with."""

@@ -1,0 +1,187 @@
+"""Tables of the books: the ledger, its prices, its rollups, and how far each journal segment was shipped.
+
+Times are UTC: ``day`` and ``hour`` count from 1970 and are taken from the request id. Money is in nano-USD, rates
+in pico-USD per token, durations in microseconds. Tables are clustered by their primary key, which starts with time,
+so that a batch of new rows touches few pages.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from sqlalchemy import BigInteger, Index
+from sqlmodel import Field, SQLModel
+
+_CLUSTERED: dict[str, Any] = {"sqlite_with_rowid": False}
+_ZERO: dict[str, Any] = {"server_default": "0"}
+"""For classes that few rows use, so that the others need not name them."""
+
+
+class TokenColumns(SQLModel):
+    """Tokens by class, the way engines report them: totals, and parts inside them."""
+
+    tokens_prompt: int = Field(default=0, sa_type=BigInteger)
+    tokens_completion: int = Field(default=0, sa_type=BigInteger)
+    tokens_cache_read: int = Field(default=0, sa_type=BigInteger)
+    tokens_cache_write: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs=_ZERO)
+    tokens_reasoning: int = Field(default=0, sa_type=BigInteger)
+    tokens_audio_prompt: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs=_ZERO)
+    tokens_audio_completion: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs=_ZERO)
+    tokens_image_prompt: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs=_ZERO)
+    tokens_image_completion: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs=_ZERO)
+
+
+class LedgerRow(TokenColumns, table=True):
+    """One metered attempt, or a correction of one. Never changed and never deleted.
+
+    ``end_user`` is the caller's end-user id. ``charge_nano`` and ``cost_nano`` are the sums of their classes.
+    """
+
+    __tablename__: ClassVar[str] = "ledger"
+    __table_args__: ClassVar[tuple[Any, ...]] = (_CLUSTERED,)
+
+    day: int = Field(primary_key=True)
+    request_id: bytes = Field(primary_key=True)
+    attempt: int = Field(primary_key=True)
+    kind: str = Field(primary_key=True)
+    team: str
+    key_id: str
+    model: str
+    endpoint: str
+    backend: str
+    provider: str
+    app: str
+    tier: str
+    operation: str
+    requested_model: str
+    upstream_model: str
+    end_user: str
+    streamed: bool
+    price_id: int = Field(sa_type=BigInteger)
+    cost_id: int = Field(sa_type=BigInteger)
+    opened_us: int = Field(sa_type=BigInteger)
+    status: str
+    finish_reason: str
+    http_status: int
+    source: str
+    charge_nano: int = Field(sa_type=BigInteger)
+    charge_prompt: int = Field(sa_type=BigInteger)
+    charge_completion: int = Field(sa_type=BigInteger)
+    charge_cache_read: int = Field(sa_type=BigInteger)
+    charge_cache_write: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
+    charge_reasoning: int = Field(sa_type=BigInteger)
+    charge_audio: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
+    charge_image: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
+    charge_request: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
+    cost_nano: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
+    cost_prompt: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
+    cost_completion: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
+    cost_cache_read: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
+    cost_cache_write: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
+    cost_reasoning: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
+    cost_audio: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
+    cost_image: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
+    cost_request: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
+    ttft_us: int = Field(sa_type=BigInteger)
+    duration_us: int = Field(sa_type=BigInteger)
+    generation_us: int = Field(sa_type=BigInteger)
+    upstream_id: str
+    error: str
+
+
+class PriceRow(SQLModel, table=True):
+    """Rates under their id; see ``gateway.types.money.Rates`` for units and for what None means."""
+
+    __tablename__: ClassVar[str] = "price"
+
+    price_id: int = Field(primary_key=True, sa_type=BigInteger)
+    prompt: int = Field(sa_type=BigInteger)
+    completion: int = Field(sa_type=BigInteger)
+    cache_read: int | None = Field(default=None, sa_type=BigInteger)
+    cache_write: int | None = Field(default=None, sa_type=BigInteger)
+    reasoning: int | None = Field(default=None, sa_type=BigInteger)
+    audio_prompt: int | None = Field(default=None, sa_type=BigInteger)
+    audio_completion: int | None = Field(default=None, sa_type=BigInteger)
+    image_prompt: int | None = Field(default=None, sa_type=BigInteger)
+    image_completion: int | None = Field(default=None, sa_type=BigInteger)
+    request: int = Field(default=0, sa_type=BigInteger)
+
+
+class RollupColumns(TokenColumns):
+    """What is summed and counted per bucket.
+
+    ``requests`` counts ledger rows that are not corrections. The histograms are ``Histogram.dump``: ``ttft`` and
+    ``duration`` in seconds, ``throughput`` in tokens per second.
+    """
+
+    requests: int = Field(default=0, sa_type=BigInteger)
+    charge_nano: int = Field(default=0, sa_type=BigInteger)
+    cost_nano: int = Field(default=0, sa_type=BigInteger)
+    ttft: bytes
+    duration: bytes
+    throughput: bytes
+
+
+class UsageHour(RollupColumns, table=True):
+    """Sums of the ledger per UTC hour and label set."""
+
+    __tablename__: ClassVar[str] = "usage_hour"
+    __table_args__: ClassVar[tuple[Any, ...]] = (_CLUSTERED,)
+
+    hour: int = Field(primary_key=True)
+    team: str = Field(primary_key=True)
+    key_id: str = Field(primary_key=True)
+    model: str = Field(primary_key=True)
+    endpoint: str = Field(primary_key=True)
+    app: str = Field(primary_key=True)
+    tier: str = Field(primary_key=True)
+    status: str = Field(primary_key=True)
+
+
+class UsageDay(RollupColumns, table=True):
+    """Sums of the ledger per UTC day and label set."""
+
+    __tablename__: ClassVar[str] = "usage_day"
+    __table_args__: ClassVar[tuple[Any, ...]] = (Index("ix_usage_day_key", "key_id", "day"), _CLUSTERED)
+
+    day: int = Field(primary_key=True)
+    team: str = Field(primary_key=True)
+    key_id: str = Field(primary_key=True)
+    model: str = Field(primary_key=True)
+    endpoint: str = Field(primary_key=True)
+    app: str = Field(primary_key=True)
+    tier: str = Field(primary_key=True)
+    status: str = Field(primary_key=True)
+
+
+class ModelDayTotal(SQLModel, table=True):
+    """What leaderboards rank by, for one model and UTC day.
+
+    ``tokens`` are prompt and completion tokens of every ledger row; ``requests`` counts the answered ones alone
+    (``gateway.metering.record.ANSWERED``), because a failover is one request and several attempts.
+    """
+
+    __tablename__: ClassVar[str] = "model_day_total"
+    __table_args__: ClassVar[tuple[Any, ...]] = (_CLUSTERED,)
+
+    day: int = Field(primary_key=True)
+    model: str = Field(primary_key=True)
+    tokens: int = Field(default=0, sa_type=BigInteger)
+    requests: int = Field(default=0, sa_type=BigInteger)
+
+
+class JournalCheckpoint(SQLModel, table=True):
+    """How far a journal segment is in the ledger.
+
+    ``position`` is the byte behind the last shipped record. ``damaged`` counts bytes that could not be read and
+    were stepped over. ``finished`` says that nothing of the segment is missing from the ledger, attempts that
+    never closed included, so that the file may go.
+    """
+
+    __tablename__: ClassVar[str] = "journal_checkpoint"
+
+    segment: str = Field(primary_key=True)
+    host: str
+    position: int = Field(sa_type=BigInteger)
+    damaged: int = Field(default=0, sa_type=BigInteger)
+    finished: bool = Field(default=False)

@@ -1,0 +1,185 @@
+"""The audit: do journal, ledger and rollups agree?
+
+Reads only, and may run beside a working gateway: ledger, rollups and checkpoints are read as of one moment, and the
+journal only as far as the checkpoints of that moment, so a row that arrives meanwhile is no mismatch. A mismatch is
+reported, never raised; ``Unavailable`` and ``OSError`` say that the books could not be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final, TypeVar
+
+from sqlalchemy import bindparam, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway.db.engine import Database
+from gateway.db.unit_of_work import reading
+from gateway.metering import checkpoints, ledger
+from gateway.metering.entry import RowKey, end_key
+from gateway.metering.record import ANSWERED, End
+from gateway.metering.rollups import SUMS
+from gateway.metering.segments import CHUNK, QUARANTINE, SUFFIX, SegmentFile, SegmentParser, list_segments
+from gateway.types.charge import Charge
+from gateway.types.generation import MeterReport
+
+Sums = dict[tuple[int, str, str], tuple[int, ...]]
+"""Day, model and team to the sums of ``SUMS``."""
+
+K = TypeVar("K", bound=tuple[object, ...])
+
+_MOST_NAMED: Final = 5
+_KEYS_AT_ONCE: Final = 1_000
+_TOTALS: Final = ", ".join(f"SUM({name})" for name in SUMS)
+_TOTALS_BUT_REQUESTS: Final = ", ".join(f"SUM({name})" for name in SUMS[1:])
+_LEDGER_SUMS: Final = (
+    f"SELECT day, model, team, SUM(CASE WHEN kind = 'usage' THEN 1 ELSE 0 END), {_TOTALS_BUT_REQUESTS} "  # noqa: S608
+    "FROM ledger GROUP BY day, model, team"  # S608: only names of ours
+)
+_HOUR_SUMS: Final = f"SELECT hour / 24, model, team, {_TOTALS} FROM usage_hour GROUP BY 1, 2, 3"  # noqa: S608 - ours
+_DAY_SUMS: Final = f"SELECT day, model, team, {_TOTALS} FROM usage_day GROUP BY 1, 2, 3"  # noqa: S608 - our names
+_LEDGER_TOTALS: Final = (
+    "SELECT day, model, SUM(tokens_prompt + tokens_completion), "
+    "SUM(CASE WHEN kind = 'usage' AND status IN :answered THEN 1 ELSE 0 END) FROM ledger GROUP BY day, model"
+)
+_MODEL_TOTALS: Final = "SELECT day, model, tokens, requests FROM model_day_total"
+_DUPLICATES: Final = (
+    "SELECT COUNT(*) FROM (SELECT 1 FROM ledger GROUP BY day, request_id, attempt, kind HAVING COUNT(*) > 1) AS d"
+)
+_UNPRICED: Final = (
+    "SELECT COUNT(*) FROM ledger WHERE (price_id <> 0 AND price_id NOT IN (SELECT price_id FROM price)) "
+    "OR (cost_id <> 0 AND cost_id NOT IN (SELECT price_id FROM price))"
+)
+
+
+def _not_summing(column: str) -> str:
+    """Return the query for how many rows have an amount that is not the sum of its classes."""
+    classes = " + ".join(f"{column}_{name}" for name in Charge.__struct_fields__)
+    return f"SELECT COUNT(*) FROM ledger WHERE {column}_nano <> {classes}"  # noqa: S608 - only names of ours
+
+
+async def audit(directory: Path, database: Database) -> MeterReport:
+    """Compare the journal in ``directory`` with the ledger and the rollups in ``database``.
+
+    Raises:
+        Unavailable: the database cannot be used now.
+        OSError: the journal cannot be read.
+    """
+    wrong: list[str] = []
+    async with reading(database) as session:
+        ledger_sums = await _sums(session, _LEDGER_SUMS)
+        hour_sums = await _sums(session, _HOUR_SUMS)
+        day_sums = await _sums(session, _DAY_SUMS)
+        wrong += _differences("usage_hour", hour_sums, "the ledger", ledger_sums)
+        wrong += _differences("usage_day", day_sums, "usage_hour", hour_sums)
+        totals = await _pairs(session, _MODEL_TOTALS)
+        wrong += _differences("model_day_total", totals, "the ledger", await _ledger_totals(session))
+        wrong += await _broken_rows(session)
+        journal = await _journal(directory, session, wrong)
+        statuses = (await session.execute(text("SELECT status, COUNT(*) FROM ledger GROUP BY status"))).all()
+    return MeterReport(
+        ok=not wrong,
+        journal=journal,
+        ledger=_named(ledger_sums) | {f"rows_{status}": count for status, count in sorted(statuses)},
+        rollups={f"hour_{name}": value for name, value in _named(hour_sums).items()}
+        | {f"day_{name}": value for name, value in _named(day_sums).items()}
+        | {"model_day_tokens": sum(each[0] for each in totals.values())},
+        mismatches=tuple(wrong),
+    )
+
+
+async def _sums(session: AsyncSession, query: str) -> Sums:
+    return {
+        (int(row[0]), row[1], row[2]): tuple(int(value) for value in row[3:])
+        for row in await session.execute(text(query))
+    }
+
+
+async def _pairs(session: AsyncSession, query: str) -> dict[tuple[int, str], tuple[int, ...]]:
+    return {(row[0], row[1]): (int(row[2]), int(row[3])) for row in await session.execute(text(query))}
+
+
+async def _ledger_totals(session: AsyncSession) -> dict[tuple[int, str], tuple[int, ...]]:
+    """Return tokens and answered requests per day and model, from the ledger."""
+    query = text(_LEDGER_TOTALS).bindparams(bindparam("answered", sorted(ANSWERED), expanding=True))
+    return {(row[0], row[1]): (int(row[2]), int(row[3])) for row in await session.execute(query)}
+
+
+async def _broken_rows(session: AsyncSession) -> list[str]:
+    """Return a sentence for each kind of ledger row that contradicts itself."""
+    checks = {
+        _DUPLICATES: "keys are in the ledger twice",
+        _UNPRICED: "ledger rows name rates that are not in the price table",
+        _not_summing("charge"): "ledger rows have a charge that is not the sum of its classes",
+        _not_summing("cost"): "ledger rows have a cost that is not the sum of its classes",
+    }
+    found = {meaning: int(await session.scalar(text(query)) or 0) for query, meaning in checks.items()}
+    return [f"{count} {meaning}." for meaning, count in found.items() if count]
+
+
+async def _journal(directory: Path, session: AsyncSession, wrong: list[str]) -> dict[str, int]:
+    """Count what is on disk, and add to ``wrong`` when something shipped is not in the ledger."""
+    saved = await checkpoints.load(session)
+    counts = dict.fromkeys(("segments", "bytes", "unshipped_bytes", "damaged_bytes", "shipped_records"), 0)
+    missing = 0
+    for file in list_segments(directory):
+        try:
+            size = file.size()
+            checkpoint = saved.get(file.name)
+            position = checkpoint.position if checkpoint else 0
+            counts["segments"] += 1
+            counts["bytes"] += size
+            counts["damaged_bytes"] += checkpoint.damaged if checkpoint else 0
+            counts["unshipped_bytes"] += 0 if checkpoint and checkpoint.finished else max(0, size - position)
+            for keys in _shipped_keys(file, position):
+                counts["shipped_records"] += len(keys)
+                missing += len(keys) - len(await ledger.present(await session.connection(), list(keys)))
+        except FileNotFoundError:
+            continue  # shipped and deleted meanwhile
+    if missing:
+        wrong.append(f"{missing} records of the journal count as shipped and are not in the ledger.")
+    counts["quarantined_segments"] = len(list((directory / QUARANTINE).glob(f"*{SUFFIX}")))
+    return counts
+
+
+def _shipped_keys(file: SegmentFile, position: int) -> Iterator[set[RowKey]]:
+    """Yield the ledger keys of the ends in the first ``position`` bytes of a segment, some at a time."""
+    parser = SegmentParser()
+    keys: set[RowKey] = set()
+    while parser.position < position:
+        begin = parser.position
+        data = file.read(begin, min(CHUNK, position - begin))
+        more = begin + len(data) < position
+        for record in parser.settled(data, more=more, final=True):
+            if isinstance(record, End):
+                keys.add(end_key(record))
+            if len(keys) >= _KEYS_AT_ONCE:
+                yield keys
+                keys = set()
+        if parser.position == begin:
+            break
+    if keys:
+        yield keys
+
+
+def _differences(
+    name: str,
+    these: Mapping[K, tuple[int, ...]],
+    other: str,
+    those: Mapping[K, tuple[int, ...]],
+) -> list[str]:
+    """Return sentences on where two books differ; the first few by name, the others counted."""
+    differing = [key for key in sorted({*these, *those}, key=str) if these.get(key) != those.get(key)]
+    sentences = [
+        f"{name} and {other} differ for {', '.join(map(str, key))}: {these.get(key)} and {those.get(key)}."
+        for key in differing[:_MOST_NAMED]
+    ]
+    if len(differing) > _MOST_NAMED:
+        sentences.append(f"{name} and {other} differ in {len(differing) - _MOST_NAMED} more places.")
+    return sentences
+
+
+def _named(sums: Sums) -> dict[str, int]:
+    """Return the sums over all days, models and teams, by the name of their column."""
+    return dict(zip(SUMS, map(sum, zip(*sums.values(), strict=True)), strict=True)) if sums else dict.fromkeys(SUMS, 0)

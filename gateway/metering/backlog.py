@@ -1,0 +1,221 @@
+"""The part of the journal that is not in the ledger yet: which segments there are, who owns them, what is new in them.
+
+Reads only; what was read counts as shipped once the shipper says so. A segment that cannot be read is complained of
+once and tried again in every round, without holding up the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Container, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from gateway.metering.checkpoints import Checkpoint
+from gateway.metering.record import End, Price
+from gateway.metering.segments import CHUNK, QUARANTINE, SegmentFile, SegmentParser, list_segments
+
+_SLICE: Final = 100
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Waiting:
+    """What is known of one segment.
+
+    Attributes:
+        position: the byte up to which it is shipped.
+        damaged: bytes stepped over.
+        finished: nothing of it is missing from the ledger, so it may go.
+        size: length when it was last looked at; final once it is not owned.
+        owned: whether its writer still holds it.
+        sealed: whether its writer ended it in order.
+        drained: its writer is gone from it and every record of it is shipped; attempts without an end may be left.
+        since: monotonic time since which something in it waits, or None.
+    """
+
+    file: SegmentFile
+    position: int = 0
+    damaged: int = 0
+    finished: bool = False
+    size: int = 0
+    owned: bool = True
+    sealed: bool = False
+    drained: bool = False
+    since: float | None = None
+    complained: bool = False
+
+    def checkpoint(self) -> Checkpoint:
+        """Return where it is."""
+        return Checkpoint(self.file.name, self.position, self.damaged, self.finished)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """How far a segment gets with a batch."""
+
+    segment: Waiting
+    position: int
+    damaged: int
+    sealed: bool
+    drained: bool
+
+    def apply(self) -> None:
+        """Take note that the batch is in the ledger."""
+        segment = self.segment
+        segment.position, segment.damaged = self.position, self.damaged
+        segment.sealed, segment.drained = self.sealed, self.drained
+
+
+@dataclass(slots=True)
+class Batch:
+    """Records to ship together.
+
+    Attributes:
+        ends: ends of attempts.
+        prices: rates by id that the ledger may not know yet.
+        moves: how far each segment gets with them.
+    """
+
+    ends: list[End] = field(default_factory=list)
+    prices: dict[int, Price] = field(default_factory=dict)
+    moves: list[Move] = field(default_factory=list)
+
+
+class Backlog:
+    """The segments in ``directory`` and how far each of them is shipped.
+
+    Attributes:
+        segments: by file name, oldest first.
+        lag_bytes: bytes that wait, as of the last look.
+        quarantined: segments put aside.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.segments: dict[str, Waiting] = {}
+        self.lag_bytes = 0
+        self.quarantined = 0
+        self._directory = directory
+
+    @property
+    def oldest_s(self) -> float:
+        """For how many seconds the longest waiting part has been seen waiting."""
+        since = [segment.since for segment in self.segments.values() if segment.since is not None]
+        return time.monotonic() - min(since) if since else 0.0
+
+    def look(self) -> None:
+        """See which segments there are, who owns them, and how long they are. Raises ``OSError``."""
+        known = self.segments
+        self.segments = {file.name: known.get(file.name) or Waiting(file) for file in list_segments(self._directory)}
+        for segment in self.segments.values():
+            if not segment.drained:
+                with suppress(FileNotFoundError):
+                    # In this order: once a segment is not owned its length is final.
+                    segment.owned = segment.file.owned()
+                    segment.size = segment.file.size()
+        self.measure()
+
+    def restore(self, saved: Mapping[str, Checkpoint]) -> None:
+        """Set every segment to its checkpoint, those without one to their beginning."""
+        for name, segment in self.segments.items():
+            checkpoint = saved.get(name, Checkpoint(name, 0))
+            segment.position, segment.damaged = checkpoint.position, checkpoint.damaged
+            segment.finished = segment.drained = checkpoint.finished
+        self.measure()
+
+    def measure(self) -> None:
+        """Bring ``lag_bytes`` and ``oldest_s`` up to date."""
+        now = time.monotonic()
+        self.lag_bytes = 0
+        for segment in self.segments.values():
+            behind = 0 if segment.drained else max(0, segment.size - segment.position)
+            self.lag_bytes += behind
+            if behind == 0:
+                segment.since = None
+            elif segment.since is None:
+                segment.since = now
+
+    async def collect(self, most: int, known_prices: Container[int]) -> Batch:
+        """Read the next records, at most ``most`` ends, giving way to the event loop between slices."""
+        batch = Batch()
+        for segment in self.segments.values():
+            if len(batch.ends) >= most:
+                break
+            if segment.drained or (segment.owned and segment.size <= segment.position):
+                continue
+            try:
+                await self._read(segment, batch, most, known_prices)
+            except OSError as error:
+                _complain(segment, str(error))
+        return batch
+
+    async def _read(self, segment: Waiting, batch: Batch, most: int, known_prices: Container[int]) -> None:
+        """Read what is new in ``segment`` into ``batch``, until the batch is full. Raises ``OSError``."""
+        parser = SegmentParser(segment.position, segment.damaged)
+        parser.sealed = segment.sealed
+        at_end = False
+        ends = batch.ends
+        while not at_end and len(ends) < most and not parser.foreign:
+            data = segment.file.read(parser.position, CHUNK)
+            more = bool(data) and parser.position + len(data) < segment.size
+            for record in parser.settled(data, more=more, final=not segment.owned):
+                if type(record) is End:
+                    ends.append(record)
+                    if len(ends) % _SLICE == 0:
+                        await asyncio.sleep(0)
+                    if len(ends) >= most:
+                        break
+                elif type(record) is Price and record.price_id not in known_prices:
+                    batch.prices[record.price_id] = record
+            else:
+                at_end = not more
+        if parser.foreign:
+            _complain(segment, "it was written by a newer version")
+            return
+        drained = at_end and not segment.owned
+        if drained or parser.position != segment.position:
+            batch.moves.append(Move(segment, parser.position, parser.damaged, parser.sealed, drained))
+
+    def remains(self, writer: str) -> Sequence[SegmentFile] | None:
+        """Return all segments of ``writer`` when it is dead, none when it lives on, or None when unsure.
+
+        A living writer makes its next segment before it gives the last one up, so it is dead when none of its
+        segments is owned and none came up while that was looked at. Raises ``OSError``.
+        """
+        files = [file for file in list_segments(self._directory) if file.writer == writer]
+        if any(file.owned() for file in files):
+            return ()
+        if files != [file for file in list_segments(self._directory) if file.writer == writer]:
+            return None
+        known = [self.segments.get(file.name) for file in files]
+        return files if all(segment is not None and segment.drained for segment in known) else None
+
+    def remove(self, finished: Iterable[Waiting]) -> None:
+        """Delete segments that are in the ledger as a whole; put those aside that were unreadable in part.
+
+        Raises ``OSError``.
+        """
+        for segment in list(finished):
+            path = segment.file.path
+            if segment.damaged:
+                aside = self._directory / QUARANTINE
+                aside.mkdir(mode=0o700, exist_ok=True)
+                path.rename(aside / path.name)
+                self.quarantined += 1
+                log.error("segment_damaged", segment=path.name, unreadable_bytes=segment.damaged)
+            else:
+                path.unlink(missing_ok=True)
+            del self.segments[path.name]
+
+
+def _complain(segment: Waiting, why: str) -> None:
+    """Log once that a segment cannot be shipped now."""
+    if not segment.complained:
+        segment.complained = True
+        log.error("segment_unreadable", segment=segment.file.name, error=why)

@@ -1,0 +1,57 @@
+"""How far each journal segment is in the ledger, kept in the same transactions as the ledger's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlmodel import col
+
+from gateway.db.tables.ledger import JournalCheckpoint
+from gateway.metering.statement import execute_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How far one segment is.
+
+    Attributes:
+        segment: the file's name.
+        position: the byte behind the last shipped record.
+        damaged: bytes that were stepped over.
+        finished: whether nothing of the segment is missing from the ledger, orphans included.
+    """
+
+    segment: str
+    position: int
+    damaged: int = 0
+    finished: bool = False
+
+
+async def load(session: AsyncSession) -> dict[str, Checkpoint]:
+    """Return all checkpoints by the name of their segment."""
+    rows = (await session.scalars(select(JournalCheckpoint))).all()
+    return {row.segment: Checkpoint(row.segment, row.position, row.damaged, row.finished) for row in rows}
+
+
+async def save(connection: AsyncConnection, host: str, checkpoints: Iterable[Checkpoint]) -> None:
+    """Write checkpoints of segments of ``host``."""
+    await execute_rows(
+        connection,
+        "INSERT INTO journal_checkpoint (segment, host, position, damaged, finished)",
+        "ON CONFLICT (segment) DO UPDATE SET position = excluded.position, damaged = excluded.damaged, "
+        "finished = excluded.finished",
+        [(each.segment, host, each.position, each.damaged, each.finished) for each in checkpoints],
+    )
+
+
+async def forget(connection: AsyncConnection, host: str, segments: Iterable[str]) -> None:
+    """Remove the checkpoints of segments of ``host`` that are gone."""
+    names = list(segments)
+    if names:
+        statement = delete(JournalCheckpoint).where(
+            col(JournalCheckpoint.host) == host, col(JournalCheckpoint.segment).in_(names)
+        )
+        await connection.execute(statement)

@@ -1,0 +1,87 @@
+"""Attempts whose process died: opened in the journal and never closed there.
+
+The team pays what the last progress record says was produced, nothing when that is nothing; the owner's cost is taken
+from the same counts. Every segment holds the rates its records name, so no database is needed for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+from gateway.metering.record import Close, Open, Price, Progress, RowKind, Status
+from gateway.metering.segments import CHUNK, SegmentFile, SegmentParser
+from gateway.pricing.charge import charge
+from gateway.types.charge import NO_CHARGE
+from gateway.types.money import Rates
+from gateway.types.tokens import NO_USAGE, UsageSource
+
+_SLICE: Final = 200
+
+
+class _Attempts:
+    """What the segments of one journal say of its attempts."""
+
+    def __init__(self) -> None:
+        self.opened: dict[tuple[bytes, int], Open] = {}
+        self.progress: dict[tuple[bytes, int], Progress] = {}
+        self.closed: set[tuple[bytes, int]] = set()
+        self.rates: dict[int, Rates] = {}
+
+    def note(self, record: object) -> None:
+        """Take one record into account."""
+        if isinstance(record, Open):
+            self.opened[record.request_id, record.attempt] = record
+        elif isinstance(record, Progress):
+            self.progress[record.request_id, record.attempt] = record
+        elif isinstance(record, Close):
+            self.closed.add((record.request_id, record.attempt))
+        elif isinstance(record, Price):
+            self.rates[record.price_id] = record.rates
+
+
+async def find_orphans(files: Iterable[SegmentFile]) -> list[Close]:
+    """Return a ledger row for each attempt that was opened and not closed in ``files``.
+
+    Args:
+        files: all segments of one journal whose writer is gone, oldest first.
+
+    Raises:
+        OSError: a segment cannot be read.
+    """
+    attempts = _Attempts()
+    for file in files:
+        parser, size = SegmentParser(), file.size()
+        while True:
+            data = file.read(parser.position, CHUNK)
+            more = parser.position + len(data) < size
+            for count, record in enumerate(parser.records(data, more=more, final=True), 1):
+                attempts.note(record)
+                if count % _SLICE == 0:
+                    await asyncio.sleep(0)
+            if not more or not data or parser.foreign:
+                break
+    return [
+        _orphan(record, attempts.progress.get(key), attempts.rates)
+        for key, record in attempts.opened.items()
+        if key not in attempts.closed
+    ]
+
+
+def _orphan(record: Open, progress: Progress | None, rates: dict[int, Rates]) -> Close:
+    """Return the row of an attempt that was opened as ``record`` says and got as far as ``progress``."""
+    usage = progress.usage if progress else NO_USAGE
+    price, cost = rates.get(record.dims.price_id), rates.get(record.dims.cost_id)
+    return Close(
+        record.request_id,
+        record.attempt,
+        RowKind.USAGE,
+        record.dims,
+        record.opened_us,
+        Status.ORPHANED,
+        usage=usage,
+        source=progress.source if progress else UsageSource.NONE,
+        charge=charge(usage, price) if price and usage.completion else NO_CHARGE,
+        cost=charge(usage, cost) if cost and usage.total else NO_CHARGE,
+    )

@@ -1,0 +1,253 @@
+"""Journal segments on disk: making, listing, owning and reading them.
+
+A segment belongs to the process that holds an exclusive lock on it; the lock goes with the process, however it ends.
+A segment gets its name only once it is locked and begun, so every listed segment is either owned or complete. All
+segments of one journal share a writer id, so that a reader can tell a writer that went on in another segment from
+one that died.
+
+Errors of the file system are left as ``OSError``: the writer and the reader answer them differently.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from gateway.metering.record import (
+    FORMAT_VERSION,
+    HEADER,
+    MAX_PAYLOAD,
+    Head,
+    Record,
+    Seal,
+    Settled,
+    decode,
+    decode_settled,
+    frame,
+    frames,
+)
+
+T = TypeVar("T", Record, Settled)
+
+SUFFIX: Final = ".weirj"
+QUARANTINE: Final = "quarantine"
+LONGEST_FRAME: Final = HEADER.size + MAX_PAYLOAD
+CHUNK: Final = 256 * 1024
+"""Bytes to read at once; more than the longest frame."""
+_SETTLED_S: Final = 60.0
+_NAME: Final = re.compile(r"[0-9]{8}T[0-9]{12}Z-([0-9]+-[0-9a-f]{16})\.weirj")
+_FRAME_START: Final = re.compile(rb"(?s)(?=..[\x00\x01]\x00.{4}(?:[\x90-\x9f]|\xdc..)\xa1[hspogc])")
+
+
+def new_writer_id() -> str:
+    """Return an id for a new journal of this process."""
+    return f"{os.getpid()}-{os.urandom(8).hex()}"
+
+
+class SegmentWriter:
+    """A segment being written by this process, owned until it is closed.
+
+    Attributes:
+        path: where it is.
+        fd: its descriptor, for syncing.
+        size: bytes written.
+    """
+
+    __slots__ = ("fd", "path", "size")
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self.fd = fd
+        self.size = 0
+
+    @classmethod
+    def create(cls, folder: Path, writer: str, now_us: int, first: Sequence[bytes]) -> SegmentWriter:
+        """Make and own a segment that begins with a ``Head`` and the frames ``first``.
+
+        Args:
+            folder: the journal's folder.
+            writer: id of the journal.
+            now_us: microseconds since 1970; must differ between the segments of one writer.
+            first: frames to begin with.
+
+        Raises:
+            OSError: it could not be made; nothing is left behind that a reader would list.
+        """
+        stamp = datetime.fromtimestamp(now_us / 1e6, tz=UTC).strftime("%Y%m%dT%H%M%S") + f"{now_us % 10**6:06d}Z"
+        path = folder / f"{stamp}-{writer}{SUFFIX}"
+        hidden = path.with_suffix(".new")
+        fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        segment = cls(path, fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            head = Head(FORMAT_VERSION, writer, socket.gethostname(), os.getpid(), now_us)
+            segment.write(b"".join([frame(head), *first]))
+            hidden.rename(path)
+        except OSError:
+            os.close(fd)
+            hidden.unlink(missing_ok=True)
+            raise
+        return segment
+
+    def write(self, data: bytes) -> None:
+        """Append ``data``. Raises ``OSError`` when not all of it was taken; the segment is then of no more use."""
+        written = os.write(self.fd, data)
+        self.size += written
+        if written != len(data):
+            raise OSError(f"only {written} of {len(data)} bytes were written")
+
+    def close(self) -> None:
+        """Give the segment up; from now on its writer counts as gone from it."""
+        os.close(self.fd)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFile:
+    """A segment as found in the journal's folder.
+
+    Attributes:
+        path: where it is.
+        writer: id of the journal it belongs to.
+    """
+
+    path: Path
+    writer: str
+
+    @property
+    def name(self) -> str:
+        """The file's name, by which its checkpoint goes."""
+        return self.path.name
+
+    def owned(self) -> bool:
+        """Return whether the process that writes it is alive. Raises ``OSError`` when it cannot be opened."""
+        fd = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    def size(self) -> int:
+        """Return its length in bytes. Raises ``OSError`` when it is gone."""
+        return self.path.stat().st_size
+
+    def read(self, position: int, limit: int) -> bytes:
+        """Return up to ``limit`` bytes from ``position`` on. Raises ``OSError``."""
+        fd = os.open(self.path, os.O_RDONLY)
+        try:
+            return os.pread(fd, limit, position)
+        finally:
+            os.close(fd)
+
+
+def list_segments(folder: Path) -> list[SegmentFile]:
+    """Return the segments in ``folder``, oldest first; none when there is no such folder."""
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except FileNotFoundError:
+        return []
+    return [SegmentFile(folder / name, match[1]) for name in names if (match := _NAME.fullmatch(name))]
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a writer left that died while it made a segment; such files hold nothing acknowledged.
+
+    Raises ``OSError``.
+    """
+    for path in folder.glob("*.new"):
+        try:
+            # Between making and locking a file its maker does not own it yet.
+            settled = time.time() - path.stat().st_mtime > _SETTLED_S
+            if settled and not SegmentFile(path, "").owned():
+                path.unlink()
+        except FileNotFoundError:
+            continue
+
+
+class SegmentParser:
+    """Turns the bytes of one segment into records, and steps over damage.
+
+    Attributes:
+        position: the byte behind the last record yielded, where reading goes on.
+        damaged: bytes stepped over because no record could be read from them, although more followed.
+        sealed: whether the segment's ``Seal`` was seen.
+        foreign: whether the segment was written in a newer format, of which nothing is read.
+    """
+
+    __slots__ = ("damaged", "foreign", "position", "sealed")
+
+    def __init__(self, position: int = 0, damaged: int = 0) -> None:
+        self.position = position
+        self.damaged = damaged
+        self.sealed = False
+        self.foreign = False
+
+    def records(self, data: bytes, *, more: bool, final: bool) -> Iterator[Record]:
+        """Yield all records of ``data``; see ``settled``."""
+        return self._parse(data, decode, more=more, final=final)
+
+    def settled(self, data: bytes, *, more: bool, final: bool) -> Iterator[Settled]:
+        """Yield the records of ``data`` that make the ledger, ends of attempts as ``End``.
+
+        Args:
+            data: the bytes from ``position`` on.
+            more: whether the segment goes on behind ``data``.
+            final: whether the writer is gone, so that bytes that make no record never will.
+        """
+        return self._parse(data, decode_settled, more=more, final=final)
+
+    def _parse(self, data: bytes, decoded: Callable[[bytes], T | None], *, more: bool, final: bool) -> Iterator[T]:
+        """Yield what ``decoded`` makes of each frame, but None; keep the attributes up to date."""
+        offset, base = 0, self.position
+        while not self.foreign:
+            for payload, end in frames(data, offset):
+                start, offset = offset, end
+                self.position = base + end
+                try:
+                    record = decoded(payload)
+                except msgspec.DecodeError:
+                    self.damaged += end - start
+                    continue
+                if record is None:
+                    continue
+                if isinstance(record, Head) and record.version > FORMAT_VERSION:
+                    self.foreign, self.position = True, base
+                    return
+                self.sealed = self.sealed or isinstance(record, Seal)
+                yield record
+            rest = len(data) - offset
+            if rest <= LONGEST_FRAME and (more or not final):
+                return  # the rest of a frame is still to be read, or to be written
+            found = _next_frame(data, offset + 1)
+            if found is None:
+                if not more:
+                    return  # a torn tail
+                # A frame may begin in the last bytes and end behind them.
+                found = max(offset + 1, len(data) - LONGEST_FRAME)
+            self.damaged += found - offset
+            self.position = base + found
+            offset = found
+
+
+def _next_frame(data: bytes, offset: int) -> int | None:
+    """Return where the next readable frame of ``data`` begins at or behind ``offset``, or None.
+
+    A text inside a record cannot pass for one: the ids and array headers of records are not valid UTF-8.
+    """
+    for match in _FRAME_START.finditer(data, offset):
+        payload, _ = next(frames(data, match.start()), (None, 0))
+        if payload is not None:
+            return match.start()
+    return None

@@ -1,0 +1,303 @@
+"""The shipper: moves the ends of attempts from the journal into the ledger, each exactly once.
+
+One per host, by a lock in the journal's folder. A batch is one transaction: ledger rows, rollups from the rows really
+inserted, and the position reached in each segment. Whatever fails or is killed in between is repeated, and the
+ledger's key makes the repetition harmless. While the database is away the journal grows and nothing is lost; ``run``
+tries again for ever. A segment is deleted only when all of it is in the ledger and its writer is gone from it;
+one that holds unreadable bytes in its middle is shipped as far as it can be read and then put aside, never deleted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from gateway.db.engine import Database, thread_seconds
+from gateway.db.unit_of_work import reading, translated
+from gateway.metering import checkpoints, ledger, rollups
+from gateway.metering.backlog import Backlog, Batch
+from gateway.metering.checkpoints import Checkpoint
+from gateway.metering.entry import Entry, entries
+from gateway.metering.orphans import find_orphans
+from gateway.metering.record import Close, Price
+from gateway.metering.segments import sweep
+from gateway.metering.stopwatch import Stopwatch
+from gateway.types.errors import Unavailable
+
+LOCK: Final = "shipper.lock"
+BATCH_RECORDS: Final = 5_000
+INTERVAL_S: Final = 0.2
+LONGEST_PAUSE_S: Final = 1.0
+_DUTY: Final = 20
+"""Pause at least this many times the CPU time of the last round: bigger batches cost less per record."""
+
+log = structlog.get_logger(__name__)
+
+
+class ShipperBusy(Exception):
+    """Another process ships this host's journal."""
+
+
+@dataclass(slots=True)
+class Shipped:
+    """What a round of shipping did.
+
+    Attributes:
+        records: ends of attempts read from the journal.
+        inserted: ledger rows made, orphans included.
+        conflicts: rows that the ledger held already.
+        orphans: rows made for attempts whose process died.
+        deleted: segments deleted or put aside.
+        last_used: key id to the latest start of an attempt, microseconds since 1970, of the rows made.
+    """
+
+    records: int = 0
+    inserted: int = 0
+    conflicts: int = 0
+    orphans: int = 0
+    deleted: int = 0
+    last_used: dict[str, int] = field(default_factory=dict)
+
+    def note(self, inserted: Sequence[Entry]) -> None:
+        """Count rows that were made."""
+        self.inserted += len(inserted)
+        used = self.last_used
+        for entry in inserted:
+            key_id, opened_us = entry.labels.key_id, entry.end.opened_us
+            if opened_us > used.get(key_id, 0):
+                used[key_id] = opened_us
+
+
+class Shipper:
+    """Ships the journal of one host; ``ship`` once, or ``run`` for ever.
+
+    Args:
+        directory: folder of the journal's segments.
+        database: where the ledger is, migrated.
+        batch_records: most records in one transaction.
+        interval_s: seconds between rounds while there is little to do.
+        on_shipped: told of each round of ``run`` that moved anything.
+        host: name under which checkpoints are kept, by default the host's.
+
+    Attributes:
+        records, conflicts, orphans: sums over all rounds, as in ``Shipped``.
+        seconds: CPU seconds used, by the event loop's thread and the database's.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        database: Database,
+        *,
+        batch_records: int = BATCH_RECORDS,
+        interval_s: float = INTERVAL_S,
+        on_shipped: Callable[[Shipped], None] | None = None,
+        host: str | None = None,
+    ) -> None:
+        self.records = 0
+        self.conflicts = 0
+        self.orphans = 0
+        self.seconds = 0.0
+        self._directory = directory
+        self._database = database
+        self._batch_records = batch_records
+        self._interval_s = interval_s
+        self._on_shipped = on_shipped
+        self._host = host or socket.gethostname()
+        self._backlog = Backlog(directory)
+        self._restored = False
+        self._known_prices: set[int] = set()
+        self._gone: set[str] = set()
+        self._lock_fd: int | None = None
+        self._mutex = asyncio.Lock()
+        self._kicked = asyncio.Event()
+
+    @property
+    def lag_bytes(self) -> int:
+        """Journal bytes that are not in the ledger yet, as of the last round."""
+        return self._backlog.lag_bytes
+
+    @property
+    def oldest_unshipped_s(self) -> float:
+        """For how many seconds the longest waiting part of the journal has been seen waiting."""
+        return self._backlog.oldest_s
+
+    @property
+    def quarantined(self) -> int:
+        """Segments put aside because part of them could not be read."""
+        return self._backlog.quarantined
+
+    def kick(self) -> None:
+        """Start the next round of ``run`` at once."""
+        self._kicked.set()
+
+    async def ship(self) -> Shipped:
+        """Move everything that is in the journal now into the ledger.
+
+        Raises:
+            Unavailable: the database cannot be used now; what was shipped before that stays shipped.
+            ShipperBusy: another process has the lock.
+            OSError: the journal's folder cannot be used.
+        """
+        async with self._mutex:
+            watch = Stopwatch(self._ship())
+            try:
+                return await watch
+            finally:
+                self.seconds += watch.seconds
+
+    async def run(self) -> None:
+        """Ship for ever, trying again after every failure; ends only by cancellation."""
+        retrying = AsyncRetrying(
+            # The books of the whole host stop when this loop does, so no error may end it.
+            retry=retry_if_exception_type(Exception),
+            wait=wait_random_exponential(multiplier=0.1, max=5.0),
+            before_sleep=_log_failure,
+        )
+        while True:
+            before = self.seconds
+            shipped: Shipped = await retrying(self.ship)
+            if shipped.inserted or shipped.conflicts or shipped.deleted:
+                self._tell(shipped)
+            pause = max(self._interval_s, _DUTY * (self.seconds - before))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(pause, max(LONGEST_PAUSE_S, self._interval_s))):
+                    await self._kicked.wait()
+            self._kicked.clear()
+
+    def _tell(self, shipped: Shipped) -> None:
+        if self._on_shipped is None:
+            return
+        try:
+            self._on_shipped(shipped)
+        except Exception:  # a listener must not stop the books of the host
+            log.exception("shipped_listener_failed")
+
+    def close(self) -> None:
+        """Give up the lock, so that another process may ship."""
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+    # A round
+
+    async def _ship(self) -> Shipped:
+        self._acquire()
+        total, backlog = Shipped(), self._backlog
+        backlog.look()
+        if not self._restored:
+            await self._restore()
+        while True:
+            batch = await backlog.collect(self._batch_records, self._known_prices)
+            await self._store(batch, total)
+            if len(batch.ends) < self._batch_records:
+                break
+        await self._finish(total)
+        backlog.measure()
+        return total
+
+    def _acquire(self) -> None:
+        """Take the host's lock, unless it is held already."""
+        if self._lock_fd is not None:
+            return
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(self._directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise ShipperBusy(f"another process ships the journal in {self._directory}") from None
+        self._lock_fd = fd
+        # Another shipper may have been at work since the checkpoints were read.
+        self._restored = False
+        sweep(self._directory)
+
+    async def _restore(self) -> None:
+        """Read the checkpoints; those whose segment is gone are removed with the next write."""
+        async with reading(self._database) as session:
+            saved = await checkpoints.load(session)
+        self._backlog.restore(saved)
+        self._gone.update(saved.keys() - self._backlog.segments.keys())
+        self._restored = True
+
+    async def _store(self, batch: Batch, total: Shipped) -> None:
+        """Write a batch. Progress past records that make no row is written with the next one that does."""
+        if batch.ends or batch.prices:
+            rows = await entries(batch.ends)
+            moved = [Checkpoint(move.segment.file.name, move.position, move.damaged) for move in batch.moves]
+            inserted = await self._write(rows, list(batch.prices.values()), moved)
+            self._known_prices.update(batch.prices)
+            conflicts = len(rows) - len(inserted)
+            self.records += len(rows)
+            self.conflicts += conflicts
+            total.records += len(rows)
+            total.conflicts += conflicts
+            total.note(inserted)
+        for move in batch.moves:
+            move.apply()
+
+    async def _finish(self, total: Shipped) -> None:
+        """Settle the segments whose writer is gone from them: orphans into the ledger, then the files go."""
+        backlog = self._backlog
+        over = [each for each in backlog.segments.values() if each.drained and not each.finished]
+        orphans: list[Close] = []
+        undecided: set[str] = set()
+        for writer in {segment.file.writer for segment in over if not segment.sealed}:
+            remains = backlog.remains(writer)
+            if remains is None:
+                undecided.add(writer)
+            else:
+                orphans += await find_orphans(remains)
+        ending = [each for each in over if each.sealed or each.file.writer not in undecided]
+        if ending:
+            ends = [replace(each.checkpoint(), finished=True) for each in ending]
+            inserted = await self._write([Entry.of(row) for row in orphans], (), ends)
+            for segment in ending:
+                segment.finished = True
+            self.orphans += len(inserted)
+            total.orphans += len(inserted)
+            total.note(inserted)
+        finished = [each for each in backlog.segments.values() if each.finished]
+        backlog.remove(finished)
+        self._gone.update(each.file.name for each in finished)
+        total.deleted += len(finished)
+
+    async def _write(
+        self, rows: Sequence[Entry], prices: Sequence[Price], moved: Sequence[Checkpoint]
+    ) -> Sequence[Entry]:
+        """Write rows, rollups and checkpoints in one transaction; return the rows that were new.
+
+        Raises ``Unavailable``; whether the transaction happened is then unknown, and repeating it is harmless.
+        """
+        with translated():
+            async with self._database.writer.connect() as connection:
+                begin = thread_seconds(connection)
+                async with connection.begin():
+                    await ledger.insert_prices(connection, prices)
+                    inserted = await ledger.insert(connection, rows)
+                    await rollups.post(connection, inserted)
+                    await checkpoints.save(connection, self._host, moved)
+                    await checkpoints.forget(connection, self._host, self._gone)
+                self.seconds += thread_seconds(connection) - begin
+        self._gone.clear()
+        return inserted
+
+
+def _log_failure(state: RetryCallState) -> None:
+    """Log a failed round: the first, and then ever more rarely."""
+    error = state.outcome.exception() if state.outcome else None
+    attempt = state.attempt_number
+    if attempt & (attempt - 1):
+        return
+    unexpected = error if not isinstance(error, (Unavailable, ShipperBusy, OSError)) else None
+    log.warning("shipping_failed", attempt=attempt, error=str(error), exc_info=unexpected)

@@ -1,0 +1,203 @@
+"""The tap: counts the tokens of one answer while it passes, whatever the engine says or fails to say.
+
+Counts come from the engine's usage where there is one (the report with the most completion tokens, so usage sent twice
+or decreasing does no harm), else from the streamed deltas. The tap also knows when every choice has finished, which is
+when the answer counts as complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from gateway.types.call import Operation
+from gateway.types.tokens import Usage, UsageSource
+
+BYTES_PER_TOKEN: Final = 4
+"""The usual estimate for English text; stated in ``usage_source`` as ``estimated``."""
+
+
+class Tap:
+    """Counts one attempt's answer.
+
+    Attributes:
+        finished: every choice has its finish reason.
+        failed: a choice finished with an error.
+        finish_reason: the engine's own reason for the first choice that finished, or ``""``.
+        deltas: streamed deltas that carried output.
+    """
+
+    __slots__ = (
+        "_choices",
+        "_counts_all_choices",
+        "_delta_is_token",
+        "_operation",
+        "_output_bytes",
+        "_prompt_estimate",
+        "_reported",
+        "_reported_tokens",
+        "_waiting_for",
+        "deltas",
+        "failed",
+        "finish_reason",
+        "finished",
+    )
+
+    def __init__(
+        self,
+        operation: Operation,
+        choices: int,
+        prompt_estimate: int,
+        *,
+        delta_is_token: bool,
+        counts_all_choices: bool,
+    ) -> None:
+        self._operation = operation
+        self._choices = choices
+        self._prompt_estimate = prompt_estimate
+        self._delta_is_token = delta_is_token
+        self._counts_all_choices = counts_all_choices
+        self._reported: Mapping[str, Any] | None = None
+        self._reported_tokens = 0
+        self._waiting_for = set(range(choices))
+        self._output_bytes = 0
+        self.deltas = 0
+        self.failed = False
+        self.finished = False
+        self.finish_reason = ""
+
+    def chunk(self, chunk: Mapping[str, Any]) -> bool:
+        """Count one canonical stream chunk; return whether the answer is finished."""
+        usage = chunk.get("usage")
+        if usage is not None:
+            self._report(usage)
+        for choice in chunk["choices"]:
+            delta = choice.get("delta")
+            size = _delta_bytes(delta) if delta is not None else _bytes(choice["text"])
+            if size:
+                self.deltas += 1
+                self._output_bytes += size
+            if choice["finish_reason"] is not None:
+                self._finish(choice)
+        return self.finished
+
+    def answer(self, answer: Mapping[str, Any]) -> None:
+        """Count a whole canonical answer."""
+        usage = answer.get("usage")
+        if usage is not None:
+            self._report(usage)
+        if self._operation is Operation.EMBEDDINGS:
+            self.finished = True
+            self.finish_reason = "stop"
+            return
+        for choice in answer["choices"]:
+            message = choice.get("message")
+            self._output_bytes += _delta_bytes(message) if message is not None else _bytes(choice["text"])
+            self._finish(choice)
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether the engine's usage is far from the deltas that were seen: more than a quarter and eight tokens."""
+        if self._reported is None or not self._delta_is_token or not self.deltas:
+            return False
+        return abs(self._reported_tokens - self.deltas) > max(8, self.deltas // 4)
+
+    @property
+    def silent(self) -> bool:
+        """Whether no output was seen."""
+        return self.deltas == 0 and self._output_bytes == 0
+
+    def count(self) -> tuple[Usage, UsageSource]:
+        """Return the tokens so far and where the numbers come from."""
+        usage = usage_of(self._reported)
+        counted = self.deltas if self._delta_is_token and self.deltas else -(-self._output_bytes // BYTES_PER_TOKEN)
+        if usage is None:
+            source = UsageSource.COUNTED if self._delta_is_token and self.deltas else UsageSource.ESTIMATED
+            return Usage(self._prompt_estimate, counted), source
+        if self._choices > 1 and not self._counts_all_choices and counted > usage.completion:
+            return _with_completion(usage, counted), UsageSource.COUNTED
+        if not self.finished and self._delta_is_token and self.deltas > usage.completion:
+            # The engine's last word came before the last deltas did.
+            return _with_completion(usage, self.deltas), UsageSource.COUNTED
+        return usage, UsageSource.UPSTREAM
+
+    def _finish(self, choice: Mapping[str, Any]) -> None:
+        reason = choice.get("finish_reason")
+        if not self.finish_reason:
+            self.finish_reason = str(choice.get("native_finish_reason") or reason or "")
+        if reason == "error":
+            self.failed = True
+        self._waiting_for.discard(choice["index"])
+        self.finished = not self._waiting_for
+
+    def _report(self, usage: Any) -> None:
+        """Keep the engine's usage unless an earlier one counted more tokens."""
+        if type(usage) is dict:
+            tokens = _count(usage.get("completion_tokens"))
+            if tokens >= self._reported_tokens:
+                self._reported_tokens = tokens
+                self._reported = usage
+
+
+def usage_of(document: Any) -> Usage | None:
+    """Read OpenAI's ``usage`` object; numbers that are missing, negative or not integers count as 0.
+
+    Returns None when there is no number of prompt or completion tokens at all.
+    """
+    if not isinstance(document, Mapping) or not {"prompt_tokens", "completion_tokens"} & document.keys():
+        return None
+    prompt = document.get("prompt_tokens_details")
+    completion = document.get("completion_tokens_details")
+    prompt = prompt if isinstance(prompt, Mapping) else {}
+    completion = completion if isinstance(completion, Mapping) else {}
+    return Usage(
+        _count(document.get("prompt_tokens")),
+        _count(document.get("completion_tokens")),
+        _count(prompt.get("cached_tokens")),
+        _count(prompt.get("cache_write_tokens")),
+        _count(completion.get("reasoning_tokens")),
+        _count(prompt.get("audio_tokens")),
+        _count(completion.get("audio_tokens")),
+        _count(prompt.get("image_tokens")),
+        _count(completion.get("image_tokens")),
+    )
+
+
+def _count(value: Any) -> int:
+    return value if type(value) is int and 0 < value < 1 << 40 else 0
+
+
+def _with_completion(usage: Usage, completion: int) -> Usage:
+    return Usage(
+        usage.prompt,
+        completion,
+        usage.cache_read,
+        usage.cache_write,
+        usage.reasoning,
+        usage.audio_prompt,
+        usage.audio_completion,
+        usage.image_prompt,
+        usage.image_completion,
+    )
+
+
+def _delta_bytes(delta: Mapping[str, Any]) -> int:
+    """Return the size of a delta's or message's output: text, reasoning, refusals and tool arguments."""
+    size = 0
+    for name, value in delta.items():
+        if name == "role":
+            continue
+        if type(value) is str:
+            size += _bytes(value)
+        elif name == "tool_calls":
+            for call in value:
+                function = call.get("function") or {}
+                size += _bytes(function.get("name") or "") + _bytes(function.get("arguments") or "")
+        elif value:
+            size += 1
+    return size
+
+
+def _bytes(text: str) -> int:
+    """Return the length of ``text`` in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())

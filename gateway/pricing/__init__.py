@@ -1,0 +1,1 @@
+"""Pricing: what tokens cost at given rates. Pure functions over integers."""

@@ -1,0 +1,173 @@
+"""The kinds of process Weir runs as: everything in one, a worker, a keeper.
+
+Each function here is one process from start to end. Errors of starting are ``StartError`` with a sentence for the
+operator; everything later is logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import uvloop
+
+from gateway.access.management import obtain_admin_digest
+from gateway.app import Gateway, Identity, presets
+from gateway.config.load import load
+from gateway.config.problem import ConfigError
+from gateway.config.snapshot import ConfigSnapshot
+from gateway.keeper.address import KeeperError
+from gateway.keeper.client import KeeperClient
+from gateway.keeper.process import serving
+from gateway.keeper.service import Keeper
+from gateway.routing.registry import PresetError
+from gateway.serving import serve
+from gateway.settings import Settings, SettingsError
+from gateway.telemetry import logs
+from gateway.types.errors import WeirError
+from gateway.types.keys import NewKey
+
+KEEPER_PATIENCE: Final = 30.0
+"""Seconds a worker waits for its keeper at the start."""
+_log: Final = logs.logger(__name__)
+
+
+class StartError(Exception):
+    """The process cannot start; the message says why and what would mend it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Startup:
+    """What a process starts with.
+
+    Attributes:
+        settings: from the environment, with a configuration file.
+        snapshot: the checked configuration.
+        identity: the secret and the management key's digest.
+        new_admin_key: the management key when it was made just now, to be shown once.
+    """
+
+    settings: Settings
+    snapshot: ConfigSnapshot
+    identity: Identity
+    new_admin_key: str | None
+
+
+def prepare(settings: Settings) -> Startup:
+    """Read and check everything a serving process needs. Raises ``StartError``."""
+    if settings.config is None:
+        raise StartError("no configuration: set WEIR_CONFIG or give --config FILE; `weir demo` needs none")
+    try:
+        snapshot = load(settings.config, presets=presets())
+        pepper = settings.obtain_secret().get_secret_value().encode()
+        admin = settings.admin_key.get_secret_value() if settings.admin_key is not None else None
+        digest, made = obtain_admin_digest(settings.home, pepper, admin)
+    except (ConfigError, PresetError, SettingsError, ValueError, OSError) as error:
+        raise StartError(str(error)) from error
+    return Startup(settings, snapshot, Identity(pepper, digest), made)
+
+
+def serve_alone(startup: Startup, listener: socket.socket, started: Callable[[], None]) -> int:
+    """Run worker and keeper in this process; return the exit status."""
+
+    async def main() -> bool:
+        settings = startup.settings
+        async with _kept(startup) as keeper:
+            await _bootstrap(keeper, startup)
+            gateway = Gateway(settings, startup.snapshot, keeper, startup.identity)
+            _bind_shipper(gateway, keeper)
+            return await serve(gateway, listener, started=started)
+
+    return _run(main)
+
+
+def serve_worker(startup: Startup, descriptor: int, leash: int) -> int:
+    """Run one of several workers on an inherited socket; return the exit status."""
+
+    async def main() -> bool:
+        listener = socket.socket(fileno=descriptor)
+        async with _client(startup.settings) as client:
+            gateway = Gateway(startup.settings, startup.snapshot, client, startup.identity)
+            return await serve(
+                gateway, listener, started=lambda: _log.info("worker started", pid=os.getpid()), leash=leash
+            )
+
+    return _run(main)
+
+
+def serve_keeper(startup: Startup, leash: int) -> int:
+    """Run the keeper of several workers; return the exit status."""
+
+    async def main() -> bool:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_reader(leash, _let_go, leash, stop)
+        async with _kept(startup) as keeper:
+            await _bootstrap(keeper, startup)
+            _log.info("keeper started", pid=os.getpid())
+            await stop.wait()
+        return True
+
+    return _run(main)
+
+
+@asynccontextmanager
+async def _kept(startup: Startup) -> AsyncIterator[Keeper]:
+    settings = startup.settings
+    try:
+        async with serving(settings.home, settings.ledger_url.get_secret_value(), startup.identity.pepper) as keeper:
+            yield keeper
+    except KeeperError as error:
+        raise StartError(str(error)) from error
+
+
+@asynccontextmanager
+async def _client(settings: Settings) -> AsyncIterator[KeeperClient]:
+    client = KeeperClient(settings.home)
+    try:
+        await client.start(KEEPER_PATIENCE)
+        yield client
+    finally:
+        await client.stop()
+
+
+async def _bootstrap(keeper: Keeper, startup: Startup) -> None:
+    """Make the teams of the file and the demo key, if there are any."""
+    for team in startup.snapshot.teams:
+        await keeper.ensure_team(team.slug, team.name)
+    demo = startup.settings.demo_key
+    if demo is not None:
+        await keeper.ensure_key(NewKey(name="demo", team="default"), demo.get_secret_value())
+
+
+def _bind_shipper(gateway: Gateway, keeper: Keeper) -> None:
+    bind, shipper = gateway.metrics.bind, keeper.shipper
+    bind("weir_unshipped_bytes", lambda: shipper.lag_bytes)
+    bind("weir_oldest_unshipped_seconds", lambda: shipper.oldest_unshipped_s)
+    bind("weir_shipper_records_total", lambda: shipper.records)
+    bind("weir_shipper_seconds_total", lambda: shipper.seconds)
+    bind("weir_orphans_total", lambda: shipper.orphans)
+    bind("weir_ledger_conflicts_total", lambda: shipper.conflicts)
+
+
+def _let_go(leash: int, stop: asyncio.Event) -> None:
+    """The supervisor is gone."""
+    asyncio.get_running_loop().remove_reader(leash)
+    stop.set()
+
+
+def _run(main: Callable[[], Coroutine[None, None, bool]]) -> int:
+    """Run a process's coroutine on uvloop; tell an error of starting in one line."""
+    try:
+        return 0 if uvloop.run(main()) else 1
+    except (StartError, WeirError) as error:
+        _log.error("cannot start", reason=str(error))
+        return 1

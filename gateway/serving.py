@@ -1,0 +1,109 @@
+"""Running a gateway on a socket: uvicorn with the native road, one process.
+
+Shutdown: SIGTERM or SIGINT turns ``/ready`` into 503, takes no new requests, lets running answers finish for the grace
+period, ends the rest with an error, closes every attempt in the journal, then stops the parts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import uvicorn
+
+from gateway.api import build_api
+from gateway.app import Gateway
+from gateway.edge.native import Road
+
+GC_THRESHOLD: Final = 20_000
+"""Container objects made and not freed before the youngest generation is collected."""
+KEEP_ALIVE: Final = 75
+"""Seconds an idle caller's connection is kept."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, with a shutdown that knows native requests."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._announce = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then say so."""
+        await super().startup(sockets)
+        if self.started:
+            _settle_memory()
+            self._announce()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drain native requests before uvicorn closes the connections."""
+        for server in self.servers:
+            server.close()
+        await self._gateway.drain(self._gateway.settings.grace)
+        await super().shutdown(sockets)
+
+
+async def serve(
+    gateway: Gateway,
+    listener: socket.socket,
+    *,
+    started: Callable[[], None],
+    leash: int | None = None,
+    stop: asyncio.Event | None = None,
+) -> bool:
+    """Serve until told to stop; return whether the gateway had started.
+
+    Args:
+        gateway: what to serve; started and stopped here.
+        listener: a listening socket.
+        started: called once requests are taken.
+        leash: read end of a pipe whose end means that the supervisor is gone, or None.
+        stop: another way to tell it to stop.
+    """
+    settings = gateway.settings
+    road = Road(header_timeout=settings.header_timeout, body_timeout=settings.body_timeout)
+    config = uvicorn.Config(
+        build_api(gateway, road),
+        http=road.protocol,  # type: ignore[arg-type] # uvicorn only calls it, as it would the class
+        loop="uvloop",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=5,
+        backlog=2048,
+    )
+    server = Server(config, gateway, started)
+    if leash is not None:
+        os.set_blocking(leash, False)
+        asyncio.get_running_loop().add_reader(leash, _let_go, server, leash)
+    watch = asyncio.get_running_loop().create_task(_stop_on(stop, server)) if stop is not None else None
+    await server.serve(sockets=[listener])
+    if watch is not None:
+        watch.cancel()
+    return server.started
+
+
+async def _stop_on(stop: asyncio.Event, server: Server) -> None:
+    await stop.wait()
+    server.should_exit = True
+
+
+def _settle_memory() -> None:
+    """Take what start-up made out of garbage collection, and collect less often: requests free what they make."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 50)
+
+
+def _let_go(server: Server, leash: int) -> None:
+    """The supervisor is gone: stop as on SIGTERM."""
+    asyncio.get_running_loop().remove_reader(leash)
+    server.should_exit = True
