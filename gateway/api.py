@@ -89,7 +89,7 @@ def _health(app: FastAPI, gateway: Gateway) -> None:
         return _json(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
 
     @app.get("/metrics", summary="Prometheus metrics")
-    async def metrics(request: Request) -> Response:
+    def metrics(request: Request) -> Response:  # in the thread pool: rendering takes milliseconds
         gateway.management.authenticate(_authorization(request), now_us())
         body, kind = gateway.metrics.render(request.headers.get("accept", ""))
         return Response(body, headers={"content-type": kind})

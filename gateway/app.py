@@ -35,7 +35,7 @@ from gateway.routing.pipeline import Policy
 from gateway.routing.registry import PolicyRegistry
 from gateway.routing.router import Router
 from gateway.settings import Settings
-from gateway.telemetry import logs
+from gateway.telemetry import logs, redaction
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.traces import Tracer, open_tracer
 from gateway.types.failure import Cause, Failure
@@ -59,6 +59,11 @@ def load_policies() -> Mapping[str, Policy]:
 def presets() -> frozenset[str]:
     """Return the names ``routing.default`` may take."""
     return frozenset(load_policies())
+
+
+def conceal_keys(snapshot: ConfigSnapshot) -> None:
+    """Keep the keys of backends out of every log line."""
+    redaction.conceal(backend.api_key.reveal() for backend in snapshot.backends.values() if backend.api_key is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,13 @@ class Gateway:
         stack.callback(upstream.close)
         self.router = Router(self.registry, load_policies(), Random())  # noqa: S311 - load balancing, not a secret
         self.desk = self._desk(loop, upstream, journal, tracer)
-        self.inference = Inference(self.desk, self.keys, now_us, max_body=settings.max_body_bytes)
+        self.inference = Inference(
+            self.desk,
+            self.keys,
+            now_us,
+            logs.RequestLog(every=settings.log_requests),
+            max_body=settings.max_body_bytes,
+        )
         await self.registry.start()
         stack.push_async_callback(self.registry.stop)
         if settings.config is not None:
@@ -183,6 +194,7 @@ class Gateway:
             self.registry.apply(snapshot)
             upstream.reconfigured()
             self._snapshot = snapshot
+            conceal_keys(snapshot)
             self.metrics.config_reloads.add(("accepted",))
             _log.info("configuration in force", version=snapshot.version)
 
@@ -210,7 +222,8 @@ class Gateway:
         bind("weir_journal_sync_seconds_total", lambda: journal.sync_seconds)
         bind("weir_journal_failed", lambda: int(journal.failed))
         bind("weir_config_version", lambda: self._snapshot.version)
-        bind("weir_backend_up", lambda: self._per_backend(lambda load: float(load.ready and not load.draining)))
+        bind("weir_backend_ejections_total", lambda: {(name,): float(n) for name, n in self._health.ejected.items()})
+        bind("weir_backend_up", lambda: self._per_backend(_up))
         bind("weir_backend_in_flight", lambda: self._per_backend(lambda load: float(load.in_flight)))
         bind("weir_backend_waiting", lambda: self._per_backend(lambda load: load.waiting))
         bind("weir_backend_kv_usage", lambda: self._per_backend(lambda load: load.kv_usage))
@@ -218,6 +231,10 @@ class Gateway:
     def _per_backend(self, read: Callable[[ReplicaLoad], float | None]) -> dict[tuple[str, ...], float]:
         found = {name: read(replica.load) for name, replica in self.registry.fleet.replicas.items()}
         return {(name,): value for name, value in found.items() if value is not None}
+
+
+def _up(load: ReplicaLoad) -> float:
+    return float(load.ready and not load.draining and load.ejected_until <= time.monotonic())
 
 
 def now_us() -> int:

@@ -85,7 +85,8 @@ def _settings(config: Path | None = None, *, quiet: bool = False) -> Settings:
     if config is not None:
         os.environ["WEIR_CONFIG"] = str(config)
     settings = Settings.read()
-    logs.configure("error" if quiet else settings.log_level, settings.log_format)
+    known = [key.get_secret_value() for key in (settings.admin_key, settings.demo_key) if key is not None]
+    logs.configure("error" if quiet else settings.log_level, settings.log_format, secrets=known)
     return settings
 
 

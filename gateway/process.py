@@ -18,7 +18,7 @@ from typing import Final
 import uvloop
 
 from gateway.access.management import obtain_admin_digest
-from gateway.app import Gateway, Identity, presets
+from gateway.app import Gateway, Identity, conceal_keys, presets
 from gateway.config.load import load
 from gateway.config.problem import ConfigError
 from gateway.config.snapshot import ConfigSnapshot
@@ -68,6 +68,7 @@ def prepare(settings: Settings) -> Startup:
         pepper = settings.obtain_secret().get_secret_value().encode()
         admin = settings.admin_key.get_secret_value() if settings.admin_key is not None else None
         digest, made = obtain_admin_digest(settings.home, pepper, admin)
+        conceal_keys(snapshot)
     except (ConfigError, PresetError, SettingsError, ValueError, OSError) as error:
         raise StartError(str(error)) from error
     return Startup(settings, snapshot, Identity(pepper, digest), made)

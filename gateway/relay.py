@@ -19,13 +19,14 @@ from gateway.fleet.snapshot import Endpoint
 from gateway.metering.journal import Journal
 from gateway.metering.meter import Meter, Receipt
 from gateway.metering.record import Status
+from gateway.metering.tap import Tap
 from gateway.routing.explain import header
 from gateway.routing.interface import RouteRequest
 from gateway.routing.router import Router
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.traces import RequestTrace, Stop, Tracer
 from gateway.types.call import Call
-from gateway.types.errors import Forbidden, UpstreamFailed
+from gateway.types.errors import Forbidden, UpstreamFailed, WeirError
 from gateway.types.failure import Cause, Failure
 from gateway.types.keys import LimitBook
 from gateway.types.reply import Bill, Reply
@@ -37,6 +38,9 @@ EXPECTED_TOKENS: Final = 256
 """Completion tokens assumed for limits and estimates when the caller sets no length."""
 
 CUT: Final = Failure(Cause.CUT, "the backend ended its answer before it was finished", 200)
+FAILED: Final = Failure(Cause.ERROR, "the engine ended its answer with an error", 200)
+_LATE: Final = frozenset({Cause.CUT, Cause.IDLE})
+"""What does no harm once every choice is finished: nothing but the end of the stream was still to come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
     expected = (call.max_tokens or EXPECTED_TOKENS) * call.choices
     walk: Walk | None = None
     receipt: Receipt | None = None
+    refused = ""
     hold = 0
     try:
         # Admit: leave under the key's limits, or an answer that says when.
@@ -102,6 +107,8 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
             )
         )
         desk.metrics.route_seconds.observe((), time.perf_counter() - started)
+        for drop in plan.drops:
+            desk.metrics.route_drops.add((drop.filter,))
         if not principal.may_use(plan.steps[0].endpoint.model_id, call.model):
             raise Forbidden(f"this key may not use the model {call.model[:128]!r}", param="model")
         reply.route(header(plan))
@@ -124,12 +131,11 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
         else:
             folder = Folder(call.operation)
             attempt.attach(meter.to(folder.feed))
-        failure = await walk.finish(attempt)
+        failure = _verdict(await walk.finish(attempt), meter.tap)
+        walk.judge(failure)
 
         # Settle: price it, write CLOSE, and wait for the disk before the caller sees the end.
         trace.stop(Stop.SETTLE)
-        if failure is None and not meter.tap.finished:
-            failure = CUT
         receipt = meter.settle(
             gone=reply.gone,
             failed=failure is not None and failure.cause is not Cause.ABORTED,
@@ -145,7 +151,7 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
         await desk.journal.commit()
 
         # Done: the last bytes, or an honest error.
-        if receipt.status is not Status.OK:
+        if failure is not None:
             raise _error(failure)
         bill = _bill(receipt)
         if attempt.answer is not None and not call.stream:
@@ -159,6 +165,9 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
         else:
             reply.finish(meter.held, bill)
         desk.metrics.overhead.observe((), walk.sent_at - reply.arrived + monotonic() - attempt.ended_at)
+    except WeirError as error:
+        refused = error.kind
+        raise
     except AttemptFailed:
         return  # the caller left before an answer began; the walk has told the meter
     finally:
@@ -167,13 +176,20 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
         receipt = meter.abandon() or receipt
         if hold:
             desk.limits.settle(hold, receipt.usage.total if receipt is not None else 0)
-        _trace_end(trace, reply, walk, meter, receipt)
+        _trace_end(trace, refused or "client_cancel", reply, walk, meter, receipt)
 
 
-def _error(failure: Failure | None) -> UpstreamFailed:
+def _verdict(failure: Failure | None, tap: Tap) -> Failure | None:
+    """Return what was wrong with an answer that began: an engine may end it too soon, or leave out only its end."""
+    if tap.failed:
+        return failure or FAILED
+    if tap.finished:
+        return None if failure is not None and failure.cause in _LATE else failure
+    return failure or CUT
+
+
+def _error(failure: Failure) -> UpstreamFailed:
     """Return the error for an answer that began and did not end well."""
-    if failure is None:
-        return UpstreamFailed("the engine ended its answer with an error")
     timed_out = failure.cause is Cause.IDLE
     return UpstreamFailed(failure.message, code=504 if timed_out else 502, kind="timeout" if timed_out else None)
 
@@ -191,10 +207,12 @@ def _count(metrics: GatewayMetrics, call: Call, endpoint: Endpoint, receipt: Rec
     metrics.answer(endpoint.model_id, endpoint.slug, receipt.usage, receipt.ttft, receipt.generation)
 
 
-def _trace_end(trace: RequestTrace, reply: Reply, walk: Walk | None, meter: Meter, receipt: Receipt | None) -> None:
-    """End the trace with what is known by now."""
+def _trace_end(
+    trace: RequestTrace, otherwise: str, reply: Reply, walk: Walk | None, meter: Meter, receipt: Receipt | None
+) -> None:
+    """End the trace with what is known by now; ``otherwise`` is the status of a request without a receipt."""
     if walk is None or receipt is None:
-        trace.end("client_cancel" if reply.gone else "refused", request_id=reply.request_id)
+        trace.end(otherwise, request_id=reply.request_id)
         return
     endpoint = walk.candidate.endpoint
     trace.end(

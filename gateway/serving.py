@@ -81,6 +81,7 @@ async def serve(
         backlog=2048,
     )
     server = Server(config, gateway, started)
+    gateway.metrics.bind("weir_open_connections", lambda: len(server.server_state.connections))
     if leash is not None:
         os.set_blocking(leash, False)
         asyncio.get_running_loop().add_reader(leash, _let_go, server, leash)

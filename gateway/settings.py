@@ -165,6 +165,11 @@ class Settings(BaseSettings):
         validation_alias="WEIR_LOG_FORMAT",
         description="Form of the log; `auto` is `console` on a terminal, else `json`.",
     )
+    log_requests: Annotated[bool, _FILLED] = Field(
+        False,
+        validation_alias="WEIR_LOG_REQUESTS",
+        description="Whether every answered request gets a line in the log; refused and failed ones always do.",
+    )
     otlp_endpoint: Annotated[_CollectorUrl | None, BeforeValidator(_blank_is_unset)] = Field(
         None,
         validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT",

@@ -29,16 +29,49 @@ LONGEST_KEY: Final = 512
 
 _ALPHABET: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _SECRET_BYTES: Final = 32
+_BLOCK: Final = 64
+"""Bytes of a block of SHA-256."""
 _MADE: Final = re.compile(rb"sk-weir-([a-z0-9]{8})-[0-9a-f]{40,}")
 
 NO_KEY: Final = "no API key: send it as `Authorization: Bearer <key>`"
 BAD_KEY: Final = "the API key is not valid"
 """The one message for an unknown, a wrong and a revoked key."""
+DISABLED: Final = "the API key is disabled"
+EXPIRED: Final = "the API key has expired"
+MANAGEMENT: Final = "management keys cannot run inference; use an inference key"
+REASONS: Final = {
+    NO_KEY: "missing",
+    BAD_KEY: "unknown",
+    DISABLED: "disabled",
+    EXPIRED: "expired",
+    MANAGEMENT: "management",
+}
+"""A word for the metric of each message."""
 
 
 def digest(pepper: bytes, secret: bytes) -> bytes:
     """Return the 32 bytes under which the key text ``secret`` is stored: HMAC-SHA-256 under ``pepper``."""
     return hmac.digest(pepper, secret, "sha256")
+
+
+class Digester:
+    """Digests under one pepper as ``digest`` does, 2 µs cheaper: the hash is keyed once (HMAC, RFC 2104 §4)."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, pepper: bytes) -> None:
+        short = pepper if len(pepper) <= _BLOCK else sha256(pepper).digest()
+        block = short.ljust(_BLOCK, b"\0")
+        self._inner = sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def digest(self, secret: bytes) -> bytes:
+        """Return the 32 bytes under which the key text ``secret`` is stored."""
+        inner = self._inner.copy()
+        inner.update(secret)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.digest()
 
 
 def new_key_id() -> str:
@@ -120,10 +153,10 @@ class KeyRing:
         pepper: the gateway's secret, under which keys are digested.
     """
 
-    __slots__ = ("_entries", "_management", "_no_digest", "_nobody", "_pepper")
+    __slots__ = ("_digester", "_entries", "_management", "_no_digest", "_nobody")
 
     def __init__(self, pepper: bytes) -> None:
-        self._pepper = pepper
+        self._digester = Digester(pepper)
         self._entries: dict[bytes, _Entry] = {}
         self._no_digest = token_bytes(32)
         self._nobody = _Entry(
@@ -168,12 +201,12 @@ class KeyRing:
         entry = self._holder(token, now_us)
         if entry is None:
             if self._management is not None and self._management(token, now_us):
-                raise Forbidden("management keys cannot run inference; use an inference key")
+                raise Forbidden(MANAGEMENT)
             raise Unauthorized(BAD_KEY)
         if entry.disabled:
-            raise Unauthorized("the API key is disabled")
+            raise Unauthorized(DISABLED)
         if entry.expires_at is not None and now_us >= entry.expires_at:
-            raise Unauthorized("the API key has expired")
+            raise Unauthorized(EXPIRED)
         return entry.principal
 
     def recognises(self, token: bytes, now_us: int) -> bool:
@@ -185,7 +218,7 @@ class KeyRing:
         if len(token) > LONGEST_KEY:
             return None
         entry = self._entries.get(_id_of(token), self._nobody)
-        found = digest(self._pepper, token)
+        found = self._digester.digest(token)
         current = hmac.compare_digest(found, entry.digest)
         previous = hmac.compare_digest(found, entry.previous)
         return entry if current or (previous and now_us < entry.previous_until) else None

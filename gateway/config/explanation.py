@@ -46,7 +46,7 @@ def explain(document: Document, found: Iterable[ErrorDetails]) -> list[Problem]:
     for detail in found:
         key: Key = tuple(part for part in detail["loc"] if part != "[key]")
         value = document.value(key)
-        if value is None and detail["type"] != "missing":
+        if value is None and (not key or key in document.places):
             continue  # a key without a value is already a problem of the document
         if value and detail["type"] == "too_short":
             continue  # there are entries, only none that is valid, and each was told

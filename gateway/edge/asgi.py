@@ -122,7 +122,7 @@ class InferenceApp:
             finally:
                 watch.cancel()
         except WeirError as error:
-            refuse(exchange, error, inference.desk)
+            refuse(exchange, error, inference)
         if exchange.gone:
             pump.cancel()
         else:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final, Protocol
 
+from gateway.access.keys import REASONS
 from gateway.access.principal import Principal
 from gateway.edge import embeddings, openai_chat, openai_completions
 from gateway.edge.body import decode
@@ -26,7 +27,6 @@ from gateway.types.errors import Internal, Unavailable, WeirError
 
 _APP: Final = re.compile(rb"https?://([A-Za-z0-9.-]{1,64})(?:[:/].*)?")
 _TRACEPARENT: Final = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-_logger: Final = logs.logger(__name__)
 
 
 class Keys(Protocol):
@@ -65,8 +65,11 @@ class Inference:
         active: tasks of requests in flight, for a graceful end.
     """
 
-    def __init__(self, desk: Desk, keys: Keys, clock_us: Callable[[], int], *, max_body: int) -> None:
+    def __init__(
+        self, desk: Desk, keys: Keys, clock_us: Callable[[], int], log: logs.RequestLog, *, max_body: int
+    ) -> None:
         self.desk = desk
+        self.log = log
         self.max_body = max_body
         self.active: set[asyncio.Task[None]] = set()
         self.draining = False
@@ -87,7 +90,7 @@ class Inference:
                 headers.get(b"authorization"), self._clock_us(), x_api_key=headers.get(b"x-api-key")
             )
         except WeirError as error:
-            self.desk.metrics.auth_failures.add((error.kind,))
+            self.desk.metrics.auth_failures.add((REASONS.get(error.message, "malformed"),))
             raise
 
     def start(self, exchange: Exchange, dialect: Dialect, principal: Principal) -> None:
@@ -110,25 +113,26 @@ class Inference:
         except asyncio.CancelledError:
             self._fail(exchange, reply, Unavailable("the gateway is shutting down", retry_after=1.0))
             raise
-        except Exception:  # the last boundary: a defect becomes a 500 that names the request
-            _logger.exception("request failed", request_id=ids.text(exchange.request_id))
-            self._fail(exchange, reply, Internal("internal error; quote the request id when you report it"))
+        except Exception as error:  # noqa: BLE001 - the last boundary: a defect becomes a 500 that names the request
+            self.log.failed(exchange.request_id, error)
+            known = Internal("internal error; quote the request id when you report it")
+            count_refusal(self.desk, exchange, None, known)
+            _render(exchange, reply, known)
 
     def _fail(self, exchange: Exchange, reply: OpenAIReply | None, error: WeirError) -> None:
-        if error.code >= 500 or error.code == 429:
-            _logger.warning(
-                "request refused",
-                request_id=ids.text(exchange.request_id),
-                status=error.code,
-                error_type=error.kind,
-                reason=error.message if error.code != 500 else "defect",
-            )
         call = reply.call if reply is not None else None
-        count_refusal(self.desk, exchange, call, error)
-        if reply is not None:
-            reply.fail(error)
-        else:
-            respond_error(exchange, error)
+        model = count_refusal(self.desk, exchange, call, error)
+        self.log.failed(
+            exchange.request_id, error, operation=call.operation.value if call is not None else "", model=model
+        )
+        _render(exchange, reply, error)
+
+
+def _render(exchange: Exchange, reply: OpenAIReply | None, error: WeirError) -> None:
+    if reply is not None:
+        reply.fail(error)
+    else:
+        respond_error(exchange, error)
 
 
 def _annotate(call: Call, headers: Mapping[bytes, bytes]) -> None:
@@ -148,15 +152,17 @@ def header_map(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     return dict(headers)
 
 
-def count_refusal(desk: Desk, exchange: Exchange, call: Call | None, error: WeirError) -> None:
-    """Count a request that ends in ``error``; a model name that is not ours is not a label."""
+def count_refusal(desk: Desk, exchange: Exchange, call: Call | None, error: WeirError) -> str:
+    """Count a request that ends in ``error`` and return its model; a name that is not ours is no label."""
     model = call.model if call is not None and desk.router.knows(call.model) else ""
     operation = call.operation.value if call is not None else "unread"
     since = monotonic() - exchange.arrived if exchange.arrived else 0.0
     desk.metrics.request(operation, model, error.kind, since)
+    return model
 
 
-def refuse(exchange: Exchange, error: WeirError, desk: Desk) -> None:
+def refuse(exchange: Exchange, error: WeirError, inference: Inference) -> None:
     """Answer an exchange whose request was refused before its body was read."""
-    count_refusal(desk, exchange, None, error)
+    count_refusal(inference.desk, exchange, None, error)
+    inference.log.failed(exchange.request_id, error)
     respond_error(exchange, error)

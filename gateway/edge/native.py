@@ -392,7 +392,7 @@ class WeirProtocol(HttpToolsProtocol):
         assert inference is not None
         self._running = exchange
         if exchange.refusal is not None or exchange.principal is None or exchange.dialect is None:
-            refuse(exchange, exchange.refusal or BadRequest("the request cannot be read"), inference.desk)
+            refuse(exchange, exchange.refusal or BadRequest("the request cannot be read"), inference)
         else:
             inference.start(exchange, exchange.dialect, exchange.principal)
 

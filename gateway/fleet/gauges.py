@@ -14,9 +14,11 @@ from gateway.engines.kind import MetricNames
 
 _MOST: Final = 1e15
 """Larger counts are garbage: no engine runs 10^15 requests or holds 10^15 tokens."""
-_MOST_SAMPLES: Final = 512
+_MOST_SAMPLES: Final = 256
 """Label sets read of one name: more than the largest data-parallel engine has, few enough to take no time."""
-_SAMPLE: Final = re.compile(rb'(?:\{(?:[^"}\n]|"(?:[^"\\\n]|\\.)*+")*+\})?[ \t]+([^\s#]+)')
+_LONGEST_SAMPLE: Final = 1024
+"""Bytes of labels and value that are looked at; a sample that is longer is skipped."""
+_SAMPLE: Final = re.compile(rb'(?:\{(?:[^"}\n]++|"(?:[^"\\\n]++|\\.)*+")*+\})?+[ \t]++([^\s#]++)')
 """What follows a metric's name in the text format: labels in braces with quoted values, blanks, the value."""
 
 
@@ -76,7 +78,7 @@ def _values(page: bytes, name: str) -> list[float]:
         if at < 0:
             break
         end = at + len(wanted)
-        sample = _SAMPLE.match(page, end)
+        sample = _SAMPLE.match(page, end, end + _LONGEST_SAMPLE)
         if sample is not None:
             value = _number(sample[1])
             if value is not None:

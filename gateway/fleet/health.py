@@ -32,11 +32,16 @@ _log: Final = logs.logger(__name__)
 
 
 class Health:
-    """Books the outcome of requests and decides who is out. Times are monotonic seconds."""
+    """Books the outcome of requests and decides who is out. Times are monotonic seconds.
 
-    __slots__ = ("_peers",)
+    Attributes:
+        ejected: how often each replica was ejected, by name.
+    """
+
+    __slots__ = ("_peers", "ejected")
 
     def __init__(self) -> None:
+        self.ejected: dict[str, int] = {}
         self._peers: dict[str, tuple[tuple[ReplicaLoad, ...], ...]] = {}
 
     def watch(self, fleet: Fleet) -> None:
@@ -68,6 +73,7 @@ class Health:
         if load.failures >= FAILURES and self._may_eject(replica, now):
             load.failures = 0
             load.ejections += 1
+            self.ejected[replica.name] = self.ejected.get(replica.name, 0) + 1
             seconds = min(BASE * load.ejections, LONGEST)
             load.ejected_until = now + seconds
             load.forgiven_at = load.ejected_until + FORGIVEN

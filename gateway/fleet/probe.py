@@ -1,19 +1,20 @@
 """The probe of one replica: asks again and again whether it can serve and what it is busy with.
 
 Readiness is lost after ``FAILURES`` probes in a row without a good answer and regained by one. Only a 5xx or no answer
-speaks against a replica: a 401 or 404 means that the probe is not welcome there. A probe that merely timed out counts
-for nothing while requests are being answered, because a busy engine is slow to say that it is well. Gauges are a hint,
-not a condition: a backend without ``/metrics`` serves, and gauges older than ``STALE_INTERVALS`` probes are forgotten.
-The loop survives everything but its cancellation.
+speaks against a replica: a 401 or 404 means that the probe is not welcome there. While requests are answered and none
+fails, readiness is not asked for at all: that is proof enough, and a busy engine is slow to say that it is well. Gauges
+are a hint, not a condition: a backend without ``/metrics`` serves, and gauges older than ``STALE_INTERVALS`` probes are
+forgotten. The loop survives everything but its cancellation.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import Enum
+from functools import cache
 from random import Random
 from typing import Final
 from urllib.parse import urlsplit
@@ -33,7 +34,7 @@ STALE_INTERVALS: Final = 3
 """Gauges older than this many intervals say nothing any more."""
 FADE_HALF_LIFE: Final = 30.0
 """Seconds in which the latency averages of an idle replica halve, so that it is tried again."""
-MAX_PAGE: Final = 2 * 1024 * 1024
+MAX_PAGE: Final = 1024 * 1024
 """Longest page that is read; a longer one says nothing."""
 MODELS_EVERY: Final = 60.0
 """Seconds between two looks at a replica's model list."""
@@ -55,14 +56,6 @@ class Pace:
 
 
 DEFAULT_PACE: Final = Pace()
-
-
-class _Outcome(Enum):
-    """What one readiness probe says."""
-
-    WELL = "well"
-    SLOW = "slow"
-    BAD = "bad"
 
 
 class _ModelCard(msgspec.Struct):
@@ -145,9 +138,10 @@ class Probe:
         if not busy:
             load.fade(self._fade)
         if engine.ready_path is not None:
-            outcome, reason = await self._readiness(engine.ready_path)
-            self._judge(outcome, reason, busy=busy)
-            if outcome is _Outcome.BAD:
+            proven = busy and load.ready and not load.failures
+            trouble = "" if proven else await self._trouble(engine.ready_path)
+            self._judge(trouble)
+            if trouble:
                 return
         if engine.metrics_path is not None and self._clock() >= self._metrics_from:
             await self._scrape(engine.metrics_path)
@@ -160,39 +154,33 @@ class Probe:
         if client is not None:
             await client.aclose()
 
-    def _judge(self, outcome: _Outcome, reason: str, *, busy: bool) -> None:
-        """Turn outcomes into readiness."""
+    def _judge(self, trouble: str) -> None:
+        """Turn what readiness probes found, or did not find, into readiness."""
         load = self._replica.load
-        if outcome is _Outcome.WELL:
+        if not trouble:
             self._failures = 0
             if not load.ready:
                 load.ready = True
                 self._models_from = 0.0
                 _log.info("replica ready", replica=self._replica.name)
             return
-        if outcome is _Outcome.SLOW and busy:
-            return
         self._failures += 1
         if self._failures >= FAILURES and load.ready:
             load.ready = False
             load.forget_gauges()
-            _log.warning("replica not ready", replica=self._replica.name, reason=reason)
+            _log.warning("replica not ready", replica=self._replica.name, reason=trouble)
 
-    async def _readiness(self, path: str) -> tuple[_Outcome, str]:
-        """Return what the readiness path says, and why it says nothing good."""
+    async def _trouble(self, path: str) -> str:
+        """Ask the readiness path; return what speaks against the replica, or nothing."""
         try:
             status, _ = await self._get(path, self._pace.ready_limit)
-        except httpx.ConnectTimeout:
-            return _Outcome.BAD, "it does not accept connections in time"
         except httpx.TimeoutException:
-            return _Outcome.SLOW, "it does not answer in time"
+            return "it does not answer in time"
         except httpx.HTTPError as error:
-            return _Outcome.BAD, f"no answer: {type(error).__name__}"
+            return f"no answer: {type(error).__name__}"
         except EgressError as error:
-            return _Outcome.BAD, f"{error.message} ({error.detail})" if error.detail else error.message
-        if status >= 500:
-            return _Outcome.BAD, f"it answers {status}"
-        return _Outcome.WELL, ""
+            return f"{error.message} ({error.detail})" if error.detail else error.message
+        return f"it answers {status}" if status >= 500 else ""
 
     async def _scrape(self, path: str) -> None:
         try:
@@ -245,6 +233,7 @@ class Probe:
                 timeout=httpx.Timeout(self._pace.ready_limit, connect=self._pace.ready_limit / 2),
                 limits=httpx.Limits(max_connections=2, max_keepalive_connections=1),
                 trust_env=False,
+                verify=_trusted() if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             )
         failure: httpx.TransportError = httpx.ConnectError("the host has no address")
         for address, _ in await self._guard.resolve(url.host, port):
@@ -264,6 +253,12 @@ class Probe:
             finally:
                 await response.aclose()
         raise failure
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Return the system's certificates, loaded once: that takes longer than many probes."""
+    return ssl.create_default_context()
 
 
 async def _body(response: httpx.Response) -> bytes:

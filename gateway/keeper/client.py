@@ -15,13 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import structlog
-
 from gateway.access.limits import WINDOW_NS
 from gateway.keeper import protocol
 from gateway.keeper.address import socket_path
 from gateway.keeper.protocol import Method, OpenHold
 from gateway.keeper.session import ConnectionLostError, Heard, Session
+from gateway.telemetry import logs
 from gateway.types.errors import Unavailable, WeirError
 from gateway.types.generation import GenerationRecord, KeyUsage, MeterReport
 from gateway.types.keys import Grant, IssuedKey, KeyLimits, KeyPatch, KeyRecord, NewKey, TeamRecord
@@ -33,7 +32,7 @@ _LONGEST_PAUSE_S: Final = 0.5
 _UNLIMITED: Final = Grant(0)
 
 R = TypeVar("R")
-_log: Final = structlog.get_logger(__name__)
+_log: Final = logs.logger(__name__)
 
 
 class _Admission:
@@ -95,6 +94,7 @@ class KeeperClient:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
+            await asyncio.sleep(0)  # the event loop ends the connection in its next step
 
     async def create_team(self, slug: str, name: str) -> TeamRecord:
         """Make a team."""
@@ -228,12 +228,12 @@ class KeeperClient:
                 await self._introduce(session)
                 pause, trouble = _FIRST_PAUSE_S, ""
                 await session.closed.wait()
-                _log.warning("keeper.lost")
+                _log.warning("the keeper is gone; waiting for it")
             except (OSError, TimeoutError, ConnectionLostError, WeirError) as error:
                 reason = f"{type(error).__name__}: {error}"
                 if reason != trouble:
                     trouble = reason
-                    _log.warning("keeper.unreachable", reason=reason)
+                    _log.warning("the keeper cannot be reached", reason=reason)
             finally:
                 if session is not None:
                     session.close()

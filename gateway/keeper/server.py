@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
-import structlog
 
 from gateway.keeper import address
 from gateway.keeper.protocol import (
@@ -33,6 +32,7 @@ from gateway.keeper.protocol import (
     raw,
 )
 from gateway.keeper.service import Keeper
+from gateway.telemetry import logs
 from gateway.types.errors import BadRequest, WeirError
 from gateway.types.keys import Grant, KeyLimits, KeyRecord
 
@@ -40,7 +40,7 @@ MAX_UNREAD: Final = 128 * 1024 * 1024
 """Bytes a client may leave unread before it is cut off; it comes back and is told everything anew."""
 STOP_SECONDS: Final = 5.0
 
-_log: Final = structlog.get_logger(__name__)
+_log: Final = logs.logger(__name__)
 
 
 class KeeperServer:
@@ -86,9 +86,16 @@ class KeeperServer:
         self._server.close()
         running = [task for connection in self._connections for task in connection.tasks]
         if running:
-            await asyncio.wait(running, timeout=STOP_SECONDS)
-        for connection in tuple(self._connections):
+            _, late = await asyncio.wait(running, timeout=STOP_SECONDS)
+            for task in late:
+                task.cancel()
+        connections = tuple(self._connections)
+        for connection in connections:
             connection.close()
+        if connections:
+            await asyncio.wait([connection.closed for connection in connections], timeout=STOP_SECONDS)
+        for connection in tuple(self._connections):
+            connection.abort()
         await self._server.wait_closed()
         address.stop_listening(self._home, self._path)
         self._server = None
@@ -103,6 +110,7 @@ class _Connection(asyncio.Protocol):
         self._frames = FrameReader()
         self._transport: asyncio.Transport | None = None
         self.tasks: set[asyncio.Task[None]] = set()
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, because the transports of uvloop do not derive from those of asyncio.
@@ -113,10 +121,11 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         self._transport = None
         self._connections.discard(self)
+        self.closed.set_result(None)
         self._keeper.unwatch(self._push)
         released = self._keeper.limits.release_owner(self)
         if released:
-            _log.warning("keeper.client_lost", released=released)
+            _log.warning("a client went away with requests running", released=released)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -125,13 +134,18 @@ class _Connection(asyncio.Protocol):
                     raise ProtocolError("a client only sends requests")
                 self._handle(message)
         except ProtocolError as error:
-            _log.warning("keeper.bad_client", reason=str(error))
+            _log.warning("a client was cut off: it does not speak the protocol", reason=str(error))
             self.close()
 
     def close(self) -> None:
         """Cut the connection after what was written has been sent."""
         if self._transport is not None:
             self._transport.close()
+
+    def abort(self) -> None:
+        """Cut the connection now, whatever the client has not read yet."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def _handle(self, request: Request) -> None:
         method = METHODS.get(request.method)
@@ -159,7 +173,7 @@ class _Connection(asyncio.Protocol):
         except WeirError as error:
             self._fail(call, error)
         except Exception as error:  # noqa: BLE001 - one failed call must not take the keeper of the whole host down
-            _log.exception("keeper.call_failed", method=method.name)
+            _log.exception("a call failed: defect", method=method.name)
             self._fail(call, error)
 
     def _reply(self, call: int, result: Any) -> None:
@@ -178,8 +192,8 @@ class _Connection(asyncio.Protocol):
         if transport is None or transport.is_closing():
             return
         if transport.get_write_buffer_size() > MAX_UNREAD:
-            _log.warning("keeper.client_does_not_read")
-            transport.abort()
+            _log.warning("a client was cut off: it does not read")
+            self.abort()
             return
         transport.write(data)
 

@@ -15,8 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import structlog
-
 from gateway.access.keys import digest, key_id_of
 from gateway.access.limits import LocalLimits
 from gateway.access.store import AccessStore
@@ -28,6 +26,7 @@ from gateway.metering.audit import audit
 from gateway.metering.ledger import Ledger
 from gateway.metering.record import Status
 from gateway.metering.shipper import Shipped, Shipper, ShipperBusy
+from gateway.telemetry import logs
 from gateway.types.errors import BadRequest, NotFound, Unavailable
 from gateway.types.generation import GenerationRecord, KeyUsage, MeterReport
 from gateway.types.keys import Grant, IssuedKey, KeyLimits, KeyPatch, KeyRecord, NewKey, TeamRecord
@@ -38,7 +37,7 @@ SWEEP_S: Final = 60.0
 LAST_SHIP_S: Final = 10.0
 
 R = TypeVar("R")
-_log: Final = structlog.get_logger(__name__)
+_log: Final = logs.logger(__name__)
 
 
 class Keeper:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -206,9 +207,10 @@ class Journal:
             self._recover()
         if self._segment is not None and not self._open:
             self._put(frame(Seal("")), 0, 0)
-        try:
-            await self.commit()
-        except Unavailable:
+        if self._segment is not None or self._flying is not None:
+            with suppress(Unavailable):
+                await self.commit()
+        if self._group.frames:
             log.critical("journal_lost", records=len(self._group.frames))
         self._stop()
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeVar
 
 import google_crc32c
 import msgspec
@@ -24,10 +24,13 @@ from gateway.types.charge import NO_CHARGE, Charge
 from gateway.types.money import Rates
 from gateway.types.tokens import NO_USAGE, Usage, UsageSource
 
+S = TypeVar("S", bound=msgspec.Struct)
+
 HEADER: Final = struct.Struct("<II")
 MAX_PAYLOAD: Final = 64 * 1024
 FORMAT_VERSION: Final = 1
 _LONGEST_TEXT: Final = 512
+_LARGEST: Final = 2**63 - 1
 _IN_FLIGHT: Final = frozenset({b"o", b"g"})
 """Tags of ``Open`` and ``Progress``."""
 
@@ -232,12 +235,12 @@ _settled_decoder: Final[msgspec.msgpack.Decoder[Settled]] = msgspec.msgpack.Deco
 def frame(record: Record) -> bytes:
     """Return ``record`` framed for the journal.
 
-    An attempt that was served is never lost because a caller or an engine sent an absurd text: texts that make
-    the payload too long are cut, and ones that are not Unicode are mended.
+    An attempt that was served is never lost because a caller or an engine sent something absurd: texts that make the
+    payload too long are cut, ones that are not Unicode are mended, and numbers beyond 63 bits are cut.
     """
     try:
         payload = _encoder.encode(record)
-    except UnicodeEncodeError:
+    except (UnicodeEncodeError, OverflowError):
         payload = _encoder.encode(_tamed(record))
     if len(payload) > MAX_PAYLOAD:
         payload = _encoder.encode(_tamed(record))
@@ -301,22 +304,15 @@ def scan(data: bytes, offset: int = 0) -> Iterator[tuple[Record, int]]:
         yield record, end
 
 
-def _tamed(record: Record) -> Record:
-    """Return ``record`` with every text cut to ``_LONGEST_TEXT`` characters of valid Unicode."""
+def _tamed(record: S) -> S:
+    """Return ``record`` with texts cut to ``_LONGEST_TEXT`` characters of valid Unicode, and numbers to 63 bits."""
     changes: dict[str, object] = {}
     for name in record.__struct_fields__:
         value = getattr(record, name)
         if type(value) is str:
-            changes[name] = _tamed_text(value)
-        elif isinstance(value, Dimensions):
-            texts = {
-                field: _tamed_text(text)
-                for field in value.__struct_fields__
-                if isinstance(text := getattr(value, field), str)
-            }
-            changes[name] = msgspec.structs.replace(value, **texts)
+            changes[name] = value[:_LONGEST_TEXT].encode("utf-8", "replace").decode("utf-8")
+        elif type(value) is int:
+            changes[name] = min(max(value, -_LARGEST), _LARGEST)
+        elif isinstance(value, msgspec.Struct):
+            changes[name] = _tamed(value)
     return msgspec.structs.replace(record, **changes)
-
-
-def _tamed_text(text: str) -> str:
-    return text[:_LONGEST_TEXT].encode("utf-8", "replace").decode("utf-8")

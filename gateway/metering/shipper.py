@@ -251,14 +251,15 @@ class Shipper:
         backlog = self._backlog
         over = [each for each in backlog.segments.values() if each.drained and not each.finished]
         orphans: list[Close] = []
-        undecided: set[str] = set()
-        for writer in {segment.file.writer for segment in over if not segment.sealed}:
+        ending = [each for each in over if each.sealed and not each.damaged]
+        unsure = [each for each in over if not each.sealed or each.damaged]
+        for writer in {each.file.writer for each in unsure}:
             remains = backlog.remains(writer)
             if remains is None:
-                undecided.add(writer)
-            else:
-                orphans += await find_orphans(remains)
-        ending = [each for each in over if each.sealed or each.file.writer not in undecided]
+                continue
+            orphans += await find_orphans(remains)
+            # What damage swallowed may still run in a writer that lives: only its death tells.
+            ending += [each for each in unsure if each.file.writer == writer and (remains or not each.damaged)]
         if ending:
             ends = [replace(each.checkpoint(), finished=True) for each in ending]
             inserted = await self._write([Entry.of(row) for row in orphans], (), ends)

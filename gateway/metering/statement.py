@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 Row = tuple[Any, ...]
 
-_MOST_ROWS: Final = 500
-"""Rows per statement; 500 rows of the ledger are 28,500 parameters, below the 32,766 that SQLite takes."""
+_MOST_ROWS: Final = 250
+"""Rows per statement; 250 rows of the ledger are 14,000 parameters, below the 32,766 that SQLite takes."""
 
 
 async def execute_rows(connection: AsyncConnection, before: str, after: str, rows: Sequence[Row]) -> int:

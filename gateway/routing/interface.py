@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from random import Random
+from random import Random as Random
 from typing import Any, Protocol, TypeVar
 
 import msgspec

@@ -70,7 +70,7 @@ def decide(
         if len(scores) != len(kept):
             raise ValueError(f"the scorer {scorer.name} gave {len(scores)} scores for {len(kept)} candidates")
         # The clamp is written out: a call per candidate costs more than the sum.
-        weighed = [share * ((score if score < 1.0 else 1.0) if score > 0.0 else 0.0) for score in scores]  # noqa: FURB136
+        weighed = [share * ((score if score < 1.0 else 1.0) if score > 0.0 else 0.0) for score in scores]
         totals = list(map(add, totals, weighed)) if totals else weighed
         if explain:
             terms.append((scorer.name, share, tuple(clamped(score) for score in scores)))

@@ -163,10 +163,9 @@ class GatewayMetrics(Registry):
         """Count a request that ended.
 
         Args:
-            operation: ``chat``, ``completions`` or ``embeddings``.
+            operation: ``chat``, ``completions`` or ``embeddings``, or a word for a request that was not read so far.
             model: model id of the configuration, or ``""`` when the caller named none that is in it.
-            status: ``ok``, ``client_cancel`` or ``upstream_error`` as the receipt says, else the ``error_type`` of
-                the error it was refused with.
+            status: ``ok`` or ``client_cancel``, else the ``error_type`` of the error the caller was told.
             duration: seconds from the whole request to the end of the answer.
         """
         model = model or UNKNOWN

@@ -57,6 +57,7 @@ _LONGEST_TRACE: Final = 16_000
 _DEPTH: Final = 4
 _ITEMS: Final = 32
 _FRAMES: Final = 24
+_ERRORS: Final = 12
 
 _CREDENTIAL: Final = re.compile(
     r"""
@@ -190,26 +191,27 @@ def describe(error: BaseException) -> str:
 def explain(error: BaseException) -> str:
     """Return the traceback of ``error`` and what led to it: files, lines and functions, never values of variables."""
     lines: list[str] = []
-    _explain(error, lines, set(), 0)
+    _explain(error, lines, set())
     text = "".join(lines).rstrip("\n")
     # The end is where it broke, so the beginning is what an endless one loses.
     return text if len(text) <= _LONGEST_TRACE else f"...{text[-_LONGEST_TRACE:]}"
 
 
-def _explain(error: BaseException, lines: list[str], seen: set[int], depth: int) -> None:
-    """Append the story of ``error`` to ``lines``, causes first."""
-    if id(error) in seen or depth > _DEPTH:
-        return
-    seen.add(id(error))
+def _explain(error: BaseException, lines: list[str], told: set[int]) -> bool:
+    """Append the story of ``error``, causes first; return False when it, or ``_ERRORS`` others, were told before."""
+    if id(error) in told or len(told) >= _ERRORS:
+        return False
+    told.add(id(error))
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    if cause is not None:
-        _explain(cause, lines, seen, depth + 1)
+    if cause is not None and _explain(cause, lines, told):
         lines.append("which led to\n")
     if error.__traceback__ is not None:
         lines.append("Traceback (most recent call last):\n")
         lines.extend(traceback.format_tb(error.__traceback__, -_FRAMES))
     lines.append(f"{describe(error)}\n")
     if isinstance(error, BaseExceptionGroup):
-        for member in error.exceptions[:_ITEMS]:
-            lines.append("of which one is\n")
-            _explain(member, lines, seen, depth + 1)
+        for member in error.exceptions[:_ERRORS]:
+            here = len(lines)
+            if _explain(member, lines, told):
+                lines.insert(here, "of which one is\n")
+    return True

@@ -75,6 +75,18 @@ _UNEVENTFUL: Final = frozenset({"ok", "client_cancel"})
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
+class _Exporter(OTLPSpanExporter):
+    """An exporter that can be stopped twice: by the processor after its last batch, and by whoever cannot wait."""
+
+    _stopped = False
+
+    def shutdown(self) -> None:
+        """Give up what is being sent or tried again."""
+        if not self._stopped:
+            self._stopped = True
+            super().shutdown()  # type: ignore[no-untyped-call]  # the library gives it no types
+
+
 class SpanTracer(Tracer):
     """Records spans and exports them.
 
@@ -83,16 +95,16 @@ class SpanTracer(Tracer):
         version: version of Weir.
     """
 
-    __slots__ = ("_provider", "_tracer")
+    __slots__ = ("_exporter", "_provider", "_tracer")
 
     def __init__(self, endpoint: str, version: str) -> None:
         base = endpoint.rstrip("/")
-        exporter = OTLPSpanExporter(base if base.endswith(_PATH) else base + _PATH, timeout=_EXPORT_SECONDS)
+        self._exporter = _Exporter(base if base.endswith(_PATH) else base + _PATH, timeout=_EXPORT_SECONDS)
         ours = Resource({"service.name": "weir", "service.version": version})
         self._provider = TracerProvider(
             resource=Resource.create().merge(ours).merge(OTELResourceDetector().detect()), shutdown_on_exit=False
         )
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("weir", version)
 
     def start(self, traceparent: str, operation: str, model: str) -> RequestTrace:
@@ -112,11 +124,11 @@ class SpanTracer(Tracer):
 
     def shutdown(self, seconds: float = 5.0) -> None:
         """Export what is left; see ``Tracer``."""
-        # A daemon thread, because the exporter retries a collector that is away for longer than a process may take
-        # to stop.
+        # In a thread, because an export that hangs or is tried again may last longer than a process may take to stop.
         flush = threading.Thread(target=self._provider.shutdown, name="trace-shutdown", daemon=True)
         flush.start()
         flush.join(seconds)
+        self._exporter.shutdown()
 
 
 class RequestSpan(RequestTrace):

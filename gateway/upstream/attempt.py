@@ -7,7 +7,9 @@ take over unnoticed. From then on every read goes, chunk by chunk in canonical f
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
+from operator import length_hint
 from time import monotonic
 from typing import Any, Final
 
@@ -132,12 +134,13 @@ class Attempt:
         self._fail(Failure(Cause.ABORTED, "the caller left"))
 
     def pause(self) -> None:
-        """Stop reading from the backend."""
+        """Stop reading from the backend; while it is not read it cannot be idle."""
         if self._connection is not None:
+            self.deadline = math.inf
             self._connection.pause()
 
     def resume(self) -> None:
-        """Read again; a paused backend is not idle."""
+        """Read again."""
         if self._connection is not None:
             self.deadline = monotonic() + self._idle
             self._connection.resume()
@@ -200,7 +203,7 @@ class Attempt:
             if self._partial:
                 self._fail(Failure(Cause.MALFORMED, "an event of the backend is not JSON", self.status), broken=False)
             elif self._connection is not None:
-                self._close(None)
+                self._finish()
         else:
             self._whole(decode(b"".join(self._body)))
 
@@ -213,10 +216,13 @@ class Attempt:
 
     def _events(self, payloads: list[bytes]) -> None:
         """Decode payloads, mend them, and pass them on in one call."""
+        reader = self._reader
+        assert reader is not None
         chunks: list[Chunk] = []
         failure: Failure | None = None
         finished = False
-        for payload in payloads:
+        rest = iter(payloads)
+        for payload in rest:
             if payload == b"[DONE]":
                 finished = True
                 break
@@ -228,10 +234,15 @@ class Attempt:
                 payload = self._partial + b"\n" + payload  # noqa: PLW2901 - a document over several data lines
             chunk = decode(payload)
             if chunk is None:
-                self._collect(payload)
-                continue
-            if self._partial:
-                self._collect(b"")
+                self._partial = payload
+                if reader.boundaries:
+                    continue
+                # It may go on in the next data line, but not behind a blank one: from here on these count.
+                self._conclude(chunks, None, finished=False)
+                if self._connection is not None:
+                    self._events(reader.again(length_hint(rest)))
+                return
+            self._partial = b""
             if is_error(chunk):
                 failure = error_event(self._engine, chunk)
                 break
@@ -240,6 +251,7 @@ class Attempt:
                 break
             chunks.append(chunk)
         else:
+            reader.boundaries = bool(self._partial)
             self._conclude(chunks, None, finished=False)
             return
         if failure is None and self._partial:
@@ -253,13 +265,14 @@ class Attempt:
         if failure is not None:
             self._fail(failure)
         elif finished and self._connection is not None:
-            self._close(None)
+            self._finish()
 
-    def _collect(self, partial: bytes) -> None:
-        """Keep a payload that is not JSON by itself; it may go on in the next ``data:`` line."""
-        self._partial = partial
-        if self._reader is not None:
-            self._reader.boundaries = bool(partial)
+    def _finish(self) -> None:
+        """The stream has come to its end; one without a single event is no answer."""
+        if self.began_at:
+            self._close(None)
+        else:
+            self._fail(Failure(Cause.CUT, "the backend ended its answer before it began", self.status), broken=False)
 
     def _deliver(self, chunks: list[Chunk]) -> None:
         self.last_at = now = monotonic()
@@ -270,7 +283,10 @@ class Attempt:
             identity = chunks[0].get("id")
             self.upstream_id = identity if isinstance(identity, str) else ""
         if self._sink is not None:
-            self._sink(chunks)
+            try:
+                self._sink(chunks)
+            except RecursionError:  # read at the deepest level there is, and too deep to be written again
+                self._fail(Failure(Cause.MALFORMED, "an event of the backend is nested too deeply", self.status))
             return
         self._pending.extend(chunks)
         if not self._begun.done():

@@ -28,6 +28,7 @@ from gateway.upstream.budget import RetryBudget
 from gateway.upstream.deadlines import Deadlines
 from gateway.upstream.wire import AttemptFailed, Connection, Pool, Resolve
 
+_LEFT: Final = Failure(Cause.ABORTED, "the caller left before an answer began", sent=False)
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -199,6 +200,8 @@ class Walk:
         upstream = self._upstream
         upstream.budget.request(monotonic())
         for candidate in self._steps:
+            if self._aborted:
+                raise AttemptFailed(_LEFT)
             if self.tried and not self._may_retry(self.tried[-1].failure):
                 break
             self.candidate = candidate
@@ -212,7 +215,7 @@ class Walk:
             failure = attempt.failure
             if failure is None:
                 return attempt
-            self._judge(failure)
+            self.judge(failure)
             self._ended()
             self._observer.failed(failure)
             if failure.cause is Cause.ABORTED:
@@ -223,13 +226,26 @@ class Walk:
         raise self._error()
 
     async def finish(self, attempt: Attempt) -> Failure | None:
-        """Wait for the end of the attempt that began; return its failure, if it failed."""
+        """Wait for the end of the attempt that began; return its failure, if it failed. Then ``judge`` is due."""
         if not attempt.over:
             await attempt.done()
         if attempt.chunks > 1:
             self.candidate.replica.load.streamed(attempt.chunks - 1, attempt.last_at - attempt.began_at)
-        self._judge(attempt.failure)
         return attempt.failure
+
+    def judge(self, failure: Failure | None) -> None:
+        """Tell the breaker and the metrics how the current try ended."""
+        cause = failure.cause if failure is not None else None
+        self._upstream.metrics.attempt(self.candidate.replica.name, cause)
+        if self._span is not None:
+            self._span.end(cause, self.attempt.status if self.attempt is not None else 0)
+        health, replica, now = self._upstream.health, self.candidate.replica, monotonic()
+        if failure is None or failure.cause is Cause.REFUSED:
+            health.succeeded(replica, now)
+        elif failure.cause is Cause.OVERLOADED:
+            health.overloaded(replica, now, failure.retry_after)
+        elif failure.unhealthy:
+            health.failed(replica, now)
 
     def abort(self) -> None:
         """The caller left: stop whatever is going on, at once."""
@@ -274,6 +290,7 @@ class Walk:
                 connection = await self._connect(pool, timeouts.connect, attempt)
                 if connection is None:
                     return attempt
+                attempt.deadline = monotonic() + timeouts.first_byte
             self.sent_at = monotonic()
             attempt.start(connection, request)
             upstream.deadlines.watch(attempt)
@@ -293,7 +310,11 @@ class Walk:
         """Open a connection; on failure note it in ``attempt`` and return None."""
         self._connecting = self._upstream.loop.create_task(pool.connect(limit))
         try:
-            return await self._connecting
+            connection = await self._connecting
+            if not self._aborted:
+                return connection
+            connection.abort()  # the caller left when the connection was there, but not yet used
+            attempt.abort()
         except AttemptFailed as error:
             attempt.lost(error.failure)
         except asyncio.CancelledError:
@@ -306,23 +327,7 @@ class Walk:
         return None
 
     def _may_retry(self, failure: Failure) -> bool:
-        if self._aborted:
-            return False
         return not failure.sent or self._upstream.budget.take(monotonic())
-
-    def _judge(self, failure: Failure | None) -> None:
-        """Tell the breaker and the metrics how the current try ended."""
-        cause = failure.cause if failure is not None else None
-        self._upstream.metrics.attempt(self.candidate.replica.name, cause)
-        if self._span is not None:
-            self._span.end(cause, self.attempt.status if self.attempt is not None else 0)
-        health, replica, now = self._upstream.health, self.candidate.replica, monotonic()
-        if failure is None or failure.cause is Cause.REFUSED:
-            health.succeeded(replica, now)
-        elif failure.cause is Cause.OVERLOADED:
-            health.overloaded(replica, now, failure.retry_after)
-        elif failure.unhealthy:
-            health.failed(replica, now)
 
     def _ended(self) -> None:
         """Take the current try out of the replica's books; harmless when it is out already."""

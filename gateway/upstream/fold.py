@@ -63,9 +63,10 @@ def _fold_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:
     for name, value in delta.items():
         if name == "tool_calls":
             _fold_calls(message.setdefault("tool_calls", []), value)
-        elif name in _TEXT_MEMBERS:
+        elif name in _TEXT_MEMBERS and (value is None or isinstance(value, str)):
+            known = message.get(name)
             if value is not None:
-                message[name] = (message.get(name) or "") + value
+                message[name] = known + value if isinstance(known, str) else value
         elif name == "role":
             message["role"] = value or "assistant"
         elif isinstance(value, list) and isinstance(message.get(name), list):

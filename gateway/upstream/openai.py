@@ -32,7 +32,8 @@ FINISH_REASONS: Final[Mapping[str, str]] = {
 """Finish reasons of engines, as OpenAI and OpenRouter name them; others are passed on as they are."""
 
 _decoder: Final = msgspec.json.Decoder()
-_NUMBER: Final = re.compile(r"\d+")
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
+_STATUS: Final = re.compile("[45][0-9][0-9]")
 _RETRY_STATUSES: Final = frozenset({408, 409, 425, 429})
 
 
@@ -63,16 +64,23 @@ def mend_chunk(chunk: dict[str, Any], operation: Operation) -> bool:
     for choice in choices:
         if type(choice) is not dict:
             return False
-        choice.setdefault("index", 0)
+        index = choice.get("index")
+        if type(index) is not int:
+            if index is not None:
+                return False
+            choice["index"] = 0
         if chat:
             delta = choice.get("delta")
             if type(delta) is not dict:
                 delta = choice["delta"] = {}
-            _drop_nulls(delta, streamed=True)
+            if not _mend_message(delta, streamed=True):
+                return False
         elif type(choice.get("text")) is not str:
             choice["text"] = ""
         reason = choice.setdefault("finish_reason", None)
         if reason is not None:
+            if type(reason) is not str:
+                return False
             choice["finish_reason"] = FINISH_REASONS.get(reason, reason)
             choice["native_finish_reason"] = reason
     return True
@@ -94,7 +102,8 @@ def mend_answer(answer: dict[str, Any], operation: Operation) -> bool:
             return False
         for name in [name for name, value in choice.items() if value is None]:
             del choice[name]
-        choice.setdefault("index", index)
+        if type(choice.setdefault("index", index)) is not int:
+            return False
         choice.setdefault("logprobs", None)
         if operation is Operation.CHAT:
             message = choice.get("message")
@@ -102,49 +111,73 @@ def mend_answer(answer: dict[str, Any], operation: Operation) -> bool:
                 return False
             message.setdefault("role", "assistant")
             message.setdefault("content", None)
-            _drop_nulls(message, streamed=False)
+            if not _mend_message(message, streamed=False):
+                return False
         elif type(choice.get("text")) is not str:
             choice["text"] = ""
         reason = choice.setdefault("finish_reason", None)
         if reason is not None:
+            if type(reason) is not str:
+                return False
             choice["finish_reason"] = FINISH_REASONS.get(reason, reason)
             choice["native_finish_reason"] = reason
     return True
 
 
-def _drop_nulls(message: dict[str, Any], *, streamed: bool) -> None:
-    """Leave out null members that clients reject; ``content`` and ``refusal`` may be null."""
+def _mend_message(message: dict[str, Any], *, streamed: bool) -> bool:
+    """Leave out null members that clients reject (``content`` and ``refusal`` may be null), and mend tool calls.
+
+    Returns False when a tool call is not one.
+    """
     if None in message.values():
         for name in [name for name, value in message.items() if value is None and name not in {"content", "refusal"}]:
             del message[name]
     calls = message.get("tool_calls")
-    if calls is not None:
-        if type(calls) is not list or not calls:
-            del message["tool_calls"]
-            return
-        for index, call in enumerate(calls):
-            if type(call) is dict:
-                if streamed:
-                    call.setdefault("index", index)
-                _drop_call_nulls(call)
+    if calls is None:
+        return True
+    if type(calls) is not list or not calls:
+        del message["tool_calls"]
+        return True
+    for index, call in enumerate(calls):
+        if type(call) is not dict or not _mend_call(call):
+            return False
+        if streamed and type(call.setdefault("index", index)) is not int:
+            return False
+    return True
 
 
-def _drop_call_nulls(call: dict[str, Any]) -> None:
+def _mend_call(call: dict[str, Any]) -> bool:
+    """Leave out nulls, and write arguments that came as an object as the text they should be."""
     for name in [name for name, value in call.items() if value is None]:
         del call[name]
     function = call.get("function")
-    if type(function) is dict:
-        for name in [name for name, value in function.items() if value is None]:
-            del function[name]
+    if function is None:
+        return True
+    if type(function) is not dict:
+        return False
+    for name in [name for name, value in function.items() if value is None]:
+        del function[name]
+    arguments = function.get("arguments", "")
+    if type(arguments) is dict:
+        function["arguments"] = msgspec.json.encode(arguments).decode()
+    elif type(arguments) is not str:
+        return False
+    return type(function.get("name", "")) is str
 
 
 def failure_of(engine: Engine, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Failure:
-    """Translate an engine's error answer (any status but 200, or an error inside a 200)."""
-    document = decode(body) or {}
-    message, detail = _engine_error(document, body)
-    retry_after = _retry_after(headers)
-    if status == 200:
-        status = _status_inside(document)
+    """Translate an engine's error answer: any status but 200."""
+    # What is not JSON, an HTML page or a proxy's text, is of no use to a caller.
+    return _failure(engine, status, _retry_after(headers), decode(body) or {})
+
+
+def error_event(engine: Engine, body: dict[str, Any]) -> Failure:
+    """Translate an error that came as a stream event or as the body of a 200."""
+    return _failure(engine, _status_inside(body), None, body)
+
+
+def _failure(engine: Engine, status: int, retry_after: float | None, document: Mapping[str, Any]) -> Failure:
+    message, detail = _engine_error(document)
     if status in engine.overload_statuses:
         return Failure(Cause.OVERLOADED, message or "the backend is full", status, retry_after, detail=detail)
     if 400 <= status < 500 and status not in _RETRY_STATUSES:
@@ -159,12 +192,7 @@ def failure_of(engine: Engine, status: int, headers: list[tuple[bytes, bytes]], 
     return Failure(Cause.ERROR, message or f"the backend answered {status}", status, retry_after, detail=detail)
 
 
-def error_event(engine: Engine, body: dict[str, Any]) -> Failure:
-    """Translate an error that came as a stream event or as the body of a 200."""
-    return failure_of(engine, 200, [], msgspec.json.encode(body))
-
-
-def _engine_error(document: Mapping[str, Any], body: bytes) -> tuple[str, dict[str, Any]]:
+def _engine_error(document: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the engine's message and the facts worth passing on; engines differ in where they put them."""
     error = document.get("error", document)
     if isinstance(error, str):
@@ -173,27 +201,30 @@ def _engine_error(document: Mapping[str, Any], body: bytes) -> tuple[str, dict[s
     if not isinstance(error, Mapping):
         return "", {}
     message = error.get("message") or error.get("detail") or ""
-    if not document and body:
-        message = ""  # not JSON: an HTML page or a proxy's text is of no use to a caller
     detail = {
         name: error[name]
         for name in ("type", "param", "n_prompt_tokens", "n_ctx")
         if isinstance(error.get(name), str | int)
     }
-    return (message if isinstance(message, str) else str(message))[:2000], detail
+    if not isinstance(message, str):
+        try:
+            message = str(message)
+        except RecursionError:
+            message = ""
+    return message[:2000], detail
 
 
 def _status_inside(document: Mapping[str, Any]) -> int:
     """Return the status an error inside a 200 claims, 500 when it claims none."""
     error = document.get("error", document)
-    code = error.get("code") if isinstance(error, Mapping) else None
-    if isinstance(code, str) and code.isdigit():
-        code = int(code)
+    code = (error.get("code") or error.get("http_status_code")) if isinstance(error, Mapping) else None
+    if isinstance(code, str):
+        code = int(code) if _STATUS.fullmatch(code) else None
     return code if isinstance(code, int) and 400 <= code <= 599 else 500
 
 
 def _retry_after(headers: list[tuple[bytes, bytes]]) -> float | None:
     for name, value in headers:
         if name == b"retry-after" and value.isdigit():
-            return float(min(int(value), 3600))
+            return float(min(int(value[:9]), 3600))
     return None

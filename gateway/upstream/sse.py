@@ -21,12 +21,13 @@ class EventReader:
 
     A payload is returned per line, not per event: engines send one JSON document per line, and some forget the
     blank line. ``boundaries`` asks for an empty payload at each blank line as well, for the rare document that
-    spans several ``data:`` lines.
+    spans several ``data:`` lines; ``again`` gives what was read without them.
     """
 
-    __slots__ = ("_tail", "boundaries")
+    __slots__ = ("_lines", "_tail", "boundaries")
 
     def __init__(self) -> None:
+        self._lines = b""
         self._tail = b""
         self.boundaries = False
 
@@ -45,16 +46,28 @@ class EventReader:
                 raise LineTooLong
             return []
         self._tail = data[end + 1 :] + carry
-        return self._payloads(data[:end])
+        self._lines = data[:end]
+        return self._payloads(self._lines.split(b"\n"))
+
+    def again(self, count: int) -> list[bytes]:
+        """Set ``boundaries`` and return the last ``count`` payloads once more, now with the boundaries before them."""
+        self.boundaries = True
+        lines = self._lines.split(b"\n")
+        start = len(lines)
+        while start and (count or lines[start - 1][:5] != b"data:"):
+            start -= 1
+            if lines[start][:5] == b"data:":
+                count -= 1
+        return self._payloads(lines[start:])
 
     def close(self) -> list[bytes]:
         """Return the payload of a last line that had no line end."""
-        tail, self._tail = self._tail.rstrip(b"\r"), b""
-        return self._payloads(tail) if tail else []
+        self._lines, self._tail = self._tail.rstrip(b"\r"), b""
+        return self._payloads([self._lines]) if self._lines else []
 
-    def _payloads(self, lines: bytes) -> list[bytes]:
+    def _payloads(self, lines: list[bytes]) -> list[bytes]:
         found = []
-        for line in lines.split(b"\n"):
+        for line in lines:
             if line[:5] == b"data:":
                 found.append(line[6:] if line[5:6] == b" " else line[5:])
             elif not line and self.boundaries:

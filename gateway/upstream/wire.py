@@ -54,7 +54,13 @@ class Receiver(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """One connection to a backend; carries one request at a time."""
+    """One connection to a backend; carries one request at a time.
+
+    Attributes:
+        idle_since: monotonic seconds at which it came into its pool, 0 while it is not there.
+        deadline: monotonic seconds until which a detached one may end its message.
+        fresh: whether it has carried no request before the current one.
+    """
 
     __slots__ = (
         "_bare",
@@ -135,7 +141,7 @@ class Connection(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """Whether an idle connection may carry another request."""
-        return self.transport is not None and not self.transport.is_closing() and self._complete
+        return self._keep and self._complete and self.transport is not None and not self.transport.is_closing()
 
     # asyncio.Protocol
 
@@ -237,7 +243,7 @@ class Connection(asyncio.Protocol):
 class Pool:
     """Connections to one origin (scheme, host, port), newest idle one first."""
 
-    __slots__ = ("_idle", "_port", "_resolve", "_tls", "deadlines", "host", "loop", "path")
+    __slots__ = ("_closed", "_idle", "_port", "_resolve", "_tls", "deadlines", "host", "loop", "path")
 
     def __init__(self, url: str, *, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, resolve: Resolve) -> None:
         parts = urlsplit(url)
@@ -249,6 +255,7 @@ class Pool:
         self._port = parts.port or (443 if self._tls else 80)
         self._resolve = resolve
         self._idle: deque[Connection] = deque()
+        self._closed = False
 
     @property
     def hostname(self) -> str:
@@ -260,15 +267,20 @@ class Pool:
         oldest = time.monotonic() - IDLE_LIMIT
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable and connection.idle_since > oldest:
+            good = connection.usable and connection.idle_since > oldest
+            connection.idle_since = 0.0
+            if good:
                 connection.fresh = False
                 return connection
             connection.abort()
         return None
 
     def put(self, connection: Connection) -> None:
-        """Keep a connection whose message is complete; close those idle for too long."""
-        if not connection.usable:
+        """Keep a connection whose message is complete, once; close those idle for too long."""
+        if connection.idle_since or not connection.usable:
+            return
+        if self._closed:
+            connection.abort()
             return
         now = time.monotonic()
         connection.idle_since = now
@@ -307,6 +319,7 @@ class Pool:
         raise AttemptFailed(failure)
 
     def close(self) -> None:
-        """Close all idle connections."""
+        """Close all idle connections now, and those in use once they are done."""
+        self._closed = True
         while self._idle:
             self._idle.pop().abort()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from random import Random
 from typing import Annotated, ClassVar
 
 import msgspec
 
 from gateway.fleet.snapshot import Candidate
-from gateway.routing.interface import RouteRequest
+from gateway.routing.interface import Random, RouteRequest
 
 
 class BestParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

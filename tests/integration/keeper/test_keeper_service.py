@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from gateway.access.keys import KeyRing
+from gateway.access.store import AccessStore
+from gateway.db import engine
 from gateway.keeper import service, usage
 from gateway.keeper.address import KeeperError
 from gateway.keeper.service import JOURNAL_FOLDER, Keeper
@@ -100,13 +103,21 @@ async def test_a_key_works_from_its_making_to_its_revocation(keeper: Keeper) -> 
             ring.authenticate(b"Bearer " + text.encode(), 1)
 
 
-async def test_changes_are_told_in_the_order_of_their_commits(keeper: Keeper) -> None:
-    """Whatever runs at once, the last thing a subscriber hears is what the database says."""
+async def test_changes_are_told_in_the_order_of_their_commits(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long each of many at once takes, the last thing a subscriber hears is what the database says."""
+    store = AccessStore.update_key
+
+    async def slower_and_faster(self: AccessStore, key_id: str, patch: KeyPatch) -> KeyRecord:
+        record = await store(self, key_id, patch)
+        await asyncio.sleep(0.3 if record.name.endswith("0") else 0)
+        return record
+
+    monkeypatch.setattr(AccessStore, "update_key", slower_and_faster)
     key_id = (await keeper.create_key(NewKey(name="k", team="default"))).record.key_id
     heard: list[KeyRecord] = []
     await keeper.subscribe(heard.extend)
-    await asyncio.gather(*(keeper.update_key(key_id, KeyPatch(name=f"name {n}")) for n in range(25)))
-    assert len(heard) == 25
+    await asyncio.gather(*(keeper.update_key(key_id, KeyPatch(name=f"name {n}")) for n in range(20)))
+    assert len(heard) == 20
     assert heard[-1] == await keeper.key(key_id)
 
 
@@ -158,6 +169,36 @@ async def test_a_database_of_no_use_is_said_at_the_start(home: Path) -> None:
     (home / "weir.db").rmdir()
     keeper = Keeper(home, url_of(home), PEPPER)
     await keeper.start()
+    await keeper.stop()
+
+
+async def test_while_the_database_is_away_keys_and_limits_go_on(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A locked database makes changes Unavailable and nothing else; what was metered meanwhile is there afterwards."""
+    monkeypatch.setattr(engine, "BUSY_TIMEOUT_MS", 50)
+    keeper = Keeper(home, url_of(home), PEPPER)
+    await keeper.start()
+    ring = KeyRing(PEPPER)
+    ring.load(await keeper.subscribe(ring.apply))
+    issued = await keeper.create_key(NewKey(name="k", team="default"))
+    key_id = issued.record.key_id
+    other = sqlite3.connect(home / "weir.db", isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(Unavailable) as caught:
+            await keeper.revoke_key(key_id)
+        assert caught.value.retry_after
+        assert ring.authenticate(b"Bearer " + issued.key.encode(), 1).key_id == key_id
+        grant = await keeper.admit(key_id, KeyLimits(concurrent=1), 5)
+        assert (await keeper.admit(key_id, KeyLimits(concurrent=1), 5)).refused == "concurrent"
+        keeper.settle(grant.hold, 5)
+        await meter(home, key_id, RequestIds().new(), 11)
+    finally:
+        other.rollback()
+        other.close()
+    await keeper.revoke_key(key_id)
+    assert len(ring) == 0
+    await keeper.shipper.ship()
+    assert (await keeper.key_usage([key_id]))[key_id].total == 11
     await keeper.stop()
 
 

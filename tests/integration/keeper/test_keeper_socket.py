@@ -8,12 +8,12 @@ import os
 import socket
 import struct
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
 from gateway.access.keys import KeyRing
-from gateway.keeper import protocol
+from gateway.keeper import protocol, server
 from gateway.keeper.address import socket_path
 from gateway.keeper.client import KeeperClient
 from gateway.keeper.process import reaching, serving
@@ -84,10 +84,7 @@ async def test_limits_count_over_all_workers(keeper: Keeper, connect: Connect) -
         assert two.hold
         assert (await first.admit("k", limits, 1)).refused == "concurrent"
         second.settle(two.hold, 1)
-        third = await second.admit("k", limits, 1)
-        assert third.refused is None
-        # Nobody can end what another worker runs.
-        first.settle(third.hold, 1)
+        assert (await second.admit("k", limits, 1)).refused is None
         assert (await first.admit("k", limits, 1)).refused == "concurrent"
 
 
@@ -128,6 +125,35 @@ async def test_an_admission_nobody_waits_for_any_more_is_given_back(keeper: Keep
             client.settle((await call).hold, 1)
     await eventually(lambda: keeper.limits.running == 0)
     assert client.running == 0
+
+
+async def test_an_admission_that_comes_in_the_moment_of_leaving_is_given_back(
+    keeper: Keeper, client: KeeperClient
+) -> None:
+    """The grant has arrived, and its caller is cancelled before it can take it: nothing leaks."""
+    loop = asyncio.get_running_loop()
+
+    class Watched(dict[int, Any]):
+        def __setitem__(self, hold: int, admission: Any) -> None:
+            super().__setitem__(hold, admission)
+            loop.call_soon(call.cancel)
+
+    client._running = Watched()
+    call = asyncio.create_task(client.admit("k", KeyLimits(concurrent=1), 1))
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert client.running == 0
+    await eventually(lambda: keeper.limits.running == 0)
+
+
+async def test_nobody_ends_what_another_client_runs(keeper: Keeper, client: KeeperClient, home: Path) -> None:
+    """A settlement of a hold that the connection does not have is ignored, even when its number is right."""
+    grant = await client.admit("k", KeyLimits(concurrent=1), 1)
+    async with Wire(home) as wire, asyncio.timeout(20):
+        await wire.send(frame(Request(0, "settle", raw((grant.hold, 1)))))
+        await wire.send(frame(Request(1, "hello", raw((protocol.VERSION,)))))
+        assert isinstance(await wire.receive(), Reply)
+    assert keeper.limits.running == 1
 
 
 async def test_without_a_keeper_limited_keys_fail_closed(home: Path) -> None:
@@ -307,6 +333,41 @@ async def test_a_failure_inside_the_keeper_is_told_without_its_text(
     assert "secret detail" not in str(caught.value)
     monkeypatch.undo()
     assert len(await client.teams()) == 1
+
+
+async def test_a_client_that_does_not_read_is_cut_off_and_holds_nobody_up(
+    keeper: Keeper, client: KeeperClient, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not read piles up only so far; the others hear everything."""
+    monkeypatch.setattr(server, "MAX_UNREAD", 10_000)
+    heard: list[KeyRecord] = []
+    await client.subscribe(heard.extend)
+    async with Wire(home) as wire:
+        await wire.send(frame(Request(1, "subscribe", raw(()))))
+        assert isinstance(await wire.receive(), Reply)
+        record = (await keeper.create_key(NewKey(name="k", team="default"))).record
+        for _ in range(5_000):
+            # The keeper tells each of its watchers; two of them are connections.
+            for tell in tuple(keeper._watchers):
+                tell([record])
+            await asyncio.sleep(0)
+        await eventually(lambda: len(keeper._watchers) == 1)
+    await eventually(lambda: len(heard) == 5_001)
+
+
+async def test_stopping_does_not_wait_for_a_client_that_does_not_read(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of the keeper does not depend on the good will of others."""
+    monkeypatch.setattr(server, "STOP_SECONDS", 0.1)
+    async with serving(home, url_of(home), PEPPER) as keeper, asyncio.timeout(60):
+        wire = await Wire(home).__aenter__()
+        await wire.send(frame(Request(1, "subscribe", raw(()))))
+        assert isinstance(await wire.receive(), Reply)
+        record = (await keeper.create_key(NewKey(name="n" * 200, team="default"))).record
+        for _ in range(5_000):
+            keeper._watchers[0]([record])
+    await wire.__aexit__()
 
 
 async def test_a_command_talks_to_the_keeper_that_runs_else_becomes_it(home: Path) -> None:

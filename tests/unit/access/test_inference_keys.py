@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
 import re
 import traceback
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from gateway.access.keys import (
     BAD_KEY,
     LONGEST_KEY,
+    Digester,
     KeyRing,
     bearer_token,
     digest,
@@ -176,6 +178,13 @@ def test_loading_replaces_everything() -> None:
     assert len(ring) == 1
     with pytest.raises(Unauthorized):
         ring.authenticate(bearer(first), NOW)
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200))
+def test_the_fast_digest_is_the_stored_one(pepper: bytes, secret: bytes) -> None:
+    """The hot path computes HMAC-SHA-256, for peppers and keys of any length."""
+    expected = hmac.digest(pepper, secret, "sha256")
+    assert Digester(pepper).digest(secret) == expected == digest(pepper, secret)
 
 
 def test_a_label_names_the_key_and_holds_nothing_of_its_secret() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter as Tally
 from io import StringIO
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -99,6 +100,7 @@ def test_histogram_counts_every_value_once(values: list[float]) -> None:
 
 
 @given(st.lists(st.tuples(st.text(st.characters(codec=None)), st.integers(0, 9)), max_size=40))
+@example([("\ud800", 1), ("ü", 2)])
 def test_counter_sums_by_label(events: list[tuple[str, int]]) -> None:
     """Each label value has the sum of its events, whatever text it is, also one UTF-8 cannot carry."""
     registry = Registry()
@@ -126,6 +128,15 @@ def test_labels_are_capped_and_totals_right() -> None:
     assert counts[(OTHER, OTHER)] == [97]
     assert len(counts) == len(series) == 4
     assert series[(OTHER,)] == [48.5, 0, 97, 0, 0]
+
+
+def test_samples_are_copies() -> None:
+    """Values once read do not move when counting goes on."""
+    counter, histogram = Counter("weir_a_total", "A."), Histogram("weir_b_seconds", "B.", (), BOUNDS)
+    before = counter.samples(), histogram.samples()
+    counter.add(())
+    histogram.observe((), 1)
+    assert before == ({(): [0]}, {(): [0, 0, 0, 0, 0]})
 
 
 def test_wrong_number_of_labels_is_refused() -> None:
@@ -231,27 +242,32 @@ def test_foreign_dump_is_refused() -> None:
         Registry().render("", [b"\xff"])
 
 
-def test_scrape_in_another_thread_while_counting() -> None:
-    """A scrape may run beside the thread that counts, also while that one starts new series."""
-    registry = Registry()
-    counter = registry.counter("weir_a_total", "A.", "n")
-    histogram = registry.histogram("weir_b_seconds", "B.", "n", buckets=BOUNDS)
+def test_read_in_another_thread_while_counting() -> None:
+    """Values may be read beside the thread that counts, also while that one starts new series."""
+    counter = Counter("weir_a_total", "A.", ("n",), cap=100_000)
+    histogram = Histogram("weir_b_seconds", "B.", ("n",), BOUNDS, cap=100_000)
     failures: list[Exception] = []
     done = threading.Event()
 
-    def scrape() -> None:
+    def read() -> None:
         try:
             while not done.is_set():
-                registry.render(OPENMETRICS)
-        except Exception as error:  # noqa: BLE001 - any failure at all is what this test looks for
+                counter.samples()
+                histogram.samples()
+        except RuntimeError as error:
             failures.append(error)
 
-    scraper = threading.Thread(target=scrape)
-    scraper.start()
-    for number in range(20_000):
-        counter.add((str(number % 500),))
-        histogram.observe((str(number % 200),), 0.5)
-    done.set()
-    scraper.join()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for number in range(10_000):
+            counter.add((str(number),))
+            histogram.observe((str(number),), 0.5)
+    finally:
+        done.set()
+        reader.join()
+        sys.setswitchinterval(interval)
     assert not failures
-    assert sum(cell[0] for cell in counter.samples().values()) == 20_000
+    assert sum(cell[0] for cell in counter.samples().values()) == 10_000

@@ -1,16 +1,12 @@
-"""Promises of the logs: one form for all, a request id on every failure, no key and no prompt ever."""
+"""Promises of the logs: one form for all, whoever logs, and a request id on every failure."""
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import json
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
-from hashlib import sha1
 from io import StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -18,36 +14,14 @@ from typing import Any
 import httpx
 import pytest
 import sqlalchemy
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from pydantic import BaseModel
 from uvicorn.config import Config
 
-from gateway.telemetry import logs, redaction
+from gateway.telemetry import logs
 from gateway.types import ids
 from gateway.types.errors import Internal, RateLimited, UpstreamFailed
 from gateway.types.tokens import Usage
 
-SECRET_HEX = sha1(b"canary", usedforsecurity=False).hexdigest()
-WEIR_KEY = f"sk-weir-abcd1234-{SECRET_HEX}"
-LOCAL_TOKEN = f"weir-local-1790000000-{SECRET_HEX}"
-PROVIDER_KEY = "sk-ant-api03-CanaryCanaryCanary_99"
-BEARER = "Bearer opaqueCanaryToken.42"
 PROMPT = "CANARY my diagnosis is a secret"
-CREDENTIALS = {
-    "weir key": (WEIR_KEY, SECRET_HEX),
-    "weir key in a word": (f"ask{WEIR_KEY[2:]}", SECRET_HEX),
-    "local token": (LOCAL_TOKEN, SECRET_HEX),
-    "provider key": (PROVIDER_KEY, "CanaryCanary"),
-    "bearer token": (BEARER, "opaqueCanaryToken"),
-    "lower-case bearer": ("bearer\topaqueCanaryToken", "opaqueCanaryToken"),
-    "basic login": ("Authorization: Basic b3BhcXVlQ2FuYXJ5", "b3BhcXVlQ2FuYXJ5"),
-    "header tuple": ("[(b'x-api-key', b'opaqueCanaryToken')]", "opaqueCanaryToken"),
-    "assignment": ("api_key=opaqueCanaryToken&x=1", "opaqueCanaryToken"),
-    "database URL": ("postgresql+asyncpg://weir:c@naryPassw0rd@db/weir", "Passw0rd"),
-    "google key": ("AIzaSyCanaryCanaryCanaryCanary12345", "CanaryCanary"),
-    "web token": ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJjYW5hcnkifQ.c2lnbmF0dXJl", "c2lnbmF0dXJl"),
-}
 log = logs.logger("gateway.test")
 
 
@@ -172,6 +146,16 @@ class TestLibraries:
         assert (record["logger"], record["level"]) == ("uvicorn.error", "info")
         assert record["event"] == "Started server process [7]"
 
+    def test_handlers_of_others_are_replaced(self, lines: StringIO) -> None:
+        """A library that has set up its own output is heard once, through us."""
+        own = StringIO()
+        logging.getLogger("uvicorn").addHandler(logging.StreamHandler(own))
+        logging.getLogger("uvicorn").propagate = False
+        logs.configure("debug", "json", lines)
+        logging.getLogger("uvicorn").info("hello")
+        assert only(lines)["event"] == "hello"
+        assert own.getvalue() == ""
+
     def test_uvicorn_keeps_it(self, lines: StringIO) -> None:
         """Uvicorn, told to leave logging alone, logs through us, and its access log is silent."""
         logs.configure("debug", "json", lines)
@@ -185,7 +169,7 @@ class TestLibraries:
         """Probes every second leave no line each, not even at level debug."""
         transport = httpx.MockTransport(lambda _: httpx.Response(200))
         async with httpx.AsyncClient(transport=transport) as client:
-            await client.get("http://gpu-a/metrics", headers={"authorization": BEARER})
+            await client.get("http://gpu-a/metrics", headers={"authorization": "Bearer opaque"})
         assert lines.getvalue() == ""
 
     def test_sql_parameters_are_not_logged(self, lines: StringIO) -> None:
@@ -208,175 +192,10 @@ class TestLibraries:
         """Python's warnings take the form of all others."""
         with warnings.catch_warnings():
             warnings.simplefilter("always")
-            logging.captureWarnings(capture=True)
-            warnings.warn("old API", DeprecationWarning, stacklevel=1)
             logging.captureWarnings(capture=False)
+            logs.configure("debug", "json", lines)
+            warnings.warn("old API", DeprecationWarning, stacklevel=1)
         assert "old API" in only(lines)["event"]
-
-
-class TestRedaction:
-    """No credential and no content in any line."""
-
-    @pytest.mark.parametrize(("text", "canary"), CREDENTIALS.values(), ids=CREDENTIALS)
-    @pytest.mark.parametrize("form", ["json", "console"])
-    @pytest.mark.parametrize(
-        "write",
-        [
-            lambda text: log.error(" ".join(("rejected", text))),
-            lambda text: log.error("rejected", reason=text),
-            lambda text: log.error("rejected", facts={"a": [{"b": (text,)}], text: 1}),
-            lambda text: log.error("rejected", error=OSError(f"cannot reach {text}")),
-            lambda text: logging.getLogger("uvicorn.error").error("rejected %s", text),
-            lambda text: log.error("rejected", exc_info=RuntimeError(text)),
-        ],
-        ids=["event", "field", "nested", "error", "library", "exception"],
-    )
-    def test_no_credential_in_any_line(
-        self, log_state: None, text: str, canary: str, form: logs.Form, write: Callable[[str], None]
-    ) -> None:
-        """Whatever looks like a credential is masked, wherever it stands and whoever logs it."""
-        stream = StringIO()
-        logs.configure("debug", form, stream)
-        write(text)
-        assert "rejected" in stream.getvalue()
-        assert canary not in stream.getvalue()
-        assert redaction.MASK in stream.getvalue()
-
-    def test_chosen_secret_is_masked(self, log_state: None) -> None:
-        """A key that looks like nothing is masked once it is known."""
-        stream = StringIO()
-        logs.configure("info", "json", stream, secrets=["correct horse battery", "short"])
-        redaction.conceal(["staple-of-the-operator"])
-        log.info("x", text="correct horse battery, staple-of-the-operator, short")
-        assert only(stream)["text"] == "[redacted], [redacted], short"
-
-    @pytest.mark.parametrize(
-        "name", ["prompt", "messages", "content", "Authorization", "api_key", "apiKey", "x-api-key", "body"]
-    )
-    def test_content_fields_are_dropped(self, lines: StringIO, name: str) -> None:
-        """Fields that carry content or credentials are dropped by name, at any depth."""
-        log.info("x", **{name: PROMPT}, facts={"request": {name: PROMPT}}, kept=1)
-        record = only(lines)
-        assert record["facts"] == {"request": {}}
-        assert record["kept"] == 1
-        assert "CANARY" not in lines.getvalue()
-
-    def test_objects_are_shown_by_type(self, lines: StringIO) -> None:
-        """An object or bytes that might hold a request are never shown by their repr."""
-
-        class Held:
-            def __repr__(self) -> str:
-                return PROMPT
-
-        log.info("x", held=Held(), raw=PROMPT.encode(), many={1: Held()})
-        record = only(lines)
-        assert (record["held"], record["raw"]) == ("<Held>", f"<{len(PROMPT)} bytes>")
-        assert "CANARY" not in lines.getvalue()
-
-    def test_ordinary_texts_are_left_alone(self, lines: StringIO) -> None:
-        """What is no credential is not masked: hosts, models, words with ``sk-`` inside."""
-        text = "task-queue of disk-cache at http://gpu-a:8000/v1 for qwen/qwen3-32b: bearing, 429"
-        log.info("x", text=text)
-        assert only(lines)["text"] == text
-
-    def test_long_texts_are_cut(self, lines: StringIO) -> None:
-        """A line has a bounded length, whatever is logged."""
-        log.info("x" * 10_000_000, many=list(range(100_000)))
-        assert len(lines.getvalue()) < 20_000
-
-
-class TestTracebacks:
-    """How an error is told."""
-
-    def test_traceback_without_locals(self, lines: StringIO) -> None:
-        """A traceback names file, line and function; the values of variables are not in it."""
-        try:
-            fail(PROMPT)
-        except RuntimeError:
-            log.exception("defect", request_id="gen-1")
-        record = only(lines)
-        assert "test_logs.py" in record["exception"]
-        assert "in fail" in record["exception"]
-        assert "RuntimeError: gave up after 2 tries" in record["exception"]
-        assert record["request_id"] == "gen-1"
-        assert "CANARY" not in lines.getvalue()
-
-    def test_chain_and_group_are_told(self, lines: StringIO) -> None:
-        """What led to an error, and every member of a group, is in its story."""
-        try:
-            try:
-                fail(PROMPT, TimeoutError)
-            except TimeoutError as error:
-                raise ExceptionGroup("shutdown", [OSError("disk"), RuntimeError(WEIR_KEY)]) from error
-        except ExceptionGroup:
-            log.exception("defect")
-        story = only(lines)["exception"]
-        assert story.index("TimeoutError") < story.index("which led to") < story.index("shutdown")
-        assert "OSError: disk" in story
-        assert SECRET_HEX not in story
-
-    def test_foreign_messages_that_quote_values_are_withheld(self, lines: StringIO) -> None:
-        """Errors that by custom quote the value at fault are shown without their message."""
-
-        class Shape(BaseModel):
-            size: int
-
-        def by_pydantic() -> None:
-            Shape.model_validate({"size": PROMPT})
-
-        def by_int() -> None:
-            int(PROMPT)
-
-        def by_key() -> None:
-            dict[str, int]()[PROMPT]
-
-        def by_codec() -> None:
-            (PROMPT.encode() + b"\xff").decode()
-
-        for raises in (by_pydantic, by_int, by_key, by_codec):
-            try:
-                raises()
-            except (ValueError, LookupError):
-                log.exception("defect")
-        assert len(records(lines)) == 4
-        assert "CANARY" not in lines.getvalue()
-        assert redaction.WITHHELD in lines.getvalue()
-
-    async def test_lost_task_does_not_tell_its_error(self, lines: StringIO) -> None:
-        """The report of a task nobody awaited has its traceback, but not what its error quotes."""
-
-        async def lost() -> None:
-            raise KeyError(PROMPT)
-
-        task = asyncio.create_task(lost())
-        await asyncio.sleep(0)
-        del task
-        gc.collect()
-        assert "never retrieved" in only(lines)["event"]
-        assert "in lost" in only(lines)["exception"]
-        assert "CANARY" not in lines.getvalue()
-
-    def test_endless_recursion_is_short(self, lines: StringIO) -> None:
-        """A recursion error is told by its last frames."""
-
-        def dive() -> None:
-            dive()
-
-        try:
-            dive()
-        except RecursionError:
-            log.exception("defect")
-        assert len(lines.getvalue()) < 20_000
-
-    def test_error_without_message_is_told(self, lines: StringIO) -> None:
-        """An error whose text cannot be made is still told by its type."""
-
-        class Mute(RuntimeError):
-            def __str__(self) -> str:
-                raise OSError(PROMPT)
-
-        log.error("defect", exc_info=Mute())
-        assert "Mute: [no message]" in only(lines)["exception"]
 
 
 class TestRequestLog:
@@ -425,38 +244,6 @@ class TestRequestLog:
         assert record.get("status") == status
         assert ("exception" in record) == (level == "error")
         assert "CANARY" not in lines.getvalue()
-
-
-VALUES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(st.characters(codec=None))
-    | st.binary()
-    | st.builds(lambda text: f"{text}{WEIR_KEY} {text}", st.text(max_size=8)),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner, inner) | st.sets(st.text()),
-    max_leaves=12,
-)
-
-
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.dictionaries(st.text(), VALUES, max_size=4))
-def test_anything_can_be_logged(lines: StringIO, facts: dict[str, Any]) -> None:
-    """Any values whatever make exactly one line of valid JSON, without the key that may be in them."""
-    lines.seek(0)
-    lines.truncate()
-    log.info("facts", facts=facts)
-    assert "facts" in only(lines)
-    assert SECRET_HEX not in lines.getvalue()
-
-
-def test_cyclic_values_end(lines: StringIO) -> None:
-    """A value that contains itself makes a line like any other."""
-    cycle: list[Any] = []
-    cycle.append(cycle)
-    log.info("x", cycle=cycle)
-    assert only(lines)["cycle"] == [[[["<list>"]]]]
 
 
 def test_default_stream_is_standard_error(log_state: None, capsys: pytest.CaptureFixture[str]) -> None:

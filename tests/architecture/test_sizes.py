@@ -1,0 +1,47 @@
+"""Sizes: the tail is what separates readable code from the other kind."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FILE_LIMIT = 600
+FUNCTION_LIMIT = 60
+STORY_LIMIT = 150
+
+
+def sources() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return [ROOT / name for name in listed.stdout.split() if (ROOT / name).exists()]
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node.end_lineno - node.lineno + 1
+
+
+def test_no_file_is_too_long() -> None:
+    """A file that needs a table of contents is two files."""
+    long = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in sources()}
+    assert not {name: lines for name, lines in long.items() if lines > FILE_LIMIT}
+
+
+def test_no_function_is_too_long() -> None:
+    """Only the story of a request may be told in one long function."""
+    found = [pair for path in sources() for pair in functions(path)]
+    assert len(found) > 500
+    story = [lines for name, lines in found if name.endswith(" relay") and name.startswith("gateway/relay.py")]
+    assert story
+    assert story[0] <= STORY_LIMIT
+    assert not [
+        (name, lines)
+        for name, lines in found
+        if lines > FUNCTION_LIMIT and not (name.endswith(" relay") and name.startswith("gateway/relay.py"))
+    ]

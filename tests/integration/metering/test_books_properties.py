@@ -1,0 +1,127 @@
+"""The books are a function of what was metered, however it was delivered."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.db.engine import Database
+from gateway.metering import ledger, rollups
+from gateway.metering.audit import audit
+from gateway.metering.entry import Entry
+from gateway.metering.record import Close, RowKind, Status
+from gateway.types.charge import Charge
+from gateway.types.tokens import Usage
+from tests.integration.metering.books import (
+    dump,
+    expected_rollup,
+    expected_totals,
+    ledger_keys,
+    rollup,
+    totals,
+)
+from tests.integration.metering.conftest import url_of
+from tests.integration.metering.samples import closed, dims, opened, request_id_at
+
+MIDNIGHT_US = 1_795_305_600_000_000
+"""2026-11-22T00:00:00Z."""
+
+small = st.integers(0, 5_000)
+usages = st.builds(Usage, small, small, *[st.sampled_from([0, 0, 0, 9])] * 7)
+charges = st.builds(Charge, small, small, *[st.sampled_from([0, 0, 3])] * 6)
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> list[Close]:
+    """Ends of attempts around a midnight, of few teams and models, some of them corrections."""
+    made: list[Close] = []
+    for _ in range(draw(st.integers(0, 25))):
+        moment = MIDNIGHT_US + draw(st.sampled_from([-7_200_000_000, -1_000, 0, 1_000, 3_599_999_000, 3_600_000_000]))
+        labels = dims(
+            team=draw(st.sampled_from(["a", "b"])),
+            model=draw(st.sampled_from(["m", "n"])),
+            app=draw(st.sampled_from(["", "x"])),
+            price_id=0,
+            cost_id=0,
+        )
+        start = opened(labels, request_id_at(moment), draw(st.integers(1, 2)))
+        times = draw(st.tuples(*[st.sampled_from([0, 1, 999, 25_000, 3_000_000])] * 3))
+        end = closed(start, draw(usages), draw(st.sampled_from(Status)), times_us=times)
+        made.append(msgspec.structs.replace(end, charge=draw(charges), cost=draw(st.just(Charge()) | charges)))
+        if draw(st.integers(0, 9)) == 0:
+            made.append(msgspec.structs.replace(end, kind=RowKind.CORRECTION, charge=Charge(-5), usage=Usage()))
+    return made
+
+
+async def post(home: Path, batches: Sequence[Sequence[Close]]) -> list[int]:
+    """Deliver ``batches``, each in a transaction; return how many rows each one made."""
+    database = Database(url_of(home / "weir.db"))
+    inserted = []
+    for batch in batches:
+        async with database.writer.begin() as connection:
+            new = await ledger.insert(connection, [Entry.of(row) for row in batch])
+            await rollups.post(connection, new)
+            inserted.append(len(new))
+    report = await audit(home / "journal", database)
+    await database.close()
+    assert report.mismatches == ()
+    return inserted
+
+
+def in_batches(items: Sequence[Close], seed: int) -> list[Sequence[Close]]:
+    """Cut ``items`` into batches of random sizes."""
+    chance, start, batches = random.Random(seed), 0, []
+    while start < len(items):
+        size = chance.choice([1, 2, 5, 30])
+        batches.append(items[start : start + size])
+        start += size
+    return batches
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(metered=rows(), seed=st.integers(0, 2**32))
+def test_order_and_repetition_of_batches_make_no_difference(
+    fresh: Callable[[], Path], metered: list[Close], seed: int
+) -> None:
+    """Any permutation, cutting and repetition of what was metered gives the same ledger and the same rollups."""
+    chance = random.Random(seed)
+    once, often = fresh(), fresh()
+    assert sum(asyncio.run(post(once, [metered]))) == len(metered)
+    repeated = metered + chance.choices(metered, k=len(metered)) if metered else []
+    chance.shuffle(repeated)
+    batches = in_batches(repeated, seed)
+    batches += chance.choices(batches, k=3) if batches else []
+    assert sum(asyncio.run(post(often, batches))) == len(metered)
+    assert dump(once) == dump(often)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(metered=rows(), seed=st.integers(0, 2**32))
+def test_rollups_are_what_a_plain_sum_says(fresh: Callable[[], Path], metered: list[Close], seed: int) -> None:
+    """Hours, days and model totals equal sums made in plain Python, day edges and corrections included."""
+    home = fresh()
+    asyncio.run(post(home, in_batches(metered, seed)))
+    assert rollup(home, daily=False) == expected_rollup(metered, daily=False)
+    assert rollup(home, daily=True) == expected_rollup(metered, daily=True)
+    assert totals(home) == expected_totals(metered)
+
+
+def test_a_batch_larger_than_a_statement_keeps_every_row(fresh: Callable[[], Path]) -> None:
+    """Rows and keys beyond the size of one statement, half of them known already, are told apart exactly."""
+    home = fresh()
+    known = [closed(opened(dims(key_id=f"key{number:05d}", price_id=0, cost_id=0))) for number in range(600)]
+    new = [closed(opened(dims(key_id=f"key{number:05d}", price_id=0, cost_id=0))) for number in range(700)]
+    mixed = known + new
+    random.Random(5).shuffle(mixed)
+    for row in mixed[:3]:
+        mixed.append(row)
+    inserted = asyncio.run(post(home, [known, mixed, mixed]))
+    assert inserted == [600, 700, 0]
+    assert set(ledger_keys(home).values()) == {1}
+    assert rollup(home, daily=True) == expected_rollup(known + new, daily=True)
