@@ -89,9 +89,9 @@ def _health(app: FastAPI, gateway: Gateway) -> None:
         return _json(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
 
     @app.get("/metrics", summary="Prometheus metrics")
-    def metrics(request: Request) -> Response:  # in the thread pool: rendering takes milliseconds
+    async def metrics(request: Request) -> Response:
         gateway.management.authenticate(_authorization(request), now_us())
-        body, kind = gateway.metrics.render(request.headers.get("accept", ""))
+        body, kind = await gateway.scrape(request.headers.get("accept", ""))
         return Response(body, headers={"content-type": kind})
 
 

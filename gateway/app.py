@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Final, Protocol
@@ -38,12 +38,14 @@ from gateway.settings import Settings
 from gateway.telemetry import logs, redaction
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.traces import Tracer, open_tracer
+from gateway.types.errors import Unavailable
 from gateway.types.failure import Cause, Failure
 from gateway.types.generation import LedgerReader
 from gateway.types.keys import KeyAdmin, KeyFeed, LimitBook
 from gateway.upstream.attempts import Upstream
 from gateway.upstream.wire import AttemptFailed, Resolve
 
+SHARE_S: Final = 2.0
 _log: Final = logs.logger(__name__)
 
 
@@ -64,6 +66,10 @@ def presets() -> frozenset[str]:
 def conceal_keys(snapshot: ConfigSnapshot) -> None:
     """Keep the keys of backends out of every log line."""
     redaction.conceal(backend.api_key.reveal() for backend in snapshot.backends.values() if backend.api_key is not None)
+
+
+Peers = Callable[[bytes], Awaitable[Sequence[bytes]]]
+"""Hands this process's figures in and returns those of the host's other processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,7 @@ class Gateway:
         inference: the handlers of the inference paths; there once started.
         metrics: of the process.
         books: the keeper.
+        peers: how to learn the figures of the host's other processes, or None when there are none.
     """
 
     desk: Desk
@@ -110,6 +117,7 @@ class Gateway:
         self._watcher: ConfigWatcher | None = None
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[bool]] = set()
+        self.peers: Peers | None = None
 
     async def start(self) -> None:
         """Start every part; needs the running loop. Raises ``WeirError`` or ``OSError`` when a part cannot start."""
@@ -140,6 +148,7 @@ class Gateway:
         if settings.config is not None:
             self._watch(stack, loop, upstream)
         self._bind_metrics(journal, upstream)
+        stack.callback(loop.create_task(self.share_figures()).cancel)
 
     def _desk(self, loop: asyncio.AbstractEventLoop, upstream: Upstream, journal: Journal, tracer: Tracer) -> Desk:
         return Desk(
@@ -161,13 +170,30 @@ class Gateway:
         inference = self.inference
         inference.draining = True
         if inference.active:
-            await asyncio.wait(inference.active, timeout=grace)
-        running = list(inference.active)
+            await asyncio.wait(inference.active.values(), timeout=grace)
+        running = list(inference.active.values())
         for task in running:
             task.cancel()
         if running:
             _log.warning("requests were cut off by the shutdown", count=len(running))
             await asyncio.wait(running, timeout=5.0)
+
+    async def scrape(self, accept: str) -> tuple[bytes, str]:
+        """Return the metrics of all processes of the host and their content type; of this one when it is alone."""
+        others: Sequence[bytes] = ()
+        if self.peers is not None:
+            try:
+                others = await self.peers(self.metrics.dump())
+            except Unavailable:
+                _log.warning("a scrape shows this process only: the keeper is away")
+        return await asyncio.to_thread(self.metrics.render, accept, others)
+
+    async def share_figures(self) -> None:
+        """Hand this process's figures in every few seconds, so that they outlive it. Runs until cancelled."""
+        while self.peers is not None:
+            await asyncio.sleep(SHARE_S)
+            with suppress(Unavailable):
+                await self.peers(self.metrics.dump())
 
     def reload(self) -> None:
         """Read the configuration file again now."""

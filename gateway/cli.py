@@ -28,8 +28,9 @@ from gateway.access.management import mint_local_token
 from gateway.app import presets
 from gateway.config.load import load
 from gateway.config.problem import ConfigError
-from gateway.db.migrations import migrate
-from gateway.keeper.address import KeeperError
+from gateway.db.engine import UnsupportedDatabase
+from gateway.db.migrations import UnknownRevision, migrate
+from gateway.keeper.address import KeeperError, KeeperLock
 from gateway.keeper.client import KeeperClient
 from gateway.keeper.process import reaching
 from gateway.keeper.service import Keeper
@@ -98,7 +99,9 @@ Config = Annotated[Path | None, typer.Option("--config", help="Configuration fil
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="TCP port; default PORT or 8000, 0 takes a free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="TCP port; default PORT or 8000, 0 takes a free one.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Worker processes.")] = 1,
     config: Config = None,
 ) -> None:
@@ -111,7 +114,7 @@ def serve(
 @app.command("demo")
 def run_demo(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="TCP port; default PORT or 8000.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="TCP port; default PORT or 8000.")] = None,
 ) -> None:
     """Serve a simulated fleet and print how to talk to it."""
     settings = _settings()
@@ -141,10 +144,11 @@ def _serve(startup: Startup, host: str, port: int, workers: int, announce: Calla
         listener = supervisor.bind(host, port)
     except OSError as error:
         raise StartError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from error
-    shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host
+    shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else f"[{host}]" if ":" in host else host
     base = f"http://{shown}:{listener.getsockname()[1]}"
     if workers == 1:
         return serve_alone(startup, listener, lambda: announce(startup, base))
+    KeeperLock(startup.settings.home).acquire().release()  # said here once, not by one keeper after another in the log
     announce(startup, base)
     return supervisor.Supervisor(listener, workers, (), grace=startup.settings.grace).run()
 
@@ -174,7 +178,7 @@ def keeper(leash: Annotated[int, typer.Option(help="As of worker.")]) -> None:
 def sim(
     kind: Annotated[str, typer.Option(help=f"Whose HTTP face: {', '.join(KINDS)}.")] = "vllm",
     model: Annotated[list[str] | None, typer.Option(help="Model served; may be repeated.")] = None,
-    port: Annotated[int, typer.Option(help="TCP port, 0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="TCP port, 0 takes a free one.")] = 0,
     slots: Annotated[int, typer.Option(min=1, help="Requests that run at the same time.")] = 256,
     ttft: Annotated[float, typer.Option(min=0, help="Seconds to the first token of an empty prompt.")] = 0.05,
     itl: Annotated[float, typer.Option(min=0, help="Seconds between tokens.")] = 0.02,
@@ -182,14 +186,16 @@ def sim(
 ) -> None:
     """Run one simulated backend until it is stopped."""
     if demo_fleet:
-        configs = demo.fleet(os.environ["WEIR_SIM_DEMO_KEY"])
-    elif kind not in KINDS:
+        asyncio.run(demo.run_fleet(os.environ["WEIR_SIM_DEMO_KEY"]))
+        return
+    if kind not in KINDS:
         raise typer.BadParameter(f"{kind!r} is none of {', '.join(KINDS)}")
-    else:
-        timing = Timing(base_ttft=ttft, itl=itl, slots=slots)
-        models = tuple(model) if model else ("Qwen/Qwen3-32B",)
-        configs = (SimConfig(kind, models, f"sim-{kind}", port=port, timing=timing),)
-    asyncio.run(run_sims(configs))
+    timing = Timing(base_ttft=ttft, itl=itl, slots=slots)
+    models = tuple(model) if model else ("Qwen/Qwen3-32B",)
+    try:
+        asyncio.run(run_sims((SimConfig(kind, models, f"sim-{kind}", port=port, timing=timing),)))
+    except OSError as error:
+        raise StartError(f"cannot listen on port {port}: {error.strerror}; choose another with --port") from error
 
 
 # Configuration and database
@@ -218,10 +224,15 @@ def config_check(config: Config = None, as_json: Json = False) -> None:
 
 @db_app.command("migrate")
 def db_migrate() -> None:
-    """Bring the ledger database to this version. The keeper does it too when it starts."""
+    """Bring the ledger database to this version. The keeper does it too when it starts; none may run now."""
     settings = _settings()
-    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    asyncio.run(migrate(settings.ledger_url.get_secret_value()))
+    lock = KeeperLock(settings.home).acquire()
+    try:
+        asyncio.run(migrate(settings.ledger_url.get_secret_value()))
+    except (UnsupportedDatabase, UnknownRevision) as error:
+        raise StartError(str(error)) from error
+    finally:
+        lock.release()
     _out.print("the database is at this version")
 
 
@@ -270,7 +281,7 @@ def keys_create(
     rpm: Annotated[int | None, typer.Option(min=1, help="Requests per minute.")] = None,
     tpm: Annotated[int | None, typer.Option(min=1, help="Tokens per minute.")] = None,
     concurrent: Annotated[int | None, typer.Option(min=1, help="Requests at the same time.")] = None,
-    days: Annotated[float | None, typer.Option(min=0, help="Days until it expires; default never.")] = None,
+    days: Annotated[float | None, typer.Option(min=0, max=36_500, help="Days until it expires; default never.")] = None,
     as_json: Json = False,
 ) -> None:
     """Make an inference key; it is shown this once."""
@@ -334,9 +345,12 @@ def keys_revoke(key_id: str) -> None:
 @route_app.command("explain")
 def route_explain(
     model: Annotated[str | None, typer.Option(help="Model or alias asked for.")] = None,
-    body: Annotated[Path | None, typer.Option(help="File with a whole chat request, instead of --model.")] = None,
+    body: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, readable=True, help="File with a whole chat request, not --model."),
+    ] = None,
     preset: Annotated[str, typer.Option(help="Route with this preset instead of the default.")] = "",
-    url: Annotated[str, typer.Option(help="Where the gateway listens.")] = "http://127.0.0.1:8000",
+    url: Annotated[str | None, typer.Option(help="Where the gateway listens; default PORT of this machine.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show how a running gateway would route a request now: candidates, drops with reasons, scores, the pick."""
@@ -347,6 +361,18 @@ def route_explain(
         content = json.dumps({"model": model, "messages": [{"role": "user", "content": "explain"}]}).encode()
     else:
         raise typer.BadParameter("give --model or --body")
+    status, document = _explained(settings, url or f"http://127.0.0.1:{settings.port}", preset, content)
+    if as_json:
+        _print_json(document)
+    elif status == 200:
+        _show_decision(document)
+    else:
+        _fail(document["error"]["message"], 1)
+    raise SystemExit(0 if status == 200 else 1)
+
+
+def _explained(settings: Settings, url: str, preset: str, content: bytes) -> tuple[int, dict[str, Any]]:
+    """Return status and document of the gateway at ``url``. Raises ``StartError`` when none answers there."""
     if settings.admin_key is not None:
         key = settings.admin_key.get_secret_value()
     else:
@@ -358,13 +384,14 @@ def route_explain(
             content=content,
             headers={"authorization": f"Bearer {key}"},
         )
-    except httpx.TransportError as error:
+        document = answer.json()
+    except (httpx.TransportError, httpx.InvalidURL) as error:
         raise StartError(f"no gateway answers at {url}: {error}") from error
-    document = answer.json()
-    if as_json or answer.status_code != 200:
-        _print_json(document)
-        raise SystemExit(0 if answer.status_code == 200 else 1)
-    _show_decision(document)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or (answer.status_code != 200 and "error" not in document):
+        raise StartError(f"what answers at {url} is no gateway of this kind; name another with --url")
+    return answer.status_code, document
 
 
 def _show_decision(document: dict[str, Any]) -> None:

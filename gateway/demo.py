@@ -6,7 +6,9 @@ price. The simulators run in a process of their own that ends with this one. Not
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -17,7 +19,8 @@ from secrets import token_hex
 from typing import Final
 
 from gateway.access.keys import new_key_id, new_key_text
-from gateway.sim import SimConfig, Timing
+from gateway.process import StartError
+from gateway.sim import SimConfig, Timing, run
 
 LARGE: Final = "Qwen/Qwen3-32B"
 SMALL: Final = "Qwen/Qwen3-8B"
@@ -50,7 +53,11 @@ def fleet(api_key: str) -> tuple[SimConfig, ...]:
 
 @contextmanager
 def simulated_fleet(api_key: str) -> Iterator[dict[str, str]]:
-    """Run the simulators in a child process; give the block their URLs by name."""
+    """Run the simulators in a child process; give the block their URLs by name.
+
+    Raises:
+        StartError: they do not start.
+    """
     environment = os.environ | {"WEIR_SIM_DEMO_KEY": api_key}
     command = [sys.executable, "-m", "gateway.cli", "sim", "--demo"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, env=environment) as child:  # noqa: S603
@@ -60,11 +67,26 @@ def simulated_fleet(api_key: str) -> Iterator[dict[str, str]]:
             for _ in fleet(api_key):
                 line = child.stdout.readline().decode().split()
                 if len(line) != 3 or line[0] != "READY":
-                    raise RuntimeError("the simulated fleet did not start")
+                    raise StartError("the simulated fleet did not start; what it said is above")
                 urls[line[1]] = line[2]
             yield urls
         finally:
             child.terminate()
+
+
+async def run_fleet(api_key: str) -> None:
+    """Be that child process: simulate the fleet until SIGTERM, or until the parent is gone, however it went.
+
+    The parent holds the other end of standard input, which ends with it.
+    """
+    loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
+
+    def abandoned() -> None:
+        loop.remove_reader(stdin)
+        signal.raise_signal(signal.SIGTERM)
+
+    loop.add_reader(stdin, abandoned)
+    await run(fleet(api_key))
 
 
 def write_config(home: Path, urls: dict[str, str]) -> Path:

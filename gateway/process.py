@@ -13,6 +13,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from time import monotonic
 from typing import Final
 
 import uvloop
@@ -24,6 +25,7 @@ from gateway.config.problem import ConfigError
 from gateway.config.snapshot import ConfigSnapshot
 from gateway.keeper.address import KeeperError
 from gateway.keeper.client import KeeperClient
+from gateway.keeper.figures import bind_shipper
 from gateway.keeper.process import serving
 from gateway.keeper.service import Keeper
 from gateway.routing.registry import PresetError
@@ -75,17 +77,17 @@ def prepare(settings: Settings) -> Startup:
 
 
 def serve_alone(startup: Startup, listener: socket.socket, started: Callable[[], None]) -> int:
-    """Run worker and keeper in this process; return the exit status."""
+    """Run worker and keeper in this process; return the exit status. Raises ``StartError`` or ``WeirError``."""
 
     async def main() -> bool:
         settings = startup.settings
         async with _kept(startup) as keeper:
             await _bootstrap(keeper, startup)
             gateway = Gateway(settings, startup.snapshot, keeper, startup.identity)
-            _bind_shipper(gateway, keeper)
+            bind_shipper(gateway.metrics, keeper.shipper)
             return await serve(gateway, listener, started=started)
 
-    return _run(main)
+    return 0 if uvloop.run(main()) else 1
 
 
 def serve_worker(startup: Startup, descriptor: int, leash: int) -> int:
@@ -95,6 +97,7 @@ def serve_worker(startup: Startup, descriptor: int, leash: int) -> int:
         listener = socket.socket(fileno=descriptor)
         async with _client(startup.settings) as client:
             gateway = Gateway(startup.settings, startup.snapshot, client, startup.identity)
+            gateway.peers = client.share_metrics
             return await serve(
                 gateway, listener, started=lambda: _log.info("worker started", pid=os.getpid()), leash=leash
             )
@@ -115,6 +118,7 @@ def serve_keeper(startup: Startup, leash: int) -> int:
             await _bootstrap(keeper, startup)
             _log.info("keeper started", pid=os.getpid())
             await stop.wait()
+            await _outlive(keeper, startup.settings.grace + 5.0)
         return True
 
     return _run(main)
@@ -149,14 +153,11 @@ async def _bootstrap(keeper: Keeper, startup: Startup) -> None:
         await keeper.ensure_key(NewKey(name="demo", team="default"), demo.get_secret_value())
 
 
-def _bind_shipper(gateway: Gateway, keeper: Keeper) -> None:
-    bind, shipper = gateway.metrics.bind, keeper.shipper
-    bind("weir_unshipped_bytes", lambda: shipper.lag_bytes)
-    bind("weir_oldest_unshipped_seconds", lambda: shipper.oldest_unshipped_s)
-    bind("weir_shipper_records_total", lambda: shipper.records)
-    bind("weir_shipper_seconds_total", lambda: shipper.seconds)
-    bind("weir_orphans_total", lambda: shipper.orphans)
-    bind("weir_ledger_conflicts_total", lambda: shipper.conflicts)
+async def _outlive(keeper: Keeper, seconds: float) -> None:
+    """Wait, for at most ``seconds``, until the workers have ended: they settle their last requests here."""
+    ends = monotonic() + seconds
+    while keeper.watched and monotonic() < ends:  # noqa: ASYNC110 - once in a process's life; an event would be noise
+        await asyncio.sleep(0.05)
 
 
 def _let_go(leash: int, stop: asyncio.Event) -> None:
@@ -166,7 +167,7 @@ def _let_go(leash: int, stop: asyncio.Event) -> None:
 
 
 def _run(main: Callable[[], Coroutine[None, None, bool]]) -> int:
-    """Run a process's coroutine on uvloop; tell an error of starting in one line."""
+    """Run a child's coroutine on uvloop; an error of starting is one line of the log, because nobody else sees it."""
     try:
         return 0 if uvloop.run(main()) else 1
     except (StartError, WeirError) as error:

@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from time import monotonic
 from typing import Any, Final
 
-from gateway.edge.inference import PATHS, Inference, header_map, refuse
-from gateway.edge.native import Road, too_large
-from gateway.types.errors import BadRequest, MethodNotAllowed, Unavailable, WeirError
+from gateway.edge.head import check_head, too_large
+from gateway.edge.inference import PATHS, Dialect, Inference, header_map, refuse
+from gateway.edge.native import Road
+from gateway.types.errors import BadRequest, Unavailable, WeirError
 from gateway.types.ids import RequestId
 from gateway.types.reply import Flow
 
@@ -111,22 +112,30 @@ class InferenceApp:
         exchange = AsgiExchange(inference.new_id(), path, header_map(scope["headers"]))
         pump = asyncio.ensure_future(exchange.pump(send))
         try:
-            principal = inference.authenticate(exchange.headers)
-            if scope["method"] != "POST":
-                raise MethodNotAllowed(f"use POST, not {scope['method']}")
-            exchange.body = await _body(receive, inference)
-            exchange.arrived = monotonic()
-            watch = asyncio.ensure_future(_watch(receive, exchange))
-            try:
-                await inference.serve(exchange, dialect, principal)
-            finally:
-                watch.cancel()
-        except WeirError as error:
-            refuse(exchange, error, inference)
-        if exchange.gone:
+            await _serve(inference, dialect, exchange, scope["method"].encode("latin-1"), receive)
+            if not exchange.gone:
+                await pump
+        finally:
             pump.cancel()
-        else:
-            await pump
+
+
+async def _serve(
+    inference: Inference, dialect: Dialect, exchange: AsgiExchange, method: bytes, receive: Receive
+) -> None:
+    """Read the request, and answer it while watching for its caller to leave."""
+    try:
+        check_head(method, exchange.headers, inference.max_body)
+        principal = inference.authenticate(exchange.headers)
+        exchange.body = await _body(receive, inference)
+        exchange.arrived = monotonic()
+    except WeirError as error:
+        refuse(exchange, error, inference)
+        return
+    watch = asyncio.ensure_future(_watch(receive, exchange))
+    try:
+        await inference.serve(exchange, dialect, principal)
+    finally:
+        watch.cancel()
 
 
 async def _body(receive: Receive, inference: Inference) -> bytes:

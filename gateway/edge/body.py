@@ -60,19 +60,17 @@ def shape(body: dict[str, Any], kind: type[Shape]) -> Shape:
 
 
 def _refuse_duplicates(raw: bytes, value: dict[str, Any]) -> None:
-    """Refuse a body that names a key twice in one object.
+    r"""Refuse a body that names a key twice in one object.
 
-    Counting ``":`` in the body and in its re-encoding is quick and settles nearly every body; only when the counts
-    differ (or blanks stand before a colon) is the body read again with a parser that sees every pair. A body made to
-    fool the count is harmless: the engine gets the decoded object.
+    Every key has a colon, so a body with as many colons as its re-encoding names none twice. Only when the counts
+    differ is it read again, with a parser that sees every pair. A body made to fool the count (a duplicate key and a
+    colon written ``\u003a``) is harmless: the engine gets the decoded object.
     """
     try:
         canonical = _encoder.encode(value)
     except OverflowError:
         raise BadRequest("the request body holds an integer that is out of range") from None
-    if raw.count(b'":') == canonical.count(b'":') and not (
-        b" :" in raw or b"\n:" in raw or b"\t:" in raw or b"\r:" in raw
-    ):
+    if raw.count(b":") == canonical.count(b":"):
         return
     try:
         json.loads(raw, object_pairs_hook=_unique)

@@ -62,7 +62,7 @@ class Inference:
 
     Attributes:
         max_body: bytes of the largest request body.
-        active: tasks of requests in flight, for a graceful end.
+        active: requests in flight and their tasks, for a graceful end.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Inference:
         self.desk = desk
         self.log = log
         self.max_body = max_body
-        self.active: set[asyncio.Task[None]] = set()
+        self.active: dict[Exchange, asyncio.Task[None]] = {}
         self.draining = False
         self._keys = keys
         self._clock_us = clock_us
@@ -95,9 +95,7 @@ class Inference:
 
     def start(self, exchange: Exchange, dialect: Dialect, principal: Principal) -> None:
         """Serve an exchange in a task of its own."""
-        task = self.desk.loop.create_task(self.serve(exchange, dialect, principal))
-        self.active.add(task)
-        task.add_done_callback(self.active.discard)
+        self.active[exchange] = self.desk.loop.create_task(self.serve(exchange, dialect, principal))
 
     async def serve(self, exchange: Exchange, dialect: Dialect, principal: Principal) -> None:
         """Answer one exchange; every error ends in an answer, never in a trace to the caller."""
@@ -118,6 +116,8 @@ class Inference:
             known = Internal("internal error; quote the request id when you report it")
             count_refusal(self.desk, exchange, None, known)
             _render(exchange, reply, known)
+        finally:
+            self.active.pop(exchange, None)
 
     def _fail(self, exchange: Exchange, reply: OpenAIReply | None, error: WeirError) -> None:
         call = reply.call if reply is not None else None

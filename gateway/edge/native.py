@@ -5,31 +5,45 @@ the ASGI application unchanged. What uvicorn's protocol expects of a request cyc
 shutdown) ``NativeExchange`` provides as well.
 
 Failure behaviour: a body over the limit is refused before it is read; a request that does not arrive in time is
-answered 408; bytes that are not HTTP are answered 400; each in the caller's error shape.
+answered 408; bytes that are not HTTP are answered 400; each in the caller's error shape, and never in the middle of
+another answer. A caller that takes no byte of its answer for ``Road.write_timeout`` is cut off.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from enum import IntEnum
 from time import monotonic
 from typing import Any, Final
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from gateway.access.principal import Principal
 from gateway.edge.errors import error_body, status_line
-from gateway.edge.inference import PATHS, Dialect, Inference, header_map, refuse
+from gateway.edge.head import HeadTooLarge, check_head
+from gateway.edge.inference import PATHS, Inference, header_map, refuse
+from gateway.edge.native_exchange import NativeExchange
 from gateway.types import ids
-from gateway.types.errors import BadRequest, MethodNotAllowed, PayloadTooLarge, RequestTimeout, WeirError
-from gateway.types.ids import RequestId
-from gateway.types.reply import Flow
+from gateway.types.errors import BadRequest, RequestTimeout, WeirError
 
 WRITE_HIGH: Final = 128 * 1024
 """Bytes waiting in a caller's transport at which its backend is paused."""
+MAX_HEAD: Final = 64 * 1024
+"""Bytes of a head that does not come in one read."""
+BODY_STEP: Final = 64 * 1024
+"""Bytes of a body for which a caller gets ``Road.body_timeout`` anew: a trickle does not keep a connection."""
+LINGER: Final = 2.0
+"""Seconds a caller has to read an early refusal while it still sends; closing at once could lose the refusal."""
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Reading(IntEnum):
+    """What of a request is still to come."""
+
+    NOTHING = 0
+    HEAD = 1
+    BODY = 2
 
 
 class Road:
@@ -37,14 +51,18 @@ class Road:
 
     Attributes:
         inference: serves the paths; None until start-up is over.
-        header_timeout: seconds for the head of a request.
-        body_timeout: seconds without progress in a body.
+        header_timeout: seconds for the head of a request, from its first byte.
+        body_timeout: seconds for each ``BODY_STEP`` of a body.
+        write_timeout: seconds in which a caller that does not keep up must take at least a byte.
     """
 
-    def __init__(self, *, header_timeout: float = 20.0, body_timeout: float = 60.0) -> None:
+    def __init__(
+        self, *, header_timeout: float = 10.0, body_timeout: float = 60.0, write_timeout: float = 60.0
+    ) -> None:
         self.inference: Inference | None = None
         self.header_timeout = header_timeout
         self.body_timeout = body_timeout
+        self.write_timeout = write_timeout
         self._defaults: list[tuple[bytes, bytes]] = []
         self._default_lines = b""
 
@@ -60,160 +78,6 @@ class Road:
             self._defaults = headers
             self._default_lines = b"".join(b"%s: %s\r\n" % header for header in headers)
         return self._default_lines
-
-
-class NativeExchange:
-    """See ``gateway.edge.exchange.Exchange``; also a request cycle as uvicorn's protocol knows it."""
-
-    __slots__ = (
-        "_flow",
-        "_head",
-        "_parts",
-        "_protocol",
-        "_size",
-        "arrived",
-        "begun",
-        "body",
-        "dialect",
-        "gone",
-        "headers",
-        "keep_alive",
-        "path",
-        "principal",
-        "refusal",
-        "request_id",
-        "response_complete",
-        "turn",
-        "whole",
-    )
-
-    def __init__(
-        self,
-        protocol: WeirProtocol,
-        request_id: RequestId,
-        path: bytes,
-        headers: Mapping[bytes, bytes],
-        keep_alive: bool,
-    ) -> None:
-        self._protocol = protocol
-        self._flow: Flow | None = None
-        self._head = b""
-        self._parts: list[bytes] = []
-        self._size = 0
-        self.request_id = request_id
-        self.path = path
-        self.headers = headers
-        self.body = b""
-        self.gone = False
-        self.arrived = 0.0
-        self.begun = False
-        self.keep_alive = keep_alive
-        self.response_complete = False
-        self.dialect: Dialect | None = None
-        self.principal: Principal | None = None
-        self.refusal: WeirError | None = None
-        self.turn = False
-        self.whole = False
-
-    # The request
-
-    def receive(self, data: bytes, limit: int) -> None:
-        """Take body bytes; over ``limit`` the request is refused and the rest thrown away."""
-        self._size += len(data)
-        if self._size > limit:
-            self._parts.clear()
-            self.refusal = self.refusal or too_large(limit)
-        elif self.refusal is None:
-            self._parts.append(data)
-
-    def complete(self, now: float) -> None:
-        """The request is whole."""
-        self.whole = True
-        self.arrived = now
-        parts = self._parts
-        self.body = parts[0] if len(parts) == 1 else b"".join(parts)
-        self._parts = []
-
-    # The connection
-
-    def lost(self) -> None:
-        """The caller has left."""
-        if not self.response_complete:
-            self.gone = True
-            if self._flow is not None:
-                self._flow.abort()
-
-    def pressed(self, *, paused: bool) -> None:
-        """The caller's transport is full, or has room again."""
-        if self._flow is not None and not self.response_complete:
-            if paused:
-                self._flow.pause()
-            else:
-                self._flow.resume()
-
-    # Exchange
-
-    def steer(self, flow: Flow) -> None:
-        """See ``Exchange``."""
-        self._flow = flow
-        if self.gone:
-            flow.abort()
-
-    def respond(self, status: int, headers: bytes, body: bytes) -> None:
-        """See ``Exchange``."""
-        if self.gone or self.response_complete:
-            return
-        protocol = self._protocol
-        protocol.transport.write(
-            b"%s%s%s%scontent-length: %d\r\n\r\n%s"
-            % (
-                status_line(status),
-                protocol.default_lines(),
-                headers,
-                b"" if self.keep_alive else b"connection: close\r\n",
-                len(body),
-                body,
-            )
-        )
-        self._end()
-
-    def open(self, headers: bytes) -> None:
-        """See ``Exchange``."""
-        self.begun = True
-        self._head = b"%s%s%s%stransfer-encoding: chunked\r\n\r\n" % (
-            status_line(200),
-            self._protocol.default_lines(),
-            headers,
-            b"" if self.keep_alive else b"connection: close\r\n",
-        )
-
-    def write(self, data: bytes) -> None:
-        """See ``Exchange``."""
-        if self.gone:
-            return
-        if self._head:
-            data = b"%s%x\r\n%s\r\n" % (self._head, len(data), data)
-            self._head = b""
-        else:
-            data = b"%x\r\n%s\r\n" % (len(data), data)
-        self._protocol.transport.write(data)
-
-    def close(self, data: bytes) -> None:
-        """See ``Exchange``."""
-        if self.gone or self.response_complete:
-            return
-        head, self._head = self._head, b""
-        piece = b"%x\r\n%s\r\n" % (len(data), data) if data else b""
-        self._protocol.transport.write(b"%s%s0\r\n\r\n" % (head, piece))
-        self._end()
-
-    def _end(self) -> None:
-        self.response_complete = True
-        self._flow = None
-        protocol = self._protocol
-        if not self.keep_alive:
-            protocol.transport.close()
-        protocol.answered(self)
 
 
 class WeirProtocol(HttpToolsProtocol):
@@ -232,12 +96,13 @@ class WeirProtocol(HttpToolsProtocol):
         self._road = road
         self._running: NativeExchange | None = None
         self._reading: NativeExchange | None = None
+        self._asgi: RequestResponseCycle | None = None
         self._patience: asyncio.TimerHandle | None = None
-        self._incomplete = False
-
-    def default_lines(self) -> bytes:
-        """Return the headers every response carries."""
-        return self._road.default_lines(self.server_state.default_headers)
+        self._stall: asyncio.TimerHandle | None = None
+        self._awaited = Reading.NOTHING
+        self._timed = Reading.NOTHING
+        self._taken = 0
+        self._deaf = False
 
     # asyncio.Protocol
 
@@ -249,18 +114,17 @@ class WeirProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse; refuse what cannot or need not be read further; keep the clock."""
-        super().data_received(data)
-        if self.parser is None or self.transport.is_closing():
+        if self._deaf:
             return
-        reading = self._reading
-        if reading is not None and reading.refusal is not None:
-            self._refuse(reading)
-        elif self._incomplete:
-            self._wait(self._road.header_timeout if reading is None else self._road.body_timeout)
+        super().data_received(data)
+        if self._awaited and self.parser is not None and not self._deaf and not self.transport.is_closing():
+            self._watch(len(data))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request in flight; uvicorn tells an ASGI one."""
         self._stop_waiting()
+        if self._stall is not None:
+            self._stall.cancel()
         running = self._running
         if running is not None:
             running.lost()
@@ -268,17 +132,25 @@ class WeirProtocol(HttpToolsProtocol):
         if isinstance(cycle, NativeExchange):
             cycle.lost()
             self.cycle = None  # type: ignore[assignment] # uvicorn asks it for ASGI events
+        asgi = self._asgi
+        if asgi is not None and asgi is not cycle and not asgi.response_complete:
+            asgi.disconnected = True
+            asgi.message_event.set()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """The caller does not keep up."""
         super().pause_writing()
+        self._await_drain()
         if self._running is not None:
             self._running.pressed(paused=True)
 
     def resume_writing(self) -> None:
         """The caller keeps up again."""
         super().resume_writing()
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
         if self._running is not None:
             self._running.pressed(paused=False)
 
@@ -289,10 +161,11 @@ class WeirProtocol(HttpToolsProtocol):
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
-        self._incomplete = True
+        self._awaited = Reading.HEAD
 
     def on_headers_complete(self) -> None:
         """Take the request natively if its path is an inference path."""
+        self._awaited = Reading.BODY
         path, _, _ = self.url.partition(b"?")
         dialect = PATHS.get(path)
         inference = self._road.inference
@@ -300,26 +173,30 @@ class WeirProtocol(HttpToolsProtocol):
             self._begin_asgi()
             return
         headers = header_map(self.headers)
+        method = self.parser.get_method()
+        modern = self.parser.get_http_version() == "1.1"
         exchange = NativeExchange(
             self,
             inference.new_id(),
             path,
             headers,
-            self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive(),
+            dialect,
+            keep_alive=modern and self.parser.should_keep_alive(),
+            chunked=modern,
+            bodiless=method == b"HEAD",
         )
-        exchange.dialect = dialect
         try:
-            _check_head(self.parser.get_method(), headers, inference.max_body)
+            check_head(method, headers, inference.max_body)
             exchange.principal = inference.authenticate(headers)
         except WeirError as error:
             exchange.refusal = error
         else:
-            if self.expect_100_continue:
-                self.transport.write(_CONTINUE)
+            exchange.wants_continue = self.expect_100_continue and modern
         previous, self.cycle = self.cycle, exchange  # type: ignore[assignment] # it provides what is used of a cycle
         self._reading = exchange
         if previous is None or previous.response_complete:
             exchange.turn = True
+            self._invite(exchange)
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type] # as above
@@ -335,7 +212,7 @@ class WeirProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Serve a native request once it is whole and its turn has come."""
-        self._incomplete = False
+        self._awaited = self._timed = Reading.NOTHING
         self._stop_waiting()
         reading, self._reading = self._reading, None
         if reading is None:
@@ -350,26 +227,53 @@ class WeirProtocol(HttpToolsProtocol):
     # uvicorn's cycle
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        """Start what has waited in the pipeline."""
-        if isinstance(cycle, NativeExchange):
-            cycle.turn = True
-            if cycle.whole:
-                self._serve(cycle)
-        else:
+        """Start what has waited in the pipeline, or an ASGI request at once."""
+        if not isinstance(cycle, NativeExchange):
+            self._asgi = cycle
             super()._start_asgi_task(cycle, app)
+            return
+        cycle.turn = True
+        if cycle.whole:
+            self._serve(cycle)
+        else:
+            self._invite(cycle)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer bytes that are not HTTP, in the caller's error shape; behind a request in flight, let that one end."""
-        if self._running is not None:
-            self._running.keep_alive = False
-            return
-        self._bare_response(BadRequest(msg + " Check the length headers and the framing."))
+        """Answer bytes that are not HTTP, in the caller's error shape."""
+        self._give_up(BadRequest(msg + " Check the length headers and the framing."))
+
+    # The connection, as an exchange uses it
+
+    @property
+    def write_paused(self) -> bool:
+        """See ``Line``."""
+        return self.flow.write_paused
+
+    def default_lines(self) -> bytes:
+        """See ``Line``."""
+        return self._road.default_lines(self.server_state.default_headers)
 
     def answered(self, exchange: NativeExchange) -> None:
-        """An exchange has been answered: go on with the connection."""
+        """See ``Line``."""
         if self._running is exchange:
             self._running = None
-        self.on_response_complete()
+        if self._deaf:
+            self.server_state.total_requests += 1
+        else:
+            self.on_response_complete()
+
+    def hang_up(self) -> None:
+        """Close, after a moment in which the rest of a request that was refused early comes to nothing.
+
+        Bytes that arrive at a closed socket reset the connection, and the reset may overtake the answer.
+        """
+        if not self._awaited or not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self._deaf = True
+        self._stop_waiting()
+        self.transport.write_eof()
+        self._patience = self.loop.call_later(LINGER, self.transport.abort)
 
     # Internals
 
@@ -391,10 +295,15 @@ class WeirProtocol(HttpToolsProtocol):
         inference = self._road.inference
         assert inference is not None
         self._running = exchange
-        if exchange.refusal is not None or exchange.principal is None or exchange.dialect is None:
+        if exchange.refusal is not None or exchange.principal is None:
             refuse(exchange, exchange.refusal or BadRequest("the request cannot be read"), inference)
         else:
             inference.start(exchange, exchange.dialect, exchange.principal)
+
+    def _invite(self, exchange: NativeExchange) -> None:
+        """Tell a caller that waits for it that it may send the body."""
+        if exchange.wants_continue:
+            self.transport.write(_CONTINUE)
 
     def _refuse(self, exchange: NativeExchange) -> None:
         """Answer a request before its body is read; the connection cannot be used any more."""
@@ -402,6 +311,26 @@ class WeirProtocol(HttpToolsProtocol):
             self._reading = None
             exchange.keep_alive = False
             self._serve(exchange)
+
+    # Clocks
+
+    def _watch(self, size: int) -> None:
+        """A read of ``size`` bytes left a request incomplete: refuse it, or see to its clock."""
+        reading = self._reading
+        if reading is not None and reading.refusal is not None:
+            self._refuse(reading)
+            return
+        if self._timed is not self._awaited:
+            self._timed, self._taken = self._awaited, 0
+            self._wait(self._road.header_timeout if self._awaited is Reading.HEAD else self._road.body_timeout)
+            return
+        self._taken += size
+        if self._awaited is Reading.BODY:
+            if self._taken >= BODY_STEP:
+                self._taken = 0
+                self._wait(self._road.body_timeout)
+        elif self._taken > MAX_HEAD:
+            self._give_up(HeadTooLarge(f"request line and headers are over {MAX_HEAD} bytes"))
 
     def _wait(self, seconds: float) -> None:
         self._stop_waiting()
@@ -415,37 +344,57 @@ class WeirProtocol(HttpToolsProtocol):
     def _tired(self) -> None:
         """The request did not arrive in time."""
         self._patience = None
-        if self.transport.is_closing() or not self._incomplete:
+        if self._awaited:
+            self._give_up(RequestTimeout("the request did not arrive in time; the connection is closed"))
+        else:
             self.transport.close()
-            return
-        reading = self._reading
-        error = RequestTimeout("the request did not arrive in time; the connection is closed")
+
+    def _await_drain(self) -> None:
+        size = self.transport.get_write_buffer_size()
+        self._stall = self.loop.call_later(self._road.write_timeout, self._stalled, size)
+
+    def _stalled(self, size: int) -> None:
+        """Cut off a caller that took nothing since ``size`` bytes were waiting for it."""
+        self._stall = None
+        if self.transport.get_write_buffer_size() < size:
+            self._await_drain()
+        else:
+            self.transport.abort()
+
+    # Ends
+
+    def _give_up(self, error: WeirError) -> None:
+        """Answer a request that will never be whole and close; an answer that is being given may end first."""
+        reading, running, asgi = self._reading, self._running, self._asgi
         if reading is not None and reading.turn:
             reading.refusal = error
             self._refuse(reading)
-        else:
+        elif running is not None:
+            running.keep_alive = False
+            self._deaf = True
+        elif asgi is None or asgi.response_complete:
             self._bare_response(error)
+        elif self._awaited is Reading.BODY and asgi is self.cycle:
+            if asgi.response_started:
+                self.transport.close()
+            else:
+                self._bare_response(error)
+        else:
+            asgi.keep_alive = False
+            self._deaf = True
 
     def _bare_response(self, error: WeirError) -> None:
         """Answer without an exchange and close."""
         inference = self._road.inference
-        identity = ids.text(inference.new_id()) if inference is not None else ""
+        identity = ""
+        if inference is not None:
+            request_id = inference.new_id()
+            identity = ids.text(request_id)
+            inference.log.failed(request_id, error)
         body = error_body(error, identity)
         self.transport.write(
             b"%s%scontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
             % (status_line(error.code), self.default_lines(), len(body), body)
         )
-        self.transport.close()
-
-
-def too_large(limit: int) -> PayloadTooLarge:
-    """Return the error for a body over ``limit`` bytes."""
-    return PayloadTooLarge(f"the request body is over the limit of {limit} bytes", metadata={"limit_bytes": limit})
-
-
-def _check_head(method: bytes, headers: Mapping[bytes, bytes], limit: int) -> None:
-    if method != b"POST":
-        raise MethodNotAllowed(f"use POST, not {method.decode('ascii', 'replace')}")
-    length = headers.get(b"content-length")
-    if length is not None and int(length) > limit:
-        raise too_large(limit)
+        self._awaited = Reading.BODY  # whatever it is, more of it may come
+        self.hang_up()

@@ -17,6 +17,7 @@ BYTES_PER_TOKEN: Final = 4
 
 _encode: Final = msgspec.json.Encoder().encode
 Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class Message(msgspec.Struct):
@@ -28,7 +29,29 @@ class Message(msgspec.Struct):
     name: str | None = None
 
 
-class ChatShape(msgspec.Struct):
+class LengthShape(msgspec.Struct, kw_only=True):
+    """Every name by which callers limit the length of an answer, OpenAI's own and those of engines."""
+
+    max_completion_tokens: Positive | None = None
+    max_tokens: Positive | None = None
+    max_output_tokens: Positive | None = None
+    max_new_tokens: Positive | None = None
+    n_predict: Annotated[int, Meta(ge=-2, le=2**31 - 1)] | None = None
+
+    @property
+    def length(self) -> int | None:
+        """The limit that holds when several are given, or None; of ``n_predict`` -1, -2 and 0 mean no limit."""
+        limit = (
+            self.max_completion_tokens
+            or self.max_tokens
+            or self.max_output_tokens
+            or self.max_new_tokens
+            or self.n_predict
+        )
+        return limit if limit is not None and limit > 0 else None
+
+
+class ChatShape(LengthShape):
     """The members of a chat request whose types are checked here; all others go to the engine's field rules."""
 
     model: Annotated[str, Meta(min_length=1, max_length=256)]
@@ -36,13 +59,11 @@ class ChatShape(msgspec.Struct):
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
-    max_tokens: Positive | None = None
-    max_completion_tokens: Positive | None = None
     temperature: float | None = None
     top_p: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    seed: int | None = None
+    seed: Seed | None = None
     stop: str | list[str] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
@@ -87,7 +108,7 @@ def read(body: dict[str, Any], *, openrouter: bool) -> Call:
         stream=bool(chat.stream),
         wants_usage=openrouter or bool(chat.stream_options and chat.stream_options.get("include_usage")),
         choices=choices,
-        max_tokens=chat.max_completion_tokens or chat.max_tokens,
+        max_tokens=chat.length,
         input_bytes=size,
         prompt_estimate=tokens + size // BYTES_PER_TOKEN + TOKENS_PER_MESSAGE * len(chat.messages),
         needs=needs,

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import msgspec
 from msgspec import Meta
 
 from gateway.edge.body import shape
-from gateway.edge.openai_chat import BYTES_PER_TOKEN, Positive
+from gateway.edge.openai_chat import BYTES_PER_TOKEN, LengthShape
 from gateway.types.call import Call, Need, Operation
 
 Prompt = str | list[str | int | list[int]]
 
 
-class CompletionShape(msgspec.Struct):
+class CompletionShape(LengthShape):
     """The members of a completion request whose types are checked here."""
 
     model: Annotated[str, Meta(min_length=1, max_length=256)]
@@ -23,7 +22,6 @@ class CompletionShape(msgspec.Struct):
     stream_options: dict[str, Any] | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
     best_of: Annotated[int, Meta(ge=1, le=128)] | None = None
-    max_tokens: Positive | None = None
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
@@ -42,7 +40,7 @@ def read(body: dict[str, Any], *, openrouter: bool) -> Call:
     needs = Need.COMPLETIONS
     if completion.logprobs:
         needs |= Need.LOGPROBS
-    if choices > 1:
+    if completion.n is not None and completion.n > 1:  # several prompts are no matter: every engine takes them
         needs |= Need.MANY_CHOICES
     return Call(
         operation=Operation.COMPLETIONS,
@@ -51,7 +49,7 @@ def read(body: dict[str, Any], *, openrouter: bool) -> Call:
         stream=bool(completion.stream),
         wants_usage=openrouter or bool(completion.stream_options and completion.stream_options.get("include_usage")),
         choices=choices,
-        max_tokens=completion.max_tokens,
+        max_tokens=completion.length,
         input_bytes=size,
         prompt_estimate=tokens + size // BYTES_PER_TOKEN,
         needs=needs,

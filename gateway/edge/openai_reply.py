@@ -105,7 +105,7 @@ class OpenAIReply:
         else:
             for choice in head.get("choices", ()):
                 choice.pop("native_finish_reason", None)
-        head["usage"] = usage_object(bill, call.operation)
+        head["usage"] = usage_json(bill, call.operation)
         self._exchange.respond(200, _JSON + self._headers(), _encode(head))
 
     def fail(self, error: WeirError) -> None:
@@ -161,7 +161,7 @@ class OpenAIReply:
             "created": self._created,
             "model": self._model,
             "choices": [],
-            "usage": usage_object(bill, call.operation),
+            "usage": usage_json(bill, call.operation),
         }
         if call.openrouter:
             last = next((choice for part in chunks for choice in part["choices"] if choice["finish_reason"]), None)
@@ -174,32 +174,36 @@ class OpenAIReply:
         return chunk
 
 
-def usage_object(bill: Bill, operation: Operation) -> dict[str, Any]:
-    """Return the ``usage`` object: OpenAI's members and OpenRouter's, money as exact JSON numbers."""
+def usage_json(bill: Bill, operation: Operation) -> msgspec.Raw:
+    """Return the ``usage`` object as JSON: OpenAI's members and OpenRouter's, money as exact numbers.
+
+    Written as bytes because every member is an integer or an exact decimal, and every answer has one.
+    """
     usage = bill.usage
-    document: dict[str, Any] = {"prompt_tokens": usage.prompt}
-    if operation is not Operation.EMBEDDINGS:
-        document["completion_tokens"] = usage.completion
-    document["total_tokens"] = usage.total
-    document["cost"] = msgspec.Raw(usd_json(bill.total))
     if operation is Operation.EMBEDDINGS:
-        return document
-    document["is_byok"] = False
-    document["prompt_tokens_details"] = {
-        "cached_tokens": usage.cache_read,
-        "cache_write_tokens": usage.cache_write,
-        "audio_tokens": usage.audio_prompt,
-    }
-    document["completion_tokens_details"] = {
-        "reasoning_tokens": usage.reasoning,
-        "audio_tokens": usage.audio_completion,
-        "image_tokens": usage.image_completion,
-    }
-    document["cost_details"] = {
-        "upstream_inference_prompt_cost": msgspec.Raw(usd_json(bill.prompt)),
-        "upstream_inference_completions_cost": msgspec.Raw(usd_json(bill.completion)),
-    }
-    return document
+        return msgspec.Raw(
+            b'{"prompt_tokens":%d,"total_tokens":%d,"cost":%s}' % (usage.prompt, usage.total, usd_json(bill.total))
+        )
+    return msgspec.Raw(
+        b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,"cost":%s,"is_byok":false,'
+        b'"prompt_tokens_details":{"cached_tokens":%d,"cache_write_tokens":%d,"audio_tokens":%d},'
+        b'"completion_tokens_details":{"reasoning_tokens":%d,"audio_tokens":%d,"image_tokens":%d},'
+        b'"cost_details":{"upstream_inference_prompt_cost":%s,"upstream_inference_completions_cost":%s}}'
+        % (
+            usage.prompt,
+            usage.completion,
+            usage.prompt + usage.completion,
+            usd_json(bill.total),
+            usage.cache_read,
+            usage.cache_write,
+            usage.audio_prompt,
+            usage.reasoning,
+            usage.audio_completion,
+            usage.image_completion,
+            usd_json(bill.prompt),
+            usd_json(bill.completion),
+        )
+    )
 
 
 def respond_error(exchange: Exchange, error: WeirError, headers: bytes = b"") -> None:

@@ -42,6 +42,7 @@ FORBIDDEN: Final[Mapping[str, str]] = {
     "logits_processors": _CODE,
     "prompt_embeds": _CODE,
     "use_beam_search": _UNCOUNTED,
+    "best_of": _UNCOUNTED,
     "stream_interval": _INTERNALS,
     # SGLang
     "bootstrap_host": _KV_TRANSFER,

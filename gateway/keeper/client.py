@@ -144,6 +144,10 @@ class KeeperClient:
         """Return what each of the keys was charged, by key id; zeros for a key that was never used."""
         return await self._call(protocol.KEY_USAGE, (tuple(key_ids),))
 
+    async def share_metrics(self, dump: bytes) -> Sequence[bytes]:
+        """Hand the figures of this process in and return those of the host's other processes."""
+        return await self._call(protocol.SHARE_METRICS, (dump,))
+
     async def subscribe(self, on_change: Callable[[Sequence[KeyRecord]], None]) -> Sequence[KeyRecord]:
         """Return all keys, revoked ones too, and call ``on_change`` with each key that changes later.
 

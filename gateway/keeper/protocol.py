@@ -133,6 +133,7 @@ GENERATION: Final[Method[GenerationRecord | None]] = _method("generation", tuple
 RECENT: Final[Method[Sequence[GenerationRecord]]] = _method("recent", tuple[int], tuple[GenerationRecord, ...])
 AUDIT: Final[Method[MeterReport]] = _method("audit", tuple[()], MeterReport, seconds=600.0)
 KEY_USAGE: Final[Method[Mapping[str, KeyUsage]]] = _method("key_usage", tuple[tuple[str, ...]], dict[str, KeyUsage])
+SHARE_METRICS: Final[Method[Sequence[bytes]]] = _method("share_metrics", tuple[bytes], tuple[bytes, ...], seconds=2.0)
 
 METHODS: Final[dict[str, Method[Any]]] = {
     method.name: method
@@ -154,6 +155,7 @@ METHODS: Final[dict[str, Method[Any]]] = {
         RECENT,
         AUDIT,
         KEY_USAGE,
+        SHARE_METRICS,
     )
 }
 

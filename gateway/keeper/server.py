@@ -123,6 +123,7 @@ class _Connection(asyncio.Protocol):
         self._connections.discard(self)
         self.closed.set_result(None)
         self._keeper.unwatch(self._push)
+        self._keeper.figures.retire(self)
         released = self._keeper.limits.release_owner(self)
         if released:
             _log.warning("a client went away with requests running", released=released)
@@ -197,6 +198,9 @@ class _Connection(asyncio.Protocol):
             return
         transport.write(data)
 
+    def share_metrics(self, dump: bytes) -> Sequence[bytes]:
+        return self._keeper.figures.share(self, dump)
+
     def hello(self, version: int) -> int:
         if version != VERSION:
             raise BadRequest(f"the keeper speaks version {VERSION}, not {version}: restart all processes of the host")
@@ -222,4 +226,5 @@ _AT_ONCE: Final[dict[str, Callable[..., Any]]] = {
     "admit": _Connection.admit,
     "settle": _Connection.settle,
     "resume": _Connection.resume,
+    "share_metrics": _Connection.share_metrics,
 }

@@ -22,6 +22,7 @@ from gateway.db.engine import Database, UnsupportedDatabase
 from gateway.db.migrations import UnknownRevision, migrate
 from gateway.keeper import usage
 from gateway.keeper.address import KeeperError, KeeperLock
+from gateway.keeper.figures import Figures
 from gateway.metering.audit import audit
 from gateway.metering.ledger import Ledger
 from gateway.metering.record import Status
@@ -62,12 +63,23 @@ class Keeper:
         self._database: Database | None = None
         self._store: AccessStore | None = None
         self._shipper: Shipper | None = None
+        self._figures: Figures | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
         self._known: dict[str, KeyRecord] = {}
         self._watchers: list[Callable[[Sequence[KeyRecord]], None]] = []
         self._last_used: dict[str, int] = {}
+
+    @property
+    def figures(self) -> Figures:
+        """The metrics of this host's workers."""
+        return _started(self._figures)
+
+    @property
+    def watched(self) -> bool:
+        """Whether a process still follows the keys: a worker that has not ended."""
+        return bool(self._watchers)
 
     @property
     def shipper(self) -> Shipper:
@@ -93,6 +105,7 @@ class Keeper:
                 raise KeeperError(str(error)) from error
             raise
         self._shipper = Shipper(self._home / JOURNAL_FOLDER, self._database, on_shipped=self._shipped)
+        self._figures = Figures(self._shipper)
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._shipper.run()), loop.create_task(self._keep_house())]
 

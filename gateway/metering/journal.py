@@ -36,6 +36,10 @@ PATIENCE_S: Final = 10.0
 RETRY_S: Final = (0.05, 1.0)
 """First and longest wait before another segment is tried after a failure, in seconds."""
 _MOST_UNSYNCED: Final = 4096
+PACE_S: Final = 0.001
+"""Least time between two syncs while other attempts are under way: the later one takes more records along.
+
+A sync makes threads change places, whatever it carries. A lone caller, with no other attempt open, never waits."""
 
 log = structlog.get_logger(__name__)
 
@@ -84,6 +88,7 @@ class Journal:
         self._flying: SyncGroup | None = None
         self._dirty = False
         self._scheduled = False
+        self._synced_at = 0.0
         self._closing = False
         self._stopped = False
         self._failed_at = 0.0
@@ -317,12 +322,17 @@ class Journal:
         """Start a sync when the callbacks that are ready now have run, unless one is running or none is needed."""
         if not self._scheduled and self._flying is None and self._segment is not None and self._thread is not None:
             self._scheduled = True
-            self._loop.call_soon(self._sync)
+            wait = self._synced_at + PACE_S - time.monotonic() if self._open else 0.0
+            if wait > 0:
+                self._loop.call_later(wait, self._sync)
+            else:
+                self._loop.call_soon(self._sync)
 
     def _sync(self) -> None:
         self._scheduled = False
         if self._flying is not None or self._segment is None or self._thread is None:
             return
+        self._synced_at = time.monotonic()
         self._flying, self._group = self._group, SyncGroup()
         self._dirty = False
         job = SyncJob(self._retiring, self._segment, self._folder if self._unlisted else None)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
+
+import msgspec
 
 from gateway.fleet.snapshot import Candidate
 from gateway.metering.journal import Journal
@@ -31,8 +32,7 @@ PROGRESS_TOKENS: Final = 256
 PROGRESS_SECONDS: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """What one answered attempt comes to.
 
     Attributes:

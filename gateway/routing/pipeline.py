@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import add
+from math import isnan
 from random import Random
 
 from gateway.fleet.snapshot import Candidate
@@ -69,9 +69,12 @@ def decide(
         scores = scorer.score(request, kept)
         if len(scores) != len(kept):
             raise ValueError(f"the scorer {scorer.name} gave {len(scores)} scores for {len(kept)} candidates")
-        # The clamp is written out: a call per candidate costs more than the sum.
-        weighed = [share * ((score if score < 1.0 else 1.0) if score > 0.0 else 0.0) for score in scores]
-        totals = list(map(add, totals, weighed)) if totals else weighed
+        if min(scores) < 0.0 or max(scores) > 1.0 or isnan(sum(scores)):
+            scores = [clamped(score) for score in scores]
+        if totals:
+            totals = [total + share * score for total, score in zip(totals, scores, strict=True)]
+        else:
+            totals = [share * score for score in scores]
         if explain:
             terms.append((scorer.name, share, tuple(clamped(score) for score in scores)))
     order = policy.picker.order(request, kept, totals, rng)

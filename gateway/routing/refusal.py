@@ -8,20 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from gateway.routing.interface import Drop, Filter, Refusal, RouteRequest
-from gateway.types.errors import BadRequest, NotFound, Unavailable, WeirError
+from gateway.types.errors import ContextTooLong, NotFound, Unavailable, WeirError
 
 SOONEST: Final = 1.0
 """Seconds after which a retry is suggested when nothing says when a replica comes back."""
 NEAR_NAMES: Final = 3
-
-
-class ContextTooLong(BadRequest):
-    """The prompt, counted exactly, and the answer asked for fit no endpoint of the model."""
-
-    error_type: ClassVar[str] = "context_length_exceeded"
 
 
 def unknown_model(name: str, known: Sequence[str]) -> NotFound:

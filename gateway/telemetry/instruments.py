@@ -277,6 +277,20 @@ class Registry:
         """Return the current values for ``render`` of another process of the same version."""
         return _encoder.encode({name: list(samples.items()) for name, samples in self.state().items()})
 
+    def lasting(self, dumps: Iterable[bytes]) -> bytes:
+        """Return one dump with all that ``dumps`` counted, and without gauges, which end with their process.
+
+        Raises:
+            msgspec.DecodeError, ValueError: a dump is not one of this version's.
+        """
+        state: dict[str, Samples] = {}
+        for dump in dumps:
+            for name, pairs in _decoder.decode(dump).items():
+                family = self.families.get(name)
+                if family is None or family.kind != "gauge":
+                    self._fold(name, state.setdefault(name, {}), pairs)
+        return _encoder.encode({name: list(samples.items()) for name, samples in state.items()})
+
     def render(self, accept: str = "", peers: Iterable[bytes] = ()) -> tuple[bytes, str]:
         """Return what a scrape gets, and its content type.
 

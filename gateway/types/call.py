@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntFlag, StrEnum
 from typing import Any
+
+import msgspec
 
 
 class Operation(StrEnum):
@@ -29,8 +30,7 @@ class Need(IntFlag):
     MANY_CHOICES = 128
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct, eq=False):
     """One inference request.
 
     Attributes:

@@ -68,6 +68,12 @@ class BadRequest(WeirError):
     openai_type = "invalid_request_error"
 
 
+class ContextTooLong(BadRequest):
+    """The prompt, counted exactly, and the answer asked for do not fit any endpoint's context."""
+
+    error_type = "context_length_exceeded"
+
+
 class Unauthorized(WeirError):
     """No key, an unknown key, or one that is revoked or expired."""
 

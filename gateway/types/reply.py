@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from gateway.types.errors import WeirError
 from gateway.types.ids import RequestId
@@ -26,8 +27,7 @@ class Flow(Protocol):
         """The caller reads again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bill:
+class Bill(msgspec.Struct, frozen=True, gc=False):
     """What the caller is told an answer costs.
 
     Attributes:

@@ -209,7 +209,6 @@ class Attempt:
 
     def lost(self, failure: Failure) -> None:
         """The connection broke."""
-        self._connection = None
         self._fail(failure)
 
     # Internals
@@ -308,7 +307,7 @@ class Attempt:
             self._close(None)
 
     def _fail(self, failure: Failure, *, broken: bool = True) -> None:
-        if self.failure is not None or (self._begun.done() and self.over):
+        if self.ended_at:
             return
         self.failure = failure
         self._close(failure if broken else None)

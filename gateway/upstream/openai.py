@@ -31,6 +31,8 @@ FINISH_REASONS: Final[Mapping[str, str]] = {
 }
 """Finish reasons of engines, as OpenAI and OpenRouter name them; others are passed on as they are."""
 
+_NULLED: Final = ("usage", "system_fingerprint", "service_tier", "error")
+"""Members of a chunk that engines send as null and strict clients reject."""
 _decoder: Final = msgspec.json.Decoder()
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 _STATUS: Final = re.compile("[45][0-9][0-9]")
@@ -56,10 +58,9 @@ def mend_chunk(chunk: dict[str, Any], operation: Operation) -> bool:
     choices = chunk.get("choices")
     if type(choices) is not list:
         return False
-    if chunk.get("system_fingerprint", "") is None:
-        del chunk["system_fingerprint"]
-    if chunk.get("usage", "") is None:
-        del chunk["usage"]
+    for name in _NULLED:
+        if chunk.get(name, "") is None:
+            del chunk[name]
     chat = operation is Operation.CHAT
     for choice in choices:
         if type(choice) is not dict:
@@ -94,33 +95,36 @@ def mend_answer(answer: dict[str, Any], operation: Operation) -> bool:
     choices = answer.get("choices")
     if type(choices) is not list or not choices:
         return False
-    for name in [name for name, value in answer.items() if value is None]:
-        del answer[name]
-    answer["system_fingerprint"] = answer.get("system_fingerprint")
-    for index, choice in enumerate(choices):
-        if type(choice) is not dict:
-            return False
+    if None in answer.values():
+        for name in [name for name, value in answer.items() if value is None]:
+            del answer[name]
+    answer.setdefault("system_fingerprint", None)
+    return all(type(choice) is dict and _mend_choice(choice, index, operation) for index, choice in enumerate(choices))
+
+
+def _mend_choice(choice: dict[str, Any], index: int, operation: Operation) -> bool:
+    if None in choice.values():
         for name in [name for name, value in choice.items() if value is None]:
             del choice[name]
-        if type(choice.setdefault("index", index)) is not int:
+    if type(choice.setdefault("index", index)) is not int:
+        return False
+    choice.setdefault("logprobs", None)
+    if operation is Operation.CHAT:
+        message = choice.get("message")
+        if type(message) is not dict:
             return False
-        choice.setdefault("logprobs", None)
-        if operation is Operation.CHAT:
-            message = choice.get("message")
-            if type(message) is not dict:
-                return False
-            message.setdefault("role", "assistant")
-            message.setdefault("content", None)
-            if not _mend_message(message, streamed=False):
-                return False
-        elif type(choice.get("text")) is not str:
-            choice["text"] = ""
-        reason = choice.setdefault("finish_reason", None)
-        if reason is not None:
-            if type(reason) is not str:
-                return False
-            choice["finish_reason"] = FINISH_REASONS.get(reason, reason)
-            choice["native_finish_reason"] = reason
+        message.setdefault("role", "assistant")
+        message.setdefault("content", None)
+        if not _mend_message(message, streamed=False):
+            return False
+    elif type(choice.get("text")) is not str:
+        choice["text"] = ""
+    reason = choice.setdefault("finish_reason", None)
+    if reason is not None:
+        if type(reason) is not str:
+            return False
+        choice["finish_reason"] = FINISH_REASONS.get(reason, reason)
+        choice["native_finish_reason"] = reason
     return True
 
 

@@ -22,6 +22,7 @@ _FLAGS: Final[tuple[tuple[int, str, str], ...]] = (
 """Need, the capability of an endpoint that meets it, and its name in a reason. Integers, as flags are slow to test."""
 _EMBEDDINGS: Final = Need.EMBEDDINGS.value
 _COMPLETIONS: Final = Need.COMPLETIONS.value
+_MANY_CHOICES: Final = Need.MANY_CHOICES.value
 
 
 class CapabilityFilter:
@@ -51,7 +52,7 @@ class CapabilityFilter:
             operation = Operation.EMBEDDINGS
         elif needs & _COMPLETIONS:
             operation = Operation.COMPLETIONS
-        many = operation is Operation.CHAT and request.choices > 1
+        many = needs & _MANY_CHOICES
         kept: list[Candidate] = []
         endpoint: Endpoint | None = None
         kind = reason = ""

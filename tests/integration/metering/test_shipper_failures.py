@@ -167,10 +167,14 @@ async def test_a_cancelled_batch_is_rolled_back_whole(folder: Path, home: Path, 
 
 async def test_a_unit_that_raises_leaves_nothing(home: Path, database: Database) -> None:
     """A writing unit is all or nothing, and a reading one cannot write."""
-    with pytest.raises(KeyError):
+
+    async def write_and_raise() -> None:
         async with writing(database) as session:
             await session.execute(text("INSERT INTO model_day_total VALUES (1, 'm', 1, 1)"))
             raise KeyError
+
+    with pytest.raises(KeyError):
+        await write_and_raise()
     assert query(home, "SELECT * FROM model_day_total") == []
     async with writing(database) as session:
         await session.execute(text("INSERT INTO model_day_total VALUES (1, 'm', 1, 1)"))

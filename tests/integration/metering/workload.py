@@ -44,10 +44,11 @@ async def worker(folder: Path, seed: int) -> None:
             journal.append(start)
             say("open", *name)
             tokens = 0
+            await asyncio.sleep(chance.random() / 30)
             for _ in range(chance.choice([0, 0, 1, 3])):
                 await asyncio.sleep(chance.random() / 200)
                 tokens += chance.randrange(1, 100)
-                journal.append(Progress(*_key(start), Usage(500, tokens), UsageSource.COUNTED))
+                journal.append(Progress(start.request_id, start.attempt, Usage(500, tokens), UsageSource.COUNTED))
                 say("progress", *name, tokens)
             usage = Usage(500, tokens + 1)
             journal.append(closed(start, usage))
@@ -57,17 +58,13 @@ async def worker(folder: Path, seed: int) -> None:
     await asyncio.gather(*[attempts() for _ in range(CONCURRENT)])
 
 
-def _key(start: object) -> tuple[bytes, int]:
-    return start.request_id, start.attempt  # type: ignore[attr-defined] # an Open
-
-
 async def shipper(folder: Path, url: str) -> None:
     """Ship until killed."""
 
     def told(shipped: Shipped) -> None:
         say("shipped", shipped.inserted)
 
-    await Shipper(folder, Database(url), batch_records=50, interval_s=0.001, on_shipped=told).run()
+    await Shipper(folder, Database(url), batch_records=100, interval_s=0.001, on_shipped=told).run()
 
 
 if __name__ == "__main__":

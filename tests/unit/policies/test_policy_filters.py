@@ -96,6 +96,8 @@ def test_engines_without_an_api_or_with_one_choice_only() -> None:
     stayed, reasons = kept(part, route_request(needs=Need.MANY_CHOICES, choices=3), found)
     assert (stayed, reasons) == (["vllm"], {"tgi": "no support for more than one choice"})
     stayed, _ = kept(part, route_request(needs=Need.COMPLETIONS | Need.MANY_CHOICES, choices=3), found)
+    assert stayed == ["vllm"]
+    stayed, _ = kept(part, route_request(needs=Need.COMPLETIONS, choices=3), found)
     assert stayed == ["tgi", "vllm"]  # several prompts, each with one choice
 
 

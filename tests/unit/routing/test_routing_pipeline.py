@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from gateway.fleet.snapshot import Candidate
 from gateway.routing.interface import Drop, Picker, Refusal, RouteRequest, Scorer
 from gateway.routing.pipeline import Policy, decide
-from gateway.routing.refusal import ContextTooLong
-from gateway.types.errors import NotFound, Unavailable, WeirError
+from gateway.types.errors import ContextTooLong, NotFound, Unavailable, WeirError
 from policies.pickers.best import BestParams, BestPicker
 from tests.fakes.fleet import backend, candidates, route_request
 

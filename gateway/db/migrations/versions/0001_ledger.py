@@ -62,6 +62,13 @@ def tokens() -> list[sa.Column[Any]]:
 
 
 def upgrade() -> None:
+    make_ledger()
+    make_prices()
+    make_rollups()
+    make_checkpoints()
+
+
+def make_ledger() -> None:
     op.create_table(
         "ledger",
         *tokens(),
@@ -106,6 +113,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("day", "request_id", "attempt", "kind"),
         sqlite_with_rowid=False,
     )
+
+
+def make_prices() -> None:
     op.create_table(
         "price",
         big("price_id"),
@@ -115,6 +125,9 @@ def upgrade() -> None:
         big("request"),
         sa.PrimaryKeyConstraint("price_id"),
     )
+
+
+def make_rollups() -> None:
     for table, time in (("usage_hour", "hour"), ("usage_day", "day")):
         op.create_table(
             table,
@@ -140,6 +153,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("day", "model"),
         sqlite_with_rowid=False,
     )
+
+
+def make_checkpoints() -> None:
     op.create_table(
         "journal_checkpoint",
         text("segment"),

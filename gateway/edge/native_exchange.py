@@ -1,0 +1,221 @@
+"""One request and its response on the native road, written to the caller's transport itself.
+
+See ``gateway.edge.exchange.Exchange``. What uvicorn's protocol expects of a request cycle (``keep_alive``,
+``response_complete``) is here as well. After the caller has gone nothing is written and nothing raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Protocol
+
+from gateway.access.principal import Principal
+from gateway.edge.errors import status_line
+from gateway.edge.head import too_large
+from gateway.edge.inference import Dialect
+from gateway.types.errors import WeirError
+from gateway.types.ids import RequestId
+from gateway.types.reply import Flow
+
+
+class Line(Protocol):
+    """The caller's connection, as an exchange uses it."""
+
+    transport: asyncio.Transport
+
+    @property
+    def write_paused(self) -> bool:
+        """Whether the caller does not keep up."""
+
+    def default_lines(self) -> bytes:
+        """Return the headers every response carries, each line ended by CRLF."""
+
+    def hang_up(self) -> None:
+        """Close the connection behind what has been written."""
+
+    def answered(self, exchange: NativeExchange) -> None:
+        """An exchange has been answered: go on with the connection."""
+
+
+class NativeExchange:
+    """A request on the native road.
+
+    Attributes:
+        dialect: who reads the body.
+        keep_alive: whether the connection goes on after the response.
+        principal: who asks, once authenticated.
+        refusal: why the request is refused before its body is read.
+        response_complete: whether the response has been written.
+        turn: whether no earlier request of the connection is still to be answered.
+        wants_continue: whether the caller waits to be told that it may send the body.
+        whole: whether the body is complete.
+    """
+
+    __slots__ = (
+        "_bodiless",
+        "_chunked",
+        "_flow",
+        "_head",
+        "_line",
+        "_parts",
+        "_size",
+        "arrived",
+        "begun",
+        "body",
+        "dialect",
+        "gone",
+        "headers",
+        "keep_alive",
+        "path",
+        "principal",
+        "refusal",
+        "request_id",
+        "response_complete",
+        "turn",
+        "wants_continue",
+        "whole",
+    )
+
+    def __init__(
+        self,
+        line: Line,
+        request_id: RequestId,
+        path: bytes,
+        headers: Mapping[bytes, bytes],
+        dialect: Dialect,
+        *,
+        keep_alive: bool,
+        chunked: bool,
+        bodiless: bool,
+    ) -> None:
+        self._line = line
+        self._flow: Flow | None = None
+        self._head = b""
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._chunked = chunked
+        self._bodiless = bodiless
+        self.request_id = request_id
+        self.path = path
+        self.headers = headers
+        self.body = b""
+        self.gone = False
+        self.arrived = 0.0
+        self.begun = False
+        self.keep_alive = keep_alive
+        self.response_complete = False
+        self.dialect = dialect
+        self.principal: Principal | None = None
+        self.refusal: WeirError | None = None
+        self.turn = False
+        self.wants_continue = False
+        self.whole = False
+
+    # The request
+
+    def receive(self, data: bytes, limit: int) -> None:
+        """Take body bytes; over ``limit`` the request is refused and the rest thrown away."""
+        self._size += len(data)
+        if self._size > limit:
+            self._parts.clear()
+            self.refusal = self.refusal or too_large(limit)
+        elif self.refusal is None:
+            self._parts.append(data)
+
+    def complete(self, now: float) -> None:
+        """The request is whole."""
+        self.whole = True
+        self.arrived = now
+        parts = self._parts
+        self.body = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._parts = []
+
+    # The connection
+
+    def lost(self) -> None:
+        """The caller has left."""
+        if not self.response_complete:
+            self.gone = True
+            if self._flow is not None:
+                self._flow.abort()
+
+    def pressed(self, *, paused: bool) -> None:
+        """The caller's transport is full, or has room again."""
+        if self._flow is not None and not self.response_complete:
+            if paused:
+                self._flow.pause()
+            else:
+                self._flow.resume()
+
+    # Exchange
+
+    def steer(self, flow: Flow) -> None:
+        """See ``Exchange``."""
+        self._flow = flow
+        if self.gone:
+            flow.abort()
+
+    def respond(self, status: int, headers: bytes, body: bytes) -> None:
+        """See ``Exchange``."""
+        if self.gone or self.response_complete:
+            return
+        line = self._line
+        line.transport.write(
+            b"%s%s%s%scontent-length: %d\r\n\r\n%s"
+            % (
+                status_line(status),
+                line.default_lines(),
+                headers,
+                b"" if self.keep_alive else b"connection: close\r\n",
+                len(body),
+                b"" if self._bodiless else body,
+            )
+        )
+        self._end()
+
+    def open(self, headers: bytes) -> None:
+        """See ``Exchange``. Where an HTTP/1.0 caller asks, the end of the connection is the end of the body."""
+        self.begun = True
+        self._head = b"%s%s%s%s%s\r\n" % (
+            status_line(200),
+            self._line.default_lines(),
+            headers,
+            b"" if self.keep_alive else b"connection: close\r\n",
+            b"transfer-encoding: chunked\r\n" if self._chunked else b"",
+        )
+        if self._line.write_paused and self._flow is not None:
+            self._flow.pause()  # an earlier response fills the transport, which will not say so again
+
+    def write(self, data: bytes) -> None:
+        """See ``Exchange``."""
+        if self.gone:
+            return
+        if not self._chunked:
+            data = self._head + data
+            self._head = b""
+        elif self._head:
+            data = b"%s%x\r\n%s\r\n" % (self._head, len(data), data)
+            self._head = b""
+        else:
+            data = b"%x\r\n%s\r\n" % (len(data), data)
+        self._line.transport.write(data)
+
+    def close(self, data: bytes) -> None:
+        """See ``Exchange``."""
+        if self.gone or self.response_complete:
+            return
+        if self._chunked:
+            piece = b"%x\r\n%s\r\n" % (len(data), data) if data else b""
+            self._line.transport.write(b"%s%s0\r\n\r\n" % (self._head, piece))
+        else:
+            self._line.transport.write(self._head + data)
+        self._head = b""
+        self._end()
+
+    def _end(self) -> None:
+        self.response_complete = True
+        self._flow = None
+        if not self.keep_alive:
+            self._line.hang_up()
+        self._line.answered(self)

@@ -1,0 +1,48 @@
+"""The metrics of all processes of a host, so that a scrape of any one of them shows the whole.
+
+Each worker hands its figures in every few seconds and at each scrape, and gets those of the others. What a worker
+counted stays when it has ended, so counters never fall; its gauges go with it. All of it is lost with the keeper, which
+a scraper sees as a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from gateway import __version__
+from gateway.metering.shipper import Shipper
+from gateway.telemetry.metrics import GatewayMetrics
+
+
+class Figures:
+    """Metrics of a host's workers, as dumps (see ``gateway.telemetry.instruments.Registry.dump``)."""
+
+    def __init__(self, shipper: Shipper) -> None:
+        self._own = GatewayMetrics(__version__)
+        bind_shipper(self._own, shipper)
+        self._dumps: dict[Hashable, bytes] = {}
+        self._retired: bytes | None = None
+
+    def share(self, worker: Hashable, dump: bytes) -> tuple[bytes, ...]:
+        """Keep the newest figures of ``worker`` and return those of everybody else, the keeper's own among them."""
+        self._dumps[worker] = dump
+        others = [known for name, known in self._dumps.items() if name is not worker]
+        if self._retired is not None:
+            others.append(self._retired)
+        return (*others, self._own.dump())
+
+    def retire(self, worker: Hashable) -> None:
+        """Keep what ``worker`` counted, now that it is gone; harmless when it never shared anything."""
+        dump = self._dumps.pop(worker, None)
+        if dump is not None:
+            self._retired = self._own.lasting([dump] if self._retired is None else [self._retired, dump])
+
+
+def bind_shipper(metrics: GatewayMetrics, shipper: Shipper) -> None:
+    """Show the shipper's figures in ``metrics``."""
+    metrics.bind("weir_unshipped_bytes", lambda: shipper.lag_bytes)
+    metrics.bind("weir_oldest_unshipped_seconds", lambda: shipper.oldest_unshipped_s)
+    metrics.bind("weir_shipper_records_total", lambda: shipper.records)
+    metrics.bind("weir_shipper_seconds_total", lambda: shipper.seconds)
+    metrics.bind("weir_orphans_total", lambda: shipper.orphans)
+    metrics.bind("weir_ledger_conflicts_total", lambda: shipper.conflicts)

@@ -1,0 +1,359 @@
+"""The command line as an operator meets it: real commands, what they print, and their exit status."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import sqlite3
+import subprocess
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import Serve
+from tests.e2e.processes import (
+    ADMIN_KEY,
+    AUTHORIZED,
+    MANAGING,
+    PATIENCE,
+    WEIR,
+    Process,
+    WeirProcess,
+    environment,
+    eventually,
+    run,
+)
+from tests.harness import NO_TLS, chat_body
+
+pytestmark = pytest.mark.xdist_group("e2e_cli")
+
+SECRET_KEY = re.compile(r"sk-weir-([a-z0-9]{8})-[0-9a-f]{40,}")
+BAD_FILE = """\
+backends:
+  - {name: gpu-a, kind: vllm, url: "http://gpu-a:8000", regoin: eu}
+models:
+  - id: qwen/qwen3-32b
+    context_length: 40960
+    price: {prompt: "0.10", completion: "0.30"}
+    endpoints:
+      - {backend: gpu-b}
+"""
+
+
+class Place:
+    """A state folder in which commands are run, with a gateway over it or without."""
+
+    def __init__(self, environ: dict[str, str], gateway: WeirProcess | None = None) -> None:
+        self.environ = environ
+        self.gateway = gateway
+
+    def weir(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """Run a command."""
+        return run([WEIR, *arguments], self.environ)
+
+    def said(self, *arguments: str | Path) -> str:
+        """Run a command that succeeds and return what it printed."""
+        done = self.weir(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stderr == ""
+        return done.stdout
+
+    def json(self, *arguments: str | Path) -> Any:
+        """Run a command with ``--json`` and return what it printed."""
+        return json.loads(self.said(*arguments, "--json"))
+
+    def works(self, key: str) -> bool:
+        """Return whether the gateway takes ``key``; True when there is no gateway to ask."""
+        if self.gateway is None:
+            return True
+        headers = {"authorization": f"Bearer {key}"}
+        return httpx.get(f"{self.gateway.url}/v1/models", headers=headers, verify=NO_TLS).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def gateway(serve: Serve) -> WeirProcess:
+    """A gateway that runs, with one answer in its books."""
+    running = serve().ready()
+    headers = AUTHORIZED
+    url = f"{running.url}/v1/chat/completions"
+    answer = httpx.post(url, json=chat_body() | {"max_tokens": 5}, headers=headers, verify=NO_TLS)
+    assert answer.status_code == 200, answer.text
+    return running
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Place:
+    """A new state folder that nobody keeps."""
+    return Place(environment(tmp_path / "home"))
+
+
+@pytest.fixture(params=["with a gateway", "alone"])
+def place(request: pytest.FixtureRequest) -> Place:
+    """A state folder that a gateway keeps, and one that nobody keeps."""
+    if request.param == "alone":
+        return Place(request.getfixturevalue("alone").environ)
+    gateway: WeirProcess = request.getfixturevalue("gateway")
+    return Place(gateway.environ, gateway)
+
+
+def refusal(done: subprocess.CompletedProcess[str], status: int) -> str:
+    """Return the one sentence a refused command says."""
+    assert done.returncode == status, done.stdout + done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr.strip()
+
+
+# The configuration file
+
+
+def test_a_good_file_is_called_good(alone: Place, config: Path) -> None:
+    """`weir config check` counts what it found; the status is 0."""
+    assert alone.said("config", "check", "--config", config) == f"{config}: good; 2 backends, 1 models\n"
+    assert alone.json("config", "check", "--config", config) == {"ok": True, "backends": 2, "models": 1}
+
+
+def test_a_bad_file_is_explained_line_by_line(alone: Place, tmp_path: Path) -> None:
+    """Each problem has file, line, key and mend, for people and as JSON; the status is 1."""
+    bad = tmp_path / "weir.yaml"
+    bad.write_text(BAD_FILE)
+    done = alone.weir("config", "check", "--config", bad)
+    assert done.returncode == 1
+    problems = done.stderr.splitlines()
+    assert len(problems) == 2
+    assert re.fullmatch(
+        re.escape(str(bad)) + r':2:\d+ backends\[0\]\.regoin: .* -> did you mean "region"\?', problems[0]
+    )
+    assert re.match(re.escape(str(bad)) + r":8:\d+ models\[0\]\.endpoints\[0\]\.backend: .* -> .+", problems[1])
+    done = alone.weir("config", "check", "--config", bad, "--json")
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    assert found["ok"] is False
+    assert [(problem["file"], problem["line"], problem["key"]) for problem in found["problems"]] == [
+        (str(bad), 2, "backends[0].regoin"),
+        (str(bad), 8, "models[0].endpoints[0].backend"),
+    ]
+    assert all(problem["mend"] for problem in found["problems"])
+
+
+# Keys and teams
+
+
+def test_keys_and_teams_live_and_die_by_commands(place: Place) -> None:
+    """Made, listed, rotated, revoked: the same with a keeper that runs and without; no list shows a secret."""
+    assert place.said("teams", "create", "search", "--name", "Search team") == "team search\n"
+    assert ("search", "Search team") in [(team["slug"], team["name"]) for team in place.json("teams", "list")]
+    assert "Search team" in place.said("teams", "list")
+
+    limits = ("--rpm", "600", "--tpm", "90000", "--concurrent", "8", "--days", "30")
+    made = place.json(
+        "keys", "create", "--name", "search app", "--team", "search", "--model", "qwen/qwen3-32b", *limits
+    )
+    found = SECRET_KEY.fullmatch(made["key"])
+    assert found
+    assert found.group(1) == made["key_id"]
+    assert place.works(made["key"])
+
+    listed = next(key for key in place.json("keys", "list") if key["key_id"] == made["key_id"])
+    assert listed["limits"] == {"rpm": 600, "tpm": 90000, "concurrent": 8}
+    assert (listed["name"], listed["team"], listed["models"]) == ("search app", "search", ["qwen/qwen3-32b"])
+    table = place.said("keys", "list", "--team", "search")
+    assert made["key_id"] in table
+    assert not SECRET_KEY.search(table + json.dumps(listed))
+
+    rotated = place.said("keys", "rotate", made["key_id"], "--overlap", "0").strip()
+    assert SECRET_KEY.fullmatch(rotated)
+    assert place.works(rotated)
+    if place.gateway is not None:
+        assert not place.works(made["key"])
+
+    assert made["key_id"] in place.said("keys", "revoke", made["key_id"])
+    if place.gateway is not None:
+        eventually(lambda: not place.works(rotated))
+    assert place.said("keys", "list", "--team", "search").count("\n") == 1
+    assert "no such key" in refusal(place.weir("keys", "rotate", "zzzzzzzz"), 1)
+
+
+# Metering
+
+
+def test_the_audit_tells_agreement_from_disagreement(gateway: WeirProcess, tmp_path: Path) -> None:
+    """`weir meter audit` has status 0 when all books agree, and 1 with a sentence when one was tampered with."""
+    eventually(lambda: gateway.audit()["ledger"]["requests"] == 1)
+    done = gateway.weir("meter", "audit")
+    assert done.returncode == 0
+    assert done.stdout.endswith("all books agree\n")
+    assert re.search(r"tokens_completion +5", done.stdout)
+
+    home = tmp_path / "home"
+    home.mkdir()
+    with (
+        closing(sqlite3.connect(gateway.home / "weir.db")) as original,
+        closing(sqlite3.connect(home / "weir.db")) as copy,
+    ):
+        original.backup(copy)
+        copy.execute("UPDATE ledger SET tokens_completion = tokens_completion + 1")
+        copy.commit()
+    tampered = Place(environment(home))
+    done = tampered.weir("meter", "audit")
+    assert done.returncode == 1
+    assert "usage_hour and the ledger differ" in done.stdout
+    done = tampered.weir("meter", "audit", "--json")
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert report["ok"] is False
+    assert report["mismatches"]
+
+
+# Routing
+
+
+def test_a_decision_is_explained(gateway: WeirProcess, tmp_path: Path) -> None:
+    """`weir route explain` shows candidates, scores and the pick of the gateway that runs, for people and as JSON."""
+    port = {"PORT": gateway.url.rpartition(":")[2]}
+    done = gateway.weir("route", "explain", "--model", "qwen/qwen3-32b", **port)
+    assert done.returncode == 0, done.stderr
+    first = re.match(r"qwen/qwen3-32b by balanced: (\S+)\n", done.stdout)
+    assert first
+    assert "own/gpu-a" in done.stdout
+    assert "own/gpu-b" in done.stdout
+    assert first.group(1) in {"own/gpu-a", "own/gpu-b"}
+
+    body = tmp_path / "body.json"
+    body.write_text(json.dumps(chat_body() | {"max_tokens": 7}))
+    arguments = ("--body", str(body), "--preset", "cheapest", "--url", gateway.url, "--json")
+    done = gateway.weir("route", "explain", *arguments)
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert shown["policy"] == "cheapest"
+    assert {candidate["candidate"] for candidate in shown["candidates"]} == {"own/gpu-a", "own/gpu-b"}
+    assert shown["pick"] in {"own/gpu-a", "own/gpu-b"}
+
+
+def test_a_request_that_nobody_can_take_is_explained_too(gateway: WeirProcess, tmp_path: Path) -> None:
+    """A refusal shows what dropped each candidate and why."""
+    body = tmp_path / "body.json"
+    body.write_text(json.dumps(chat_body() | {"max_tokens": 50_000}))
+    done = gateway.weir("route", "explain", "--body", str(body), "--url", gateway.url)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("refused: ")
+    assert re.search(r"own/gpu-a +context +\S+", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (("--model", "nobody/knows"), 1, "no model 'nobody/knows'"),
+        (("--model", "qwen/qwen3-32b", "--preset", "wildest"), 1, "no routing preset 'wildest'"),
+        (("--model", "qwen/qwen3-32b", "--url", "http://127.0.0.1:1"), 2, "no gateway answers at http://127.0.0.1:1"),
+    ],
+)
+def test_what_cannot_be_explained_is_one_sentence(
+    gateway: WeirProcess, arguments: tuple[str, ...], status: int, says: str
+) -> None:
+    """An unknown name has status 1, an address where no gateway is has status 2."""
+    done = gateway.weir("route", "explain", *arguments, PORT=gateway.url.rpartition(":")[2])
+    assert says in refusal(done, status)
+
+
+# The database
+
+
+def test_the_database_is_migrated_once_and_then_stays(alone: Place, gateway: WeirProcess) -> None:
+    """`weir db migrate` may be repeated; while a keeper runs it refuses, because SQLite wants one writer."""
+    for _ in range(2):
+        done = alone.weir("db", "migrate")
+        assert (done.returncode, done.stdout) == (0, "the database is at this version\n")
+    assert f"process {gateway.pid} keeps" in refusal(gateway.weir("db", "migrate"), 2)
+
+
+# Starting
+
+
+@pytest.mark.parametrize(
+    ("environ", "arguments", "says"),
+    [
+        ({}, ("serve",), "no configuration: set WEIR_CONFIG or give --config FILE"),
+        ({"WEIR_ADMIN_KEY": "short"}, ("serve",), "WEIR_ADMIN_KEY: has 5 characters"),
+        ({"PORT": "http"}, ("demo",), "PORT: .* whole number from 0 to 65535"),
+        ({"WEIR_SECRET": ""}, ("keys", "list"), "WEIR_SECRET: is set but empty"),
+        ({"WEIR_DATABASE_URL": "postgresql+asyncpg://h/db"}, ("db", "migrate"), "postgresql.* is not supported"),
+    ],
+)
+def test_a_bad_environment_is_one_sentence(
+    alone: Place, environ: dict[str, str], arguments: tuple[str, ...], says: str
+) -> None:
+    """It names the variable, what is wrong and the mend; the status is 2."""
+    assert re.search(says, refusal(run([WEIR, *arguments], alone.environ | environ), 2))
+
+
+def test_an_address_in_use_is_one_sentence(alone: Place, config: Path) -> None:
+    """`weir serve` on a port that somebody has does not start."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = alone.weir("serve", "--config", config, "--port", port)
+    assert refusal(done, 2) == f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --port"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_state_folder_in_use_is_one_sentence(gateway: WeirProcess, workers: str) -> None:
+    """A second gateway on one state folder does not start, with one worker or several."""
+    done = gateway.weir("serve", "--port", "0", "--workers", workers)
+    assert f"process {gateway.pid} keeps {gateway.home} already" in done.stderr.splitlines()[-1]
+    assert done.returncode == 2
+
+
+def test_a_management_key_is_made_once_and_shown_once(alone: Place, config: Path) -> None:
+    """The first start without one prints it, it works, and no later start prints it again."""
+    command = [WEIR, "serve", "--config", config, "--port", "0"]
+    with Process(command, alone.environ) as first:
+        key = first.find(r"management key \(shown this once\): (\S{32,})")
+        url = first.find(r"serves (http://\S+)")
+        assert httpx.get(f"{url}/api/v1/keys", headers={"authorization": f"Bearer {key}"}).status_code == 200
+        assert httpx.get(f"{url}/api/v1/keys", headers=MANAGING).status_code == 401
+        assert first.stop() == 0
+    with Process(command, alone.environ) as second:
+        second.find(r"serves (http://\S+)")
+        assert second.stop() == 0
+        assert second.left_nothing()
+        assert key not in second.output
+        assert "management key" not in second.output
+
+
+# Simulators
+
+
+def test_a_simulated_backend_answers_until_it_is_stopped(alone: Place) -> None:
+    """`weir sim` prints where it is and serves the model it was told to."""
+    command = [WEIR, "sim", "--kind", "sglang", "--model", "acme/one", "--ttft", "0", "--itl", "0"]
+    with Process(command, alone.environ) as sim:
+        url = sim.find(r"READY sim-sglang (http://\S+)")
+        models = httpx.get(f"{url}/v1/models", verify=NO_TLS).json()
+        assert [model["id"] for model in models["data"]] == ["acme/one"]
+        port = url.rpartition(":")[2]
+        says = refusal(alone.weir("sim", "--port", port), 2)
+        assert says == f"cannot listen on port {port}: Address already in use; choose another with --port"
+        assert sim.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("sim", "--kind", "abacus"),
+        ("serve", "--port", "70000"),
+        ("keys", "create", "--days", "1e300"),
+        ("route", "explain", "--body", "/no/such/file"),
+        ("route", "explain"),
+        ("keys", "explode"),
+    ],
+)
+def test_a_wrong_command_line_is_shown_with_how_to_get_help(alone: Place, arguments: tuple[str, ...]) -> None:
+    """Usage errors have status 2 and touch nothing."""
+    done = alone.weir(*arguments)
+    assert done.returncode == 2
+    assert "--help" in done.stderr
+    assert not Path(alone.environ["WEIR_HOME"]).exists()

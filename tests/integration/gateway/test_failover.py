@@ -1,0 +1,438 @@
+"""Backends may fail: before the first byte the request moves on unnoticed, after it there is an honest error."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.sim import Fault, SimConfig, SimFleet, SimServer, Timing
+from tests.fakes.backend import DONE, LAST, SSE_HEAD, Visit, chunk, event, hand_backend, usage_chunk, whole
+from tests.fakes.raw_client import events, text_of
+from tests.harness import Backend, Stage, configuration, staged
+
+CHEAP = 'price: {prompt: "0.01", completion: "0.01"}'
+LIMITS = "timeouts: {connect: 5, first_byte: 0.6, idle: 0.6}"
+TOKENS = 12
+
+
+def pair(first: str, second: str, *, kind: str = "vllm", more: str = LIMITS) -> str:
+    """Return a configuration in which ``first`` is always tried first: it is much cheaper."""
+    model = "Qwen/Qwen3-32B"
+    return configuration(
+        [
+            Backend("first", first, kind, model, "first", more, CHEAP),
+            Backend("second", second, "vllm", model, "second", LIMITS),
+        ],
+        more="routing: {default: cheapest}",
+    )
+
+
+@asynccontextmanager
+async def two(home: Path, timing: Timing, *faults: Fault) -> AsyncIterator[tuple[Stage, SimServer, SimServer]]:
+    """Run a gateway over two equal simulators; the first breaks in the ways of ``faults``."""
+    configs = [SimConfig(name=name, timing=timing, answer_tokens=TOKENS) for name in ("first", "second")]
+    async with SimFleet(configs) as fleet, staged(home, pair(*fleet.urls.values())) as stage:
+        fleet["first"].faults.arm(*faults)
+        await fleet["first"].settled()
+        yield stage, fleet["first"], fleet["second"]
+
+
+def said(answer: httpx.Response, *, stream: bool) -> str:
+    """Return the text of a complete answer, after checking that it is one."""
+    assert answer.status_code == 200, answer.text
+    if not stream:
+        choice = answer.json()["choices"][0]
+        assert choice["finish_reason"] == "stop"
+        return str(choice["message"]["content"])
+    found = events(answer.content)
+    assert found.count("[DONE]") == 1
+    assert found[-1] == "[DONE]"
+    assert not any("error" in each for each in found[:-1])
+    assert [choice["finish_reason"] for each in found[:-1] for choice in each["choices"]].count("stop") == 1
+    return text_of(found)
+
+
+async def attempts(stage: Stage, answer: httpx.Response) -> list[tuple[str, str, str | None]]:
+    """Return provider, outcome and error of each attempt of an answer, from the ledger."""
+    found = await stage.generation(answer.headers["x-generation-id"])
+    return [(each["provider_name"], each["outcome"], each["error"]) for each in found["provider_responses"]]
+
+
+async def healthy_text() -> str:
+    """Return what an unbroken simulator answers to the usual request."""
+    async with SimFleet([SimConfig(answer_tokens=TOKENS)]) as fleet, httpx.AsyncClient(verify=False) as http:
+        request = {"model": "Qwen/Qwen3-32B", "messages": [{"role": "user", "content": "Tell me about weirs."}]}
+        answer = await http.post(f"{fleet['sim'].url}/v1/chat/completions", json=request)
+        return str(answer.json()["choices"][0]["message"]["content"])
+
+
+BEFORE = {
+    "refuse": (Fault(kind="refuse"), {"connect"}),
+    "accept and reset": (Fault(kind="refuse", mode="rst"), {"connect", "reset"}),
+    "reset": (Fault(kind="reset"), {"reset"}),
+    "slow": (Fault(kind="slow", delay=5.0), {"first_byte"}),
+    "stall behind the head": (Fault(kind="stall"), {"first_byte"}),
+    "stall without a head": (Fault(kind="stall", mode="silent"), {"first_byte"}),
+    "cut": (Fault(kind="cut_mid_stream", after_chunks=0), {"cut"}),
+    "cut cleanly": (Fault(kind="cut_mid_stream", after_chunks=0, mode="end"), {"cut"}),
+    "reset behind the head": (Fault(kind="reset_mid_stream", after_chunks=0), {"cut"}),
+    "500": (Fault(kind="error_status", status=500), {"error"}),
+    "503": (Fault(kind="error_status", status=503), {"overloaded"}),
+    "429": (Fault(kind="error_status", status=429), {"overloaded"}),
+    "401": (Fault(kind="error_status", status=401), {"error"}),
+    "404": (Fault(kind="error_status", status=404), {"error"}),
+    "302": (Fault(kind="error_status", status=302), {"error"}),
+    "error in a 200": (Fault(kind="error_in_200"), {"error"}),
+    "HTML in a 200": (Fault(kind="error_status", status=200, body="<html>welcome</html>"), {"malformed"}),
+    "rubbish": (Fault(kind="bad_json_event", after_chunks=0), {"malformed"}),
+}
+
+
+@pytest.mark.parametrize("name", BEFORE)
+async def test_before_the_first_byte_the_request_moves_on_unnoticed(name: str, tmp_path: Path) -> None:
+    """The caller sees one whole answer, for a stream and for JSON; the ledger names the try that failed and why."""
+    fault, causes = BEFORE[name]
+    expected = await healthy_text()
+    async with two(tmp_path, Timing(), fault) as (stage, first, second):
+        for number, stream in enumerate((True, False), 1):
+            answer = await stage.chat(stream=stream)
+            assert said(answer, stream=stream) == expected
+            assert "first" in answer.headers["x-weir-route"]
+            tried = await attempts(stage, answer)
+            assert [each[:2] for each in tried] == [("first", "failed"), ("second", "ok")]
+            assert tried[0][2] in causes
+            assert second.books.totals.completed == number
+            if causes == {"overloaded"}:
+                await asyncio.sleep(1.1)  # a full backend is spared for a second
+        assert first.books.totals.completed == 0 or name == "rubbish"
+        assert (await stage.keeper.audit()).ok
+
+
+HARMLESS = {
+    "slow, but within the limits": Fault(kind="slow", delay=0.2),
+    "no [DONE]": Fault(kind="cut_before_done"),
+    "no [DONE] and no end of the body": Fault(kind="cut_before_done", mode="fin"),
+    "odd events": Fault(kind="malformed_sse"),
+    "a big event": Fault(kind="big_event", size=1_500_000),
+    "frozen metrics": Fault(kind="frozen_metrics"),
+    "one bad health probe": Fault(kind="unhealthy", count=1),
+    "no usage": Fault(kind="no_usage"),
+    "usage twice": Fault(kind="usage_twice"),
+    "wrong usage": Fault(kind="wrong_usage", factor=3),
+    "nulls": Fault(kind="null_fields"),
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+async def test_what_is_odd_but_whole_is_answered_by_the_first(name: str, tmp_path: Path) -> None:
+    """A backend that is slow, sloppy or strange, but says all there is to say, is good enough."""
+    expected = await healthy_text()
+    async with two(tmp_path, Timing(), HARMLESS[name]) as (stage, _, second):
+        for stream in (True, False):
+            answer = await stage.chat(stream=stream)
+            assert said(answer, stream=stream).replace("x" * 1_500_000, "") == expected
+            assert await attempts(stage, answer) == [("first", "ok", None)]
+            usage = (await stage.generation(answer.headers["x-generation-id"]))["tokens_completion"]
+            assert usage == {"no usage": usage, "wrong usage": 3 * TOKENS}.get(name, TOKENS)
+            assert usage > 0
+        assert second.books.totals.requests == 0
+
+
+AFTER = {
+    "reset": (Fault(kind="reset_mid_stream", after_chunks=4), 502, "cut"),
+    "cut": (Fault(kind="cut_mid_stream", after_chunks=4), 502, "cut"),
+    "cut cleanly": (Fault(kind="cut_mid_stream", after_chunks=4, mode="end"), 502, "cut"),
+    "stall": (Fault(kind="stall", after_chunks=4), 504, "idle"),
+    "error event": (Fault(kind="error_in_200", after_chunks=4), 502, "error"),
+    "rubbish": (Fault(kind="bad_json_event", after_chunks=4), 502, "malformed"),
+}
+
+
+@pytest.mark.parametrize("name", AFTER)
+async def test_after_the_first_byte_a_failure_is_told(name: str, tmp_path: Path) -> None:
+    """A stream that breaks ends in an error event without [DONE]; nobody pays for it, and no other replica is asked."""
+    fault, code, cause = AFTER[name]
+    kind = "timeout" if code == 504 else "provider_unavailable"
+    expected = await healthy_text()
+    async with two(tmp_path, Timing(itl=0.03), fault) as (stage, first, second):
+        for path in ("/v1", "/api/v1"):
+            request = {
+                "model": "qwen/qwen3-32b",
+                "messages": [{"role": "user", "content": "Tell me about weirs."}],
+                "stream": True,
+            }
+            answer = await stage.http.post(f"{stage.url}{path}/chat/completions", json=request, headers=stage.headers)
+            assert answer.status_code == 200
+            found = events(answer.content)
+            assert "[DONE]" not in found
+            assert [("error" in each) for each in found] == [False] * (len(found) - 1) + [True]
+            assert found[-1]["error"]["code"] == code
+            assert found[-1]["error"]["metadata"]["error_type"] == kind
+            text = text_of(found)
+            assert text
+            assert expected.startswith(text)
+            assert text != expected
+            assert await attempts(stage, answer) == [("first", "upstream_error", cause)]
+            assert (await stage.generation(answer.headers["x-generation-id"]))["total_cost"] == 0
+        assert second.books.totals.requests == 0
+        assert first.books.totals.completed == 0
+        assert (await stage.keeper.audit()).ok
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_engines_refusal_of_the_request_itself_passes_through(stream: bool, tmp_path: Path) -> None:
+    """A 400 is the caller's to mend: another replica would say the same, so it is not asked; health stays good."""
+    words = '{"error": {"message": "top_k must be positive", "type": "BadRequestError", "param": "top_k", "code": 400}}'
+    async with two(tmp_path, Timing(), Fault(kind="error_status", status=400, body=words)) as (stage, first, second):
+        for _ in range(8):
+            answer = await stage.chat(stream=stream)
+            assert answer.status_code == 400
+            error = answer.json()["error"]
+            assert error["message"] == "top_k must be positive"
+            assert (error["code"], error["param"], error["type"]) == (400, "top_k", "upstream_error")
+            assert error["metadata"]["provider_name"] == "first"
+        assert first.books.totals.requests == 8
+        assert second.books.totals.requests == 0
+        assert stage.gateway.registry.fleet.replicas["first"].load.ejected_until == 0
+
+
+async def test_how_long_a_full_backend_asks_to_be_left_alone_is_passed_on(tmp_path: Path) -> None:
+    """When all are full the caller gets 503 and the shortest wait that a backend named; until then none is asked."""
+    config = SimConfig(name="only", faults=(Fault(kind="error_status", status=429, headers={"Retry-After": "7"}),))
+    async with SimFleet([config]) as fleet:
+        only = fleet["only"]
+        async with staged(tmp_path, configuration([Backend("only", only.url)])) as stage:
+            first = await stage.chat()
+            assert first.status_code == 503
+            assert first.headers["retry-after"] == "7"
+            assert first.json()["error"]["metadata"]["attempts"] == [
+                {"provider": "own", "cause": "overloaded", "status": 429}
+            ]
+            second = await stage.chat()
+            assert second.status_code == 503
+            assert 1 <= int(second.headers["retry-after"]) <= 7
+            assert only.books.totals.requests == 1
+
+
+async def test_when_all_are_down_the_answer_is_503_with_retry_after(tmp_path: Path) -> None:
+    """Nobody to ask is said at once, first from the tries and then from the probes, and ends when one is back."""
+    async with two(tmp_path, Timing(), Fault(kind="refuse")) as (stage, first, second):
+        second.faults.arm(Fault(kind="refuse"))
+        await second.settled()
+        for stream in (True, False):
+            answer = await stage.chat(stream=stream)
+            assert answer.status_code == 503
+            assert int(answer.headers["retry-after"]) >= 1
+            error = answer.json()["error"]
+            assert error["metadata"]["error_type"] == "provider_unavailable"
+            assert {each["cause"] for each in error["metadata"]["attempts"]} == {"connect"}
+        loads = [replica.load for replica in stage.gateway.registry.fleet.replicas.values()]
+        async with asyncio.timeout(20):
+            while any(load.ready for load in loads):
+                await asyncio.sleep(0.05)
+        answer = await stage.chat()
+        assert answer.status_code == 503
+        assert {each["filter"] for each in answer.json()["error"]["metadata"]["drops"]} == {"health"}
+        first.faults.clear()
+        async with asyncio.timeout(20):
+            while not any(load.ready for load in loads):
+                await asyncio.sleep(0.05)
+        assert (await stage.chat()).status_code == 200
+
+
+async def test_an_unhealthy_backend_gets_no_traffic(tmp_path: Path) -> None:
+    """What its own health probe says counts, though it would still answer."""
+    async with two(tmp_path, Timing(), Fault(kind="unhealthy")) as (stage, first, second):
+        load = stage.gateway.registry.fleet.replicas["first"].load
+        async with asyncio.timeout(20):
+            while load.ready:
+                await asyncio.sleep(0.05)
+        answer = await stage.chat()
+        assert await attempts(stage, answer) == [("second", "ok", None)]
+        assert first.books.totals.requests == 0
+        assert second.books.totals.completed == 1
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault(kind="error_status", status=500), Fault(kind="cut_mid_stream", after_chunks=1, mode="end")]
+)
+async def test_failures_in_a_row_eject_and_traffic_avoids_the_replica(fault: Fault, tmp_path: Path) -> None:
+    """Five failures in a row, before or after the first byte, and the replica is left alone."""
+    async with two(tmp_path, Timing(itl=0.002), fault) as (stage, first, second):
+        for _ in range(5):
+            await stage.chat(stream=True)
+        assert first.books.totals.requests == 5
+        before = second.books.totals.completed
+        for _ in range(5):
+            answer = await stage.chat(stream=True)
+            assert await attempts(stage, answer) == [("second", "ok", None)]
+        assert first.books.totals.requests == 5
+        assert second.books.totals.completed == before + 5
+        page = await stage.http.get(f"{stage.url}/metrics", headers=stage.admin)
+        assert 'weir_backend_up{backend="first"}' in page.text
+
+
+async def test_retries_stay_within_their_budget(tmp_path: Path) -> None:
+    """When every backend answers 503, four replicas get hardly more tries than there are requests."""
+    number, faults = 60, (Fault(kind="error_status", status=503),)
+    configs = [SimConfig(name=f"gpu-{name}", faults=faults) for name in "abcd"]
+    async with SimFleet(configs) as fleet:
+        backends = [Backend(sim.config.name, sim.url) for sim in fleet]
+        async with staged(tmp_path, configuration(backends)) as stage:
+            began = time.monotonic()
+            answers = await asyncio.gather(*(stage.chat(stream=bool(each % 2)) for each in range(number)))
+            windows = 1 + int((time.monotonic() - began) / 10)
+            assert {answer.status_code for answer in answers} == {503}
+            assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers)
+            tries = sum(sim.books.totals.requests for sim in fleet)
+            assert number <= tries <= number + windows * max(number // 10, 10)
+            told = sum(len(answer.json()["error"]["metadata"]["attempts"]) for answer in answers)
+            assert told == tries
+
+
+async def test_a_refused_connection_costs_no_budget(tmp_path: Path) -> None:
+    """What never reached an engine may be tried elsewhere without limit."""
+    async with two(tmp_path, Timing(), Fault(kind="refuse", mode="rst")) as (stage, first, _):
+        first.faults.arm(Fault(kind="refuse"))
+        await first.settled()
+        budget = stage.gateway.desk.upstream.budget
+        before = budget.remaining
+        for _ in range(4):
+            assert (await stage.chat()).status_code == 200
+        assert budget.remaining >= before
+
+
+async def answer_well(visit: Visit) -> None:
+    """Answer whole, streamed or not."""
+    if visit.document["stream"]:
+        await visit.send(SSE_HEAD)
+        await visit.events(event(chunk("hello")), event(chunk(finish="stop")), event(usage_chunk(1)), DONE, last=True)
+    else:
+        await visit.answer(whole())
+
+
+async def test_the_connect_limit_strikes_by_itself(tmp_path: Path) -> None:
+    """A backend that does not accept is given up after its connect limit, long before the first-byte limit."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        for _ in range(4):  # fill the backlog: the kernel drops what comes after
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        limits = "timeouts: {connect: 0.3, first_byte: 60, idle: 60}"
+        async with hand_backend(answer_well) as second:
+            config = pair(f"http://127.0.0.1:{address[1]}", second.url, more=limits)
+            async with staged(tmp_path, config) as stage:
+                answer = await stage.chat()
+                assert await attempts(stage, answer) == [("first", "failed", "connect"), ("second", "ok", None)]
+
+
+@pytest.mark.parametrize("phase", ["first_byte", "idle"])
+async def test_the_first_byte_and_the_idle_limit_strike_by_themselves(phase: str, tmp_path: Path) -> None:
+    """Each limit strikes in its own phase only: the other is a minute."""
+    limits = {"first_byte": 60, "idle": 60, phase: 0.3}
+
+    async def script(visit: Visit) -> None:
+        await visit.send(SSE_HEAD)
+        if phase == "idle":
+            await asyncio.sleep(0.6)  # longer than the idle limit, which does not count yet
+            await visit.events(event(chunk("hello")))
+        await visit.gone.wait()
+
+    async with hand_backend(script) as first, hand_backend(answer_well) as second:
+        more = f"timeouts: {{connect: 60, first_byte: {limits['first_byte']}, idle: {limits['idle']}}}"
+        async with staged(tmp_path, pair(first.url, second.url, more=more)) as stage:
+            answer = await stage.chat(stream=True)
+            tried = await attempts(stage, answer)
+            if phase == "first_byte":
+                assert tried == [("first", "failed", "first_byte"), ("second", "ok", None)]
+            else:
+                assert tried == [("first", "upstream_error", "idle")]
+                assert events(answer.content)[-1]["error"]["code"] == 504
+            await asyncio.wait_for(first.visits[0].gone.wait(), 10)
+
+
+async def test_a_slow_but_living_stream_is_not_cut(tmp_path: Path) -> None:
+    """The idle limit is between reads, not for the whole answer, and a comment is a sign of life."""
+
+    async def script(visit: Visit) -> None:
+        await visit.send(SSE_HEAD)
+        for number in range(8):
+            await visit.events(event(chunk("a")) if number % 3 == 0 else b": still thinking\n\n")
+            await asyncio.sleep(0.15)
+        await visit.events(event(chunk(finish="stop")), DONE, last=True)
+
+    async with hand_backend(script) as first, hand_backend(answer_well) as second:
+        more = "timeouts: {connect: 5, first_byte: 5, idle: 0.5}"
+        async with staged(tmp_path, pair(first.url, second.url, more=more)) as stage:
+            assert said(await stage.chat(stream=True), stream=True) == "aaa"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_stale_connection_is_replaced_unnoticed(stream: bool, tmp_path: Path) -> None:
+    """A kept connection that breaks under a new request is no failed try: the same replica gets it on a new one."""
+
+    async def script(visit: Visit) -> None:
+        if len(backend.visits) == 2:
+            visit.writer.transport.abort()
+        else:
+            await answer_well(visit)
+
+    async with (
+        hand_backend(script) as backend,
+        hand_backend(answer_well) as second,
+        staged(tmp_path, pair(backend.url, second.url, kind="openai")) as stage,
+    ):
+        for _ in range(2):
+            answer = await stage.chat(stream=stream)
+            assert answer.status_code == 200
+            assert await attempts(stage, answer) == [("first", "ok", None)]
+        assert len(backend.visits) == 3
+        assert not second.visits
+
+
+async def test_connections_the_backend_closes_when_idle_are_not_used_again(tmp_path: Path) -> None:
+    """A backend with a short keep-alive loses no request."""
+    config = SimConfig(name="first", keep_alive=0.1)
+    async with (
+        SimFleet([config]) as fleet,
+        staged(tmp_path, configuration([Backend("a", fleet["first"].url)])) as stage,
+    ):
+        for pause in (0.0, 0.2, 0.1, 0.099, 0.101, 0.3):
+            await asyncio.sleep(pause)
+            answer = await stage.chat(stream=True)
+            assert await attempts(stage, answer) == [("own", "ok", None)]
+
+
+async def test_a_burst_of_streams_shares_connections_without_mixing_answers(tmp_path: Path) -> None:
+    """Answers that come whole in one read, again and again on kept connections, all reach their own caller."""
+
+    async def ask(number: int) -> None:
+        async with asyncio.timeout(60):
+            body: dict[str, Any] = {"messages": [{"role": "user", "content": f"echo {number}"}], "stream": True}
+            assert said(await stage.chat(body), stream=True) == f"echo {number}"
+
+    async def script(visit: Visit) -> None:
+        text = visit.document["messages"][0]["content"]
+        parts = [event(chunk(text)), event(chunk(finish="stop")), event(usage_chunk(1)), DONE]
+        data = b"".join(parts)
+        await visit.send(SSE_HEAD + b"%x\r\n%b\r\n" % (len(data), data) + LAST)
+
+    async with (
+        hand_backend(script) as backend,
+        staged(tmp_path, configuration([Backend("a", backend.url, kind="openai")])) as stage,
+    ):
+        for start in range(0, 60, 6):
+            await asyncio.gather(*(ask(start + each) for each in range(6)))
+        assert backend.connections <= 10
