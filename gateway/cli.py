@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import sys
 import time
@@ -62,7 +63,7 @@ for name, sub in (
 ):
     app.add_typer(sub, name=name)
 
-_out: Final = Console()
+_out: Final = Console(width=None if sys.stdout.isatty() else 10_000)
 _err: Final = Console(stderr=True)
 
 
@@ -88,6 +89,9 @@ def _settings(config: Path | None = None, *, quiet: bool = False) -> Settings:
     settings = Settings.read()
     known = [key.get_secret_value() for key in (settings.admin_key, settings.demo_key) if key is not None]
     logs.configure("error" if quiet else settings.log_level, settings.log_format, secrets=known)
+    if settings.log_level == "info":
+        for chatty in ("uvicorn.error", "alembic"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
     return settings
 
 
@@ -436,7 +440,10 @@ def _print_json(document: Any) -> None:
 
 
 def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    table = Table(*columns, box=None, header_style="bold")
+    """Print a table whole: folded to the width of a terminal, a line per row for whoever reads it from a pipe."""
+    table = Table(box=None, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*row)
     _out.print(table, highlight=False)

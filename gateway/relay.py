@@ -190,8 +190,9 @@ def _verdict(failure: Failure | None, tap: Tap) -> Failure | None:
 
 def _error(failure: Failure) -> UpstreamFailed:
     """Return the error for an answer that began and did not end well."""
-    timed_out = failure.cause is Cause.IDLE
-    return UpstreamFailed(failure.message, code=504 if timed_out else 502, kind="timeout" if timed_out else None)
+    if failure.cause is Cause.IDLE:
+        return UpstreamFailed(failure.message, code=504, kind="timeout")
+    return UpstreamFailed(failure.message, quoted=failure.cause in {Cause.ERROR, Cause.REFUSED, Cause.OVERLOADED})
 
 
 def _bill(receipt: Receipt) -> Bill:

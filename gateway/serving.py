@@ -85,7 +85,6 @@ async def serve(
         ws="none",
         lifespan="on",
         log_config=None,
-        log_level="warning",
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE,

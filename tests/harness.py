@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -179,3 +180,5 @@ async def staged(home: Path, config: str, **environment: str) -> AsyncIterator[S
             finally:
                 stop.set()
                 await task
+                for name in ("uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
+                    logging.getLogger(name).setLevel(logging.NOTSET)  # as uvicorn found them: they outlive it

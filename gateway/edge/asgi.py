@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from time import monotonic
 from typing import Any, Final
 
-from gateway.edge.head import check_head, too_large
-from gateway.edge.inference import PATHS, Dialect, Inference, header_map, refuse
+from gateway.edge.head import check_head, check_repeats, header_map, too_large
+from gateway.edge.inference import PATHS, Dialect, Inference, refuse
 from gateway.edge.native import Road
 from gateway.types.errors import BadRequest, Unavailable, WeirError
 from gateway.types.ids import RequestId
@@ -112,7 +112,7 @@ class InferenceApp:
         exchange = AsgiExchange(inference.new_id(), path, header_map(scope["headers"]))
         pump = asyncio.ensure_future(exchange.pump(send))
         try:
-            await _serve(inference, dialect, exchange, scope["method"].encode("latin-1"), receive)
+            await _serve(inference, dialect, exchange, scope, receive)
             if not exchange.gone:
                 await pump
         finally:
@@ -120,10 +120,13 @@ class InferenceApp:
 
 
 async def _serve(
-    inference: Inference, dialect: Dialect, exchange: AsgiExchange, method: bytes, receive: Receive
+    inference: Inference, dialect: Dialect, exchange: AsgiExchange, scope: Scope, receive: Receive
 ) -> None:
     """Read the request, and answer it while watching for its caller to leave."""
+    method, pairs = scope["method"].encode("latin-1"), scope["headers"]
     try:
+        if len(pairs) != len(exchange.headers):
+            check_repeats(pairs)
         check_head(method, exchange.headers, inference.max_body)
         principal = inference.authenticate(exchange.headers)
         exchange.body = await _body(receive, inference)

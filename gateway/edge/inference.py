@@ -147,11 +147,6 @@ def _annotate(call: Call, headers: Mapping[bytes, bytes]) -> None:
         call.traceparent = parent.decode("ascii")
 
 
-def header_map(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Return lower-case names to values. A repeated header keeps its last value."""
-    return dict(headers)
-
-
 def count_refusal(desk: Desk, exchange: Exchange, call: Call | None, error: WeirError) -> str:
     """Count a request that ends in ``error`` and return its model; a name that is not ours is no label."""
     model = call.model if call is not None and desk.router.knows(call.model) else ""

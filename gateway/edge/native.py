@@ -16,16 +16,17 @@ from enum import IntEnum
 from time import monotonic
 from typing import Any, Final
 
+import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from gateway.edge.errors import error_body, status_line
-from gateway.edge.head import HeadTooLarge, check_head
-from gateway.edge.inference import PATHS, Inference, header_map, refuse
+from gateway.edge.head import check_head, check_repeats, header_map, without_offer
+from gateway.edge.inference import PATHS, Inference, refuse
 from gateway.edge.native_exchange import NativeExchange
 from gateway.types import ids
-from gateway.types.errors import BadRequest, RequestTimeout, WeirError
+from gateway.types.errors import BadRequest, HeadTooLarge, RequestTimeout, WeirError
 
 WRITE_HIGH: Final = 128 * 1024
 """Bytes waiting in a caller's transport at which its backend is paused."""
@@ -116,7 +117,8 @@ class WeirProtocol(HttpToolsProtocol):
         """Parse; refuse what cannot or need not be read further; keep the clock."""
         if self._deaf:
             return
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
         if self._awaited and self.parser is not None and not self._deaf and not self.transport.is_closing():
             self._watch(len(data))
 
@@ -165,6 +167,8 @@ class WeirProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Take the request natively if its path is an inference path."""
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            return  # the parser reads no body behind such an offer: see without_offer
         self._awaited = Reading.BODY
         path, _, _ = self.url.partition(b"?")
         dialect = PATHS.get(path)
@@ -186,6 +190,10 @@ class WeirProtocol(HttpToolsProtocol):
             bodiless=method == b"HEAD",
         )
         try:
+            if len(headers) != len(self.headers):
+                check_repeats(self.headers)
+            if modern and b"host" not in headers:
+                raise BadRequest("the header host is missing")
             check_head(method, headers, inference.max_body)
             exchange.principal = inference.authenticate(headers)
         except WeirError as error:
@@ -212,6 +220,8 @@ class WeirProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Serve a native request once it is whole and its turn has come."""
+        if self._awaited is Reading.HEAD:
+            return  # an offer to upgrade
         self._awaited = self._timed = Reading.NOTHING
         self._stop_waiting()
         reading, self._reading = self._reading, None
@@ -237,10 +247,6 @@ class WeirProtocol(HttpToolsProtocol):
             self._serve(cycle)
         else:
             self._invite(cycle)
-
-    def send_400_response(self, msg: str) -> None:
-        """Answer bytes that are not HTTP, in the caller's error shape."""
-        self._give_up(BadRequest(msg + " Check the length headers and the framing."))
 
     # The connection, as an exchange uses it
 
@@ -276,6 +282,20 @@ class WeirProtocol(HttpToolsProtocol):
         self._patience = self.loop.call_later(LINGER, self.transport.abort)
 
     # Internals
+
+    def _parse(self, data: bytes) -> None:
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                if self._awaited is not Reading.HEAD:
+                    return
+                data = without_offer(self.parser, self.url, self.headers) + data[offer.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+            except httptools.HttpParserError:
+                self._give_up(BadRequest("this is not valid HTTP; check the length headers and the framing"))
+                return
 
     def _begin_asgi(self) -> None:
         self.scope = {  # type: ignore[typeddict-item] # the base class completes it

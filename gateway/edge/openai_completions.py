@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from gateway.edge.body import shape
-from gateway.edge.openai_chat import BYTES_PER_TOKEN, LengthShape
+from gateway.edge.openai_chat import BYTES_PER_TOKEN, LengthShape, Seed
 from gateway.types.call import Call, Need, Operation
 
 Prompt = str | list[str | int | list[int]]
@@ -24,7 +24,7 @@ class CompletionShape(LengthShape):
     best_of: Annotated[int, Meta(ge=1, le=128)] | None = None
     temperature: float | None = None
     top_p: float | None = None
-    seed: int | None = None
+    seed: Seed | None = None
     stop: str | list[str] | None = None
     logprobs: Annotated[int, Meta(ge=0, le=50)] | None = None
     echo: bool | None = None
@@ -54,6 +54,7 @@ def read(body: dict[str, Any], *, openrouter: bool) -> Call:
         prompt_estimate=tokens + size // BYTES_PER_TOKEN,
         needs=needs,
         openrouter=openrouter,
+        prompts=prompts,
         user=(completion.user or "")[:128],
     )
 

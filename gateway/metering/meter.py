@@ -151,6 +151,7 @@ class Meter:
             call.prompt_estimate,
             delta_is_token=engine.delta_is_token,
             counts_all_choices=engine.counts_all_choices,
+            prompts=call.prompts,
         )
         journal = self._journal
         journal.declare(endpoint.price_id, endpoint.price)

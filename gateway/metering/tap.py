@@ -7,11 +7,11 @@ when the answer counts as complete.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from gateway.types.call import Operation
-from gateway.types.tokens import Usage, UsageSource
+from gateway.types.tokens import NO_USAGE, Usage, UsageSource
 
 BYTES_PER_TOKEN: Final = 4
 """The usual estimate for English text; stated in ``usage_source`` as ``estimated``."""
@@ -33,6 +33,8 @@ class Tap:
         "_delta_is_token",
         "_operation",
         "_output_bytes",
+        "_parts",
+        "_per_prompt",
         "_prompt_estimate",
         "_reported",
         "_reported_tokens",
@@ -51,6 +53,7 @@ class Tap:
         *,
         delta_is_token: bool,
         counts_all_choices: bool,
+        prompts: int = 1,
     ) -> None:
         self._operation = operation
         self._choices = choices
@@ -61,6 +64,8 @@ class Tap:
         self._reported_tokens = 0
         self._waiting_for = set(range(choices))
         self._output_bytes = 0
+        self._parts: dict[int, Mapping[str, Any]] | None = {}
+        self._per_prompt = choices // prompts
         self.deltas = 0
         self.failed = False
         self.finished = False
@@ -68,10 +73,12 @@ class Tap:
 
     def chunk(self, chunk: Mapping[str, Any]) -> bool:
         """Count one canonical stream chunk; return whether the answer is finished."""
-        usage = chunk.get("usage")
+        usage, choices = chunk.get("usage"), chunk["choices"]
         if usage is not None:
             self._report(usage)
-        for choice in chunk["choices"]:
+            if self._choices > 1 and type(usage) is dict:
+                self._report_part(usage, choices)
+        for choice in choices:
             delta = choice.get("delta")
             size = _delta_bytes(delta) if delta is not None else _bytes(choice["text"])
             if size:
@@ -98,9 +105,8 @@ class Tap:
     @property
     def disagrees(self) -> bool:
         """Whether the engine's usage is far from the deltas that were seen: more than a quarter and eight tokens."""
-        if self._reported is None or not self._delta_is_token or not self.deltas:
-            return False
-        return abs(self._reported_tokens - self.deltas) > max(8, self.deltas // 4)
+        usage = self._usage() if self._delta_is_token and self.deltas else None
+        return usage is not None and abs(usage.completion - self.deltas) > max(8, self.deltas // 4)
 
     @property
     def silent(self) -> bool:
@@ -109,7 +115,7 @@ class Tap:
 
     def count(self) -> tuple[Usage, UsageSource]:
         """Return the tokens so far and where the numbers come from."""
-        usage = usage_of(self._reported)
+        usage = self._usage()
         counted = self.deltas if self._delta_is_token and self.deltas else -(-self._output_bytes // BYTES_PER_TOKEN)
         if usage is None:
             source = UsageSource.COUNTED if self._delta_is_token and self.deltas else UsageSource.ESTIMATED
@@ -137,6 +143,40 @@ class Tap:
             if tokens >= self._reported_tokens:
                 self._reported_tokens = tokens
                 self._reported = usage
+
+    def _report_part(self, usage: Mapping[str, Any], choices: Sequence[Mapping[str, Any]]) -> None:
+        """Keep usage that counts one choice of several, until usage of all of them comes.
+
+        It counts the choice it comes with. Without one it counts all, but for engines that never do: their reports
+        come without a choice, one for each.
+        """
+        parts = self._parts
+        if parts is None:
+            return
+        if choices:
+            parts[choices[0]["index"]] = usage
+        elif self._counts_all_choices:
+            self._parts = None
+        elif len(parts) < self._choices:
+            parts[len(parts)] = usage
+
+    def _usage(self) -> Usage | None:
+        """Return what the engine reported so far, a prompt counted once for all its choices."""
+        if not self._parts:
+            return usage_of(self._reported)
+        each = {index: usage_of(part) or NO_USAGE for index, part in self._parts.items()}
+        prompts = {index // self._per_prompt: usage for index, usage in each.items()}.values()
+        return Usage(
+            sum(usage.prompt for usage in prompts),
+            sum(usage.completion for usage in each.values()),
+            sum(usage.cache_read for usage in prompts),
+            sum(usage.cache_write for usage in prompts),
+            sum(usage.reasoning for usage in each.values()),
+            sum(usage.audio_prompt for usage in prompts),
+            sum(usage.audio_completion for usage in each.values()),
+            sum(usage.image_prompt for usage in prompts),
+            sum(usage.image_completion for usage in each.values()),
+        )
 
 
 def usage_of(document: Any) -> Usage | None:

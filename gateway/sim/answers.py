@@ -70,9 +70,9 @@ class Choice:
 class Answer:
     """Everything there is to say about one generation request.
 
-    ``cached_tokens`` is known once the request has left the queue. ``top`` is the number of alternatives per token,
-    None when log-probabilities were not asked for. ``rendered`` is the ``choices`` of a whole answer as JSON, where it
-    is known already.
+    ``prompt_sizes`` are the tokens of each prompt, ``prompt_tokens`` is their sum. ``cached_tokens`` is known once the
+    request has left the queue. ``top`` is the number of alternatives per token, None when log-probabilities were not
+    asked for. ``rendered`` is the ``choices`` of a whole answer as JSON, where it is known already.
     """
 
     id: str
@@ -81,9 +81,14 @@ class Answer:
     chat: bool
     choices: list[Choice]
     prompt_tokens: int
+    prompt_sizes: Sequence[int]
     cached_tokens: int = 0
     top: int | None = None
     rendered: msgspec.Raw | None = None
+
+    def own_prompt(self, choice: Choice) -> int:
+        """Return the tokens of the prompt that ``choice`` answers; every prompt has as many choices."""
+        return self.prompt_sizes[choice.index * len(self.prompt_sizes) // len(self.choices)]
 
     def produced(self, steps: int) -> int:
         """Return the completion tokens of all choices after ``steps`` decode steps."""

@@ -188,6 +188,7 @@ class Backend:
             chat=work.chat,
             choices=work.choices,
             prompt_tokens=work.prompt.tokens,
+            prompt_sizes=[prompt.tokens for prompt in work.prompts],
             top=work.top,
         )
         entry.id, entry.prompt_tokens = answer.id, answer.prompt_tokens

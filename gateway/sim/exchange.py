@@ -117,11 +117,10 @@ class Exchange:
         self._books.close(entry, outcome)
         _count(self.face.engine.counters, run, entry, self.answer)
 
-    def usage(self, completion: int, reasoning: int) -> Document | None:
+    def usage(self, prompt: int, completion: int, reasoning: int) -> Document | None:
         """Return the usage object to report, as the faults want it; None when there is to be none."""
         if "no_usage" in self.strikes:
             return None
-        prompt = self.answer.prompt_tokens
         wrong = self.strikes.get("wrong_usage")
         if wrong is not None:
             prompt, completion = _falsified(prompt, wrong), _falsified(completion, wrong)
@@ -168,7 +167,8 @@ class WholeExchange(Exchange):
         if error is not None:
             words = self.face.error(500, "Internal Server Error")
             return Reply(200, msgspec.json.encode(words) if error.body is None else error.body.encode())
-        usage = self.usage(self.answer.produced(self._steps), self.answer.reasoned(self._steps))
+        answer, steps = self.answer, self._steps
+        usage = self.usage(answer.prompt_tokens, answer.produced(steps), answer.reasoned(steps))
         document = self._document(usage)
         if usage is None:
             document.pop("usage", None)

@@ -118,7 +118,8 @@ class StreamExchange(Exchange):
                 self._event(choice, final, choice.finish, None, len(choice.pieces))
         run = self.run
         if self._asked_usage and run is not None:
-            usage = self.usage(self.answer.produced(run.steps), self.answer.reasoned(run.steps))
+            answer, steps = self.answer, run.steps
+            usage = self.usage(answer.prompt_tokens, answer.produced(steps), answer.reasoned(steps))
             if usage is not None:
                 event = {**self.face.chunk(self.answer, [], asked_usage=True), "usage": usage}
                 if "null_fields" in self.strikes:
@@ -206,7 +207,7 @@ class StreamExchange(Exchange):
         inner = self.face.chunk_choice(self.answer, choice, delta, finish, logprobs)
         event = self.face.chunk(self.answer, [inner], asked_usage=self._asked_usage)
         if self._continuous:
-            usage = self.usage(made, min(made, choice.reasoning))
+            usage = self.usage(self.answer.own_prompt(choice), made, min(made, choice.reasoning))
             if usage is not None:
                 event["usage"] = usage
         if "null_fields" in self.strikes:

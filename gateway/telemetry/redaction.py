@@ -172,7 +172,7 @@ def message(error: BaseException) -> str:
     """
     own = type(error).__module__.partition(".")[0] == "gateway"
     quotes = isinstance(error, ValueError | LookupError) and not isinstance(error, IndexError)
-    if (quotes and not own) or (isinstance(error, UpstreamFailed) and error.code < 500):
+    if (quotes and not own) or (isinstance(error, UpstreamFailed) and error.quoted):
         return WITHHELD
     try:
         return redact(str(error))

@@ -45,6 +45,7 @@ class Call(msgspec.Struct, eq=False):
         prompt_estimate: estimated prompt tokens.
         needs: features the answer depends on.
         openrouter: whether the OpenRouter form of answers and errors is wanted (paths under ``/api/v1``).
+        prompts: how many prompts there are; only text completions have several.
         app: calling application, ``""`` when it did not say or said something unusable.
         user: the caller's end-user id, or ``""``.
         traceparent: W3C trace context that came with the request, or ``""``.
@@ -61,6 +62,7 @@ class Call(msgspec.Struct, eq=False):
     prompt_estimate: int
     needs: Need
     openrouter: bool
+    prompts: int = 1
     app: str = ""
     user: str = ""
     traceparent: str = ""

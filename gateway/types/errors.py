@@ -4,12 +4,13 @@ Foreign errors (sockets, engines, databases, decoders) are translated into this 
 edge renders it in the caller's dialect. The tree::
 
     WeirError
-    ├── BadRequest 400            ├── PayloadTooLarge 413
-    ├── Unauthorized 401          ├── RequestTimeout 408
+    ├── BadRequest 400            ├── UnsupportedEncoding 415
+    ├── Unauthorized 401          ├── HeadTooLarge 431
     ├── Forbidden 403             ├── RateLimited 429 (Retry-After)
     ├── NotFound 404              ├── Unavailable 503 (Retry-After)
     ├── MethodNotAllowed 405      ├── UpstreamFailed 502 / 504 / the engine's own status
-    └── Internal 500
+    ├── RequestTimeout 408        └── Internal 500
+    ├── PayloadTooLarge 413
 """
 
 from __future__ import annotations
@@ -122,12 +123,28 @@ class PayloadTooLarge(WeirError):
     openai_type = "invalid_request_error"
 
 
+class UnsupportedEncoding(WeirError):
+    """The body is compressed or encoded in a way that is not read here."""
+
+    status = 415
+    error_type = "invalid_request"
+    openai_type = "invalid_request_error"
+
+
 class RateLimited(WeirError):
     """A limit of the key is reached; ``retry_after`` says when there is room again."""
 
     status = 429
     error_type = "rate_limit_exceeded"
     openai_type = "rate_limit_error"
+
+
+class HeadTooLarge(WeirError):
+    """Request line and headers are over the limit."""
+
+    status = 431
+    error_type = "invalid_request"
+    openai_type = "invalid_request_error"
 
 
 class Unavailable(WeirError):
@@ -147,6 +164,7 @@ class UpstreamFailed(WeirError):
         kind: ``error_type`` for this case.
         metadata: facts such as the provider's name and its error body.
         retry_after: passed on from the backend.
+        quoted: the message is in the engine's words, which may repeat the prompt: for the caller, not for the log.
     """
 
     status = 502
@@ -162,8 +180,10 @@ class UpstreamFailed(WeirError):
         metadata: Mapping[str, Any] | None = None,
         retry_after: float | None = None,
         param: str | None = None,
+        quoted: bool = False,
     ) -> None:
         super().__init__(message, metadata=metadata, retry_after=retry_after, param=param)
+        self.quoted = quoted or code < 500
         self._code = code
         self._kind = kind
 

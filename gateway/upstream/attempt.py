@@ -233,6 +233,8 @@ class Attempt:
                 payload = self._partial + b"\n" + payload  # noqa: PLW2901 - a document over several data lines
             chunk = decode(payload)
             if chunk is None:
+                if payload == b"null":
+                    continue  # llama.cpp begins a stream over several prompts so
                 self._partial = payload
                 if reader.boundaries:
                     continue

@@ -377,4 +377,4 @@ class Walk:
             return Unavailable("no backend of this model can be reached", metadata=metadata, retry_after=1.0)
         if failure.cause is Cause.FIRST_BYTE:
             return UpstreamFailed(failure.message, code=504, kind="timeout", metadata=metadata)
-        return UpstreamFailed(failure.message, metadata=metadata)
+        return UpstreamFailed(failure.message, metadata=metadata, quoted=failure.cause is Cause.ERROR)

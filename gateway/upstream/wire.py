@@ -154,11 +154,11 @@ class Connection(asyncio.Protocol):
         if self._idle:
             self.abort()  # bytes nobody asked for: the framing cannot be trusted any more
             return
+        broken = False
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._break(Failure(Cause.MALFORMED, "the backend's answer is not valid HTTP"))
-            return
+            broken = True
         receiver = self._receiver
         if self._parts:
             parts = self._parts
@@ -167,7 +167,10 @@ class Connection(asyncio.Protocol):
             if receiver is not None:
                 receiver.data(body)
         if self._complete:
+            self._keep = self._keep and not broken  # what follows a whole answer is refused, not delivered
             self._finish()
+        elif broken:
+            self._break(Failure(Cause.MALFORMED, "the backend's answer is not valid HTTP"))
 
     def eof_received(self) -> None:
         """Let the transport close; ``connection_lost`` decides what that means."""

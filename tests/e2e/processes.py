@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeVar
 
 import httpx
+import pytest
 
 from gateway.sim import Fault, SimConfig, SimFleet
 from tests.harness import NO_TLS, Backend, configuration
@@ -33,6 +35,12 @@ KEY: Final = "sk-weir-e2etests-" + "0123456789abcdef" * 3
 ADMIN_KEY: Final = "management-key-of-the-end-to-end-tests"
 AUTHORIZED: Final = {"authorization": f"Bearer {KEY}"}
 MANAGING: Final = {"authorization": f"Bearer {ADMIN_KEY}"}
+MODEL: Final = """\
+  - id: qwen/qwen3-32b
+    context_length: 40960
+    price: {prompt: "0.10", completion: "0.30", cache_read: "0.02"}
+    endpoints:
+"""
 PATIENCE: Final = 60.0
 """Seconds after which something that should happen at once counts as not happening, on a machine that is busy."""
 _POLL: Final = 0.02
@@ -48,6 +56,16 @@ def environment(home: Path, **more: str) -> dict[str, str]:
         if not name.startswith(("WEIR_", "OTEL_", "MAKE")) and name not in {"MFLAGS", "PORT"}
     }
     return ours | {"WEIR_HOME": os.fspath(home)} | more
+
+
+def tool(name: str) -> str:
+    """Return the path of a program that is no Python package; without it skip the test, or fail it when CI=true."""
+    path = shutil.which(name)
+    if path is None:
+        mend = f"{name} is missing: apt-get install {name}"
+        assert os.environ.get("CI") != "true", mend
+        pytest.skip(mend)
+    return path
 
 
 def run(
@@ -312,11 +330,11 @@ class Simulators:
             self._up.set_result(None)
             await self._stop.wait()
 
-    def configuration(self, more: str = "") -> str:
-        """Return a configuration file with one model over all of them."""
-        return configuration(
-            [Backend(sim.config.name, sim.url, sim.config.kind, sim.config.models[0]) for sim in self._fleet], more=more
-        )
+    def configuration(self) -> str:
+        """Return a configuration file with one model, for text alone, over all of them."""
+        backends = [Backend(sim.config.name, sim.url, sim.config.kind) for sim in self._fleet]
+        endpoints = "\n".join(f"      - {{backend: {name}, model: Qwen/Qwen3-32B}}" for name in self._fleet.urls)
+        return configuration(backends, models=MODEL + endpoints)
 
     def books(self) -> dict[str, dict[str, Any]]:
         """Return every generation request they saw by the id the gateway gave it; no request came twice."""

@@ -13,13 +13,13 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from gateway.cli import app
 from tests.e2e.conftest import Serve
 from tests.e2e.processes import (
-    ADMIN_KEY,
     AUTHORIZED,
     MANAGING,
-    PATIENCE,
     WEIR,
     Process,
     WeirProcess,
@@ -114,7 +114,6 @@ def refusal(done: subprocess.CompletedProcess[str], status: int) -> str:
 def test_a_good_file_is_called_good(alone: Place, config: Path) -> None:
     """`weir config check` counts what it found; the status is 0."""
     assert alone.said("config", "check", "--config", config) == f"{config}: good; 2 backends, 1 models\n"
-    assert alone.json("config", "check", "--config", config) == {"ok": True, "backends": 2, "models": 1}
 
 
 def test_a_bad_file_is_explained_line_by_line(alone: Place, tmp_path: Path) -> None:
@@ -146,9 +145,6 @@ def test_a_bad_file_is_explained_line_by_line(alone: Place, tmp_path: Path) -> N
 def test_keys_and_teams_live_and_die_by_commands(place: Place) -> None:
     """Made, listed, rotated, revoked: the same with a keeper that runs and without; no list shows a secret."""
     assert place.said("teams", "create", "search", "--name", "Search team") == "team search\n"
-    assert ("search", "Search team") in [(team["slug"], team["name"]) for team in place.json("teams", "list")]
-    assert "Search team" in place.said("teams", "list")
-
     limits = ("--rpm", "600", "--tpm", "90000", "--concurrent", "8", "--days", "30")
     made = place.json(
         "keys", "create", "--name", "search app", "--team", "search", "--model", "qwen/qwen3-32b", *limits
@@ -161,9 +157,7 @@ def test_keys_and_teams_live_and_die_by_commands(place: Place) -> None:
     listed = next(key for key in place.json("keys", "list") if key["key_id"] == made["key_id"])
     assert listed["limits"] == {"rpm": 600, "tpm": 90000, "concurrent": 8}
     assert (listed["name"], listed["team"], listed["models"]) == ("search app", "search", ["qwen/qwen3-32b"])
-    table = place.said("keys", "list", "--team", "search")
-    assert made["key_id"] in table
-    assert not SECRET_KEY.search(table + json.dumps(listed))
+    assert not SECRET_KEY.search(json.dumps(listed))
 
     rotated = place.said("keys", "rotate", made["key_id"], "--overlap", "0").strip()
     assert SECRET_KEY.fullmatch(rotated)
@@ -174,8 +168,20 @@ def test_keys_and_teams_live_and_die_by_commands(place: Place) -> None:
     assert made["key_id"] in place.said("keys", "revoke", made["key_id"])
     if place.gateway is not None:
         eventually(lambda: not place.works(rotated))
-    assert place.said("keys", "list", "--team", "search").count("\n") == 1
-    assert "no such key" in refusal(place.weir("keys", "rotate", "zzzzzzzz"), 1)
+
+
+def test_tables_are_whole_in_a_pipe(alone: Place) -> None:
+    """Whoever reads a table with another program gets a line per row with nothing cut off."""
+    names = ("--name", "an application with a rather long name", "--model", "qwen/qwen3-235b-a22b-thinking-2507")
+    limits = ("--rpm", "1000", "--tpm", "100000000", "--concurrent", "1000", "--days", "30")
+    key = alone.said("keys", "create", *names, *limits).strip()
+    heads, row = alone.said("keys", "list").splitlines()
+    assert heads.split() == ["key", "name", "team", "models", "limits", "expires", "last", "used"]
+    assert row.split()[0] == key.split("-")[2]
+    assert "an application with a rather long name  default  qwen/qwen3-235b-a22b-thinking-2507  1000 rpm, " in row
+    assert re.search(r"default +Default +20", alone.said("teams", "list"))
+    assert [team["slug"] for team in alone.json("teams", "list")] == ["default"]
+    assert "there is no such key" in refusal(alone.weir("keys", "rotate", "zzzzzzzz"), 1)
 
 
 # Metering
@@ -198,15 +204,11 @@ def test_the_audit_tells_agreement_from_disagreement(gateway: WeirProcess, tmp_p
         original.backup(copy)
         copy.execute("UPDATE ledger SET tokens_completion = tokens_completion + 1")
         copy.commit()
-    tampered = Place(environment(home))
-    done = tampered.weir("meter", "audit")
-    assert done.returncode == 1
-    assert "usage_hour and the ledger differ" in done.stdout
-    done = tampered.weir("meter", "audit", "--json")
+    done = Place(environment(home)).weir("meter", "audit", "--json")
     assert done.returncode == 1
     report = json.loads(done.stdout)
     assert report["ok"] is False
-    assert report["mismatches"]
+    assert any(sentence.startswith("usage_hour and the ledger differ") for sentence in report["mismatches"])
 
 
 # Routing
@@ -236,19 +238,19 @@ def test_a_decision_is_explained(gateway: WeirProcess, tmp_path: Path) -> None:
 
 def test_a_request_that_nobody_can_take_is_explained_too(gateway: WeirProcess, tmp_path: Path) -> None:
     """A refusal shows what dropped each candidate and why."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     body = tmp_path / "body.json"
-    body.write_text(json.dumps(chat_body() | {"max_tokens": 50_000}))
+    body.write_text(json.dumps(chat_body() | {"messages": [{"role": "user", "content": [image]}]}))
     done = gateway.weir("route", "explain", "--body", str(body), "--url", gateway.url)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("refused: ")
-    assert re.search(r"own/gpu-a +context +\S+", done.stdout)
+    assert re.search(r"own/gpu-a +capability +no support for image input", done.stdout)
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
         (("--model", "nobody/knows"), 1, "no model 'nobody/knows'"),
-        (("--model", "qwen/qwen3-32b", "--preset", "wildest"), 1, "no routing preset 'wildest'"),
         (("--model", "qwen/qwen3-32b", "--url", "http://127.0.0.1:1"), 2, "no gateway answers at http://127.0.0.1:1"),
     ],
 )
@@ -279,7 +281,6 @@ def test_the_database_is_migrated_once_and_then_stays(alone: Place, gateway: Wei
     [
         ({}, ("serve",), "no configuration: set WEIR_CONFIG or give --config FILE"),
         ({"WEIR_ADMIN_KEY": "short"}, ("serve",), "WEIR_ADMIN_KEY: has 5 characters"),
-        ({"PORT": "http"}, ("demo",), "PORT: .* whole number from 0 to 65535"),
         ({"WEIR_SECRET": ""}, ("keys", "list"), "WEIR_SECRET: is set but empty"),
         ({"WEIR_DATABASE_URL": "postgresql+asyncpg://h/db"}, ("db", "migrate"), "postgresql.* is not supported"),
     ],
@@ -309,7 +310,7 @@ def test_a_state_folder_in_use_is_one_sentence(gateway: WeirProcess, workers: st
 
 def test_a_management_key_is_made_once_and_shown_once(alone: Place, config: Path) -> None:
     """The first start without one prints it, it works, and no later start prints it again."""
-    command = [WEIR, "serve", "--config", config, "--port", "0"]
+    command: list[str | Path] = [WEIR, "serve", "--config", config, "--port", "0"]
     with Process(command, alone.environ) as first:
         key = first.find(r"management key \(shown this once\): (\S{32,})")
         url = first.find(r"serves (http://\S+)")
@@ -329,7 +330,7 @@ def test_a_management_key_is_made_once_and_shown_once(alone: Place, config: Path
 
 def test_a_simulated_backend_answers_until_it_is_stopped(alone: Place) -> None:
     """`weir sim` prints where it is and serves the model it was told to."""
-    command = [WEIR, "sim", "--kind", "sglang", "--model", "acme/one", "--ttft", "0", "--itl", "0"]
+    command: list[str | Path] = [WEIR, "sim", "--kind", "sglang", "--model", "acme/one", "--ttft", "0", "--itl", "0"]
     with Process(command, alone.environ) as sim:
         url = sim.find(r"READY sim-sglang (http://\S+)")
         models = httpx.get(f"{url}/v1/models", verify=NO_TLS).json()
@@ -344,16 +345,25 @@ def test_a_simulated_backend_answers_until_it_is_stopped(alone: Place) -> None:
     "arguments",
     [
         ("sim", "--kind", "abacus"),
+        ("sim", "--port", "70000"),
         ("serve", "--port", "70000"),
+        ("serve", "--workers", "0"),
         ("keys", "create", "--days", "1e300"),
         ("route", "explain", "--body", "/no/such/file"),
-        ("route", "explain"),
         ("keys", "explode"),
     ],
 )
-def test_a_wrong_command_line_is_shown_with_how_to_get_help(alone: Place, arguments: tuple[str, ...]) -> None:
-    """Usage errors have status 2 and touch nothing."""
-    done = alone.weir(*arguments)
-    assert done.returncode == 2
+def test_a_wrong_command_line_is_shown_with_how_to_get_help(arguments: tuple[str, ...]) -> None:
+    """Usage errors have status 2; they end before anything is touched, so they need no process of their own."""
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
     assert "--help" in done.stderr
-    assert not Path(alone.environ["WEIR_HOME"]).exists()
+    assert done.stdout == ""
+
+
+def test_every_command_says_what_it_does() -> None:
+    """No command or option is without a word of help."""
+    done = CliRunner().invoke(app, ["--help"])
+    assert done.exit_code == 0
+    for name in ("serve", "demo", "sim", "config", "db", "keys", "teams", "route", "meter"):
+        assert re.search(rf"^. {name} +\w", done.stdout, re.MULTILINE), name

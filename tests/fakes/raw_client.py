@@ -11,6 +11,12 @@ from typing import Any
 
 import httptools
 
+from tests.harness import chat_body
+
+CHAT = "/v1/chat/completions"
+BODY = json.dumps(chat_body()).encode()
+"""A good chat request."""
+
 
 class RawResponse:
     """One response, as far as it has come; what httptools calls while it reads one."""
@@ -159,6 +165,34 @@ def post(
         lines.append(f"Authorization: Bearer {key}")
     lines.append(f"Content-Length: {len(raw) if length is None else length}")
     return "\r\n".join([*lines, *headers, "", ""]).encode() + raw
+
+
+def head(
+    *lines: str, key: str, method: str = "POST", path: str = CHAT, version: str = "1.1", host: str = "Host: x"
+) -> bytes:
+    """Return the head of a request."""
+    hosts = [host] if host else []
+    return "\r\n".join(
+        [f"{method} {path} HTTP/{version}", *hosts, f"Authorization: Bearer {key}", *lines, "", ""]
+    ).encode("latin-1")
+
+
+def changed(**members: object) -> bytes:
+    """Return a good chat request with other members."""
+    return json.dumps(chat_body() | members).encode()
+
+
+def check_error(document: Any, headers: Any, status: int, kind: str) -> dict[str, Any]:
+    """Check the shape of an error and return its ``error`` member."""
+    assert headers["content-type"] == "application/json"
+    error: dict[str, Any] = document["error"]
+    assert error["code"] == status
+    assert isinstance(error["message"], str)
+    assert error["message"]
+    assert error["metadata"]["error_type"] == kind
+    assert document["request_id"].startswith("gen-")
+    assert "Traceback" not in json.dumps(document)
+    return error
 
 
 def events(stream: bytes) -> list[Any]:

@@ -60,6 +60,7 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         "PORT": "0",
         "WEIR_LOG_LEVEL": "DEBUG",
         "WEIR_LOG_FORMAT": "json",
+        "WEIR_LOG_REQUESTS": "true",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
         "WEIR_DURABILITY": "process",
         "WEIR_MAX_BODY_BYTES": "1024",

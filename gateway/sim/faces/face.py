@@ -29,7 +29,7 @@ class Face:
         finish_on_last_token: whether ``finish_reason`` rides on the last token's chunk or on a chunk of its own.
         opens_with_role: whether a stream starts with a chunk that has only the role.
         continuous_usage: whether ``stream_options.continuous_usage_stats`` is understood; the counts are those of the
-            event's own choice.
+            event's own choice and its prompt.
         has_embeddings: whether ``/v1/embeddings`` exists.
         errors_in_stream: whether a streamed request is refused inside a 200 answer.
         health_paths: paths that answer 503 when the backend is made unhealthy.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -60,10 +61,8 @@ def test_a_good_body_is_read_as_the_standard_library_reads_it(body: dict[str, An
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
     """No byte string raises anything but the typed error."""
-    try:
+    with suppress(BadRequest):
         decode(raw)
-    except BadRequest:
-        pass
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,17 @@ class Disk:
         writes: what the next writes do: an error number, or the number of bytes to take; then all is well.
         syncs: likewise; an error number for each of the next syncs.
         full: whether no segment can be made and nothing can be written.
+        gate: syncs wait for it.
+        running: set once a sync has begun.
     """
 
     def __init__(self) -> None:
         self.writes: list[int | tuple[int]] = []
         self.syncs: list[int] = []
         self.full = False
+        self.gate = threading.Event()
+        self.gate.set()
+        self.running = threading.Event()
         self._synced: dict[int, int] = {}
         self._tainted: set[int] = set()
 
@@ -86,7 +91,8 @@ class Disk:
         """Sync as told. After a failure nothing more of that file is safe, whatever later syncs say."""
         what = self.syncs.pop(0) if self.syncs else 0
         file = os.fstat(fd)
-        time.sleep(0.0005)
+        self.running.set()
+        self.gate.wait(20)
         if what or self.full:
             self._tainted.add(file.st_ino)
             raise OSError(what or errno.ENOSPC, "told to")
@@ -420,6 +426,43 @@ async def test_a_failed_sync_is_never_trusted_again(tmp_path: Path, disk: Disk) 
     journal.append(opened())
     await journal.commit()
     assert old.size() == size
+    await journal.close()
+
+
+async def test_ends_that_came_while_a_sync_failed_are_made_good_too(tmp_path: Path, disk: Disk) -> None:
+    """Neither the ends in a sync that fails nor those written meanwhile to the same segment are lost."""
+    journal = begin(tmp_path)
+    starts = [opened() for _ in range(4)]
+    for start in starts:
+        journal.append(start)
+    disk.syncs = [errno.EIO]
+    disk.gate.clear()
+    journal.append(closed(starts[0]))
+    early = journal.commit()
+    await asyncio.to_thread(disk.running.wait, 20)
+    journal.append(closed(starts[1]))
+    late = journal.commit()
+    disk.gate.set()
+    async with asyncio.timeout(20):
+        await asyncio.gather(early, late)
+    assert keys(of_type(disk.safe(tmp_path), Close)) == keys(starts[:2])
+    await journal.close()
+
+
+async def test_sealed_segments_whose_sync_failed_are_made_good_and_given_up(tmp_path: Path, disk: Disk) -> None:
+    """Ends in a segment that was ended but not yet synced are repeated too, and all locks but the last are free."""
+    journal = begin(tmp_path, segment_bytes=3_000)
+    starts = [opened() for _ in range(30)]
+    disk.syncs = [errno.EIO]
+    for start in starts:
+        journal.append(start)
+        journal.append(closed(start))
+    async with asyncio.timeout(20):
+        await journal.commit()
+    assert journal.failures == 1
+    assert keys(of_type(disk.safe(tmp_path), Close)) == keys(starts)
+    await eventually(lambda: sum(file.owned() for file in list_segments(tmp_path)) == 1)
+    assert list_segments(tmp_path)[-1].owned()
     await journal.close()
 
 

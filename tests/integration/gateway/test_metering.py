@@ -1,0 +1,399 @@
+"""Who pays for what, seen in the ledger: each way in which an answer can end, against the books of the engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from gateway.sim import KINDS, BookEntry, Fault, Kind, SimConfig, SimFleet, Timing
+from gateway.types.generation import AttemptRecord
+from tests.harness import Backend, Stage, chat_body, configuration, staged
+
+PROMPT, COMPLETION = 100, 300
+"""Nano-USD that a team pays for a token."""
+COST_PROMPT, COST_COMPLETION = 50, 200
+"""Nano-USD that the owner pays for a token."""
+COST = 'cost: {prompt: "0.05", completion: "0.20"}'
+PACED = Timing(itl=0.01)
+"""A hundred tokens a second: slow enough to leave in the middle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A gateway over simulated engines that cost their owner money."""
+
+    stage: Stage
+    fleet: SimFleet
+
+    def entries(self) -> list[BookEntry]:
+        """Return every request that any engine saw, in the order in which they came."""
+        return sorted((entry for sim in self.fleet for entry in sim.books), key=lambda entry: entry.received_at)
+
+    async def attempts(self, identity: str = "") -> tuple[AttemptRecord, ...]:
+        """Return the tries of the newest request, or of ``identity``, once its end is in the ledger."""
+        async with asyncio.timeout(10):
+            while True:
+                (record,) = await self.stage.settled()
+                if identity in {"", "gen-" + record.request_id.hex()}:
+                    return record.attempts
+                await asyncio.sleep(0.05)
+
+    async def audited(self) -> None:
+        """Check that journal, ledger and rollups agree, and that the metrics of the tokens say the same."""
+        report = await self.stage.keeper.audit()
+        assert report.ok, report.mismatches
+        rows = [attempt for record in await self.stage.keeper.recent(1000) for attempt in record.attempts]
+        prompt, completion = (sum(getattr(row.usage, name) for row in rows) for name in ("prompt", "completion"))
+        assert report.ledger["tokens_prompt"] == report.rollups["day_tokens_prompt"] == prompt
+        assert report.ledger["tokens_completion"] == report.rollups["hour_tokens_completion"] == completion
+        assert report.ledger["charge_nano"] == sum(row.charge_nano for row in rows)
+        counted = await self.metric("weir_tokens_total")
+        assert counted.get('class="prompt"', 0) == prompt
+        assert counted.get('class="completion"', 0) == completion
+
+    async def metric(self, name: str) -> dict[str, float]:
+        """Return a counter's values by each of its labels."""
+        page = (await self.stage.http.get(f"{self.stage.url}/metrics", headers=self.stage.admin)).text
+        found: dict[str, float] = {}
+        for line in page.splitlines():
+            if line.startswith(name + "{"):
+                labels, _, value = line.removeprefix(name + "{").partition("} ")
+                for label in labels.split(","):
+                    found[label] = found.get(label, 0) + float(value)
+        return found
+
+
+@asynccontextmanager
+async def scene_of(home: Path, *configs: SimConfig) -> AsyncIterator[Scene]:
+    """Run a gateway over engines so configured."""
+    async with AsyncExitStack() as stack:
+        fleet = await stack.enter_async_context(SimFleet(configs))
+        backends = [
+            Backend(sim.config.name, sim.url, sim.config.kind, sim.config.models[0], endpoint=COST) for sim in fleet
+        ]
+        yield Scene(await stack.enter_async_context(staged(home, configuration(backends))), fleet)
+
+
+async def left(scene: Scene, tokens: int, **more: Any) -> tuple[str, int]:
+    """Start a stream, leave after ``tokens`` tokens of text, and return the answer's id and the tokens that came."""
+    stream = await scene.stage.openai().chat.completions.create(stream=True, **(chat_body() | more))
+    seen, identity = 0, ""
+    async for chunk in stream:
+        identity = chunk.id
+        seen += sum(bool(choice.delta.content) for choice in chunk.choices)
+        if seen >= tokens:
+            break
+    await stream.close()
+    return identity, seen
+
+
+def price(row: AttemptRecord) -> int:
+    """Return what a team pays for the tokens of ``row``, none of them cached, in nano-USD."""
+    return row.usage.prompt * PROMPT + row.usage.completion * COMPLETION
+
+
+def cost(row: AttemptRecord) -> int:
+    """Return what the tokens of ``row`` cost the owner, in nano-USD."""
+    return row.usage.prompt * COST_PROMPT + row.usage.completion * COST_COMPLETION
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_completed_answer_is_paid_as_the_engine_counts_it(tmp_path: Path, kind: Kind) -> None:
+    """JSON and stream, chat and text: the team pays the engine's tokens, the owner's cost stands beside it."""
+    async with scene_of(tmp_path, SimConfig(kind, name="a", prompt_cache=False)) as scene:
+        client = scene.stage.openai()
+        await scene.stage.chat()
+        await scene.stage.chat(stream=True)
+        await client.completions.create(model="qwen/qwen3-32b", prompt=["one", "two"], max_tokens=9)
+        found = await scene.stage.settled(3)
+        entries = scene.entries()
+        assert len(found) == len(entries) == 3
+        for record, entry in zip(reversed(found), entries, strict=True):
+            (row,) = record.attempts
+            assert (row.status, row.source, row.http_status) == ("ok", "upstream", 200)
+            assert (row.usage.prompt, row.usage.completion) == (entry.prompt_tokens, entry.completion_tokens)
+            assert (row.charge_nano, row.cost_nano) == (price(row), cost(row))
+            assert row.streamed == entry.stream
+        await scene.audited()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_caller_who_leaves_pays_what_was_produced(tmp_path: Path, kind: Kind) -> None:
+    """In the middle of a stream the engine is stopped, and its tokens up to there are charged: counted, not guessed."""
+    config = SimConfig(kind, name="a", timing=PACED, answer_tokens=2000)
+    async with scene_of(tmp_path, config) as scene:
+        identity, seen = await left(scene, 20)
+        (row,) = await scene.attempts(identity)
+        (entry,) = scene.entries()
+        assert entry.outcome == "cancelled"
+        assert entry.completion_tokens < 2000
+        assert row.status == "client_cancel"
+        if kind == "openai":
+            # Its usage comes at the end only and its deltas may hold several tokens: an estimate, and called one.
+            assert row.source == "estimated"
+            assert row.usage.completion > 0
+        else:
+            assert row.source == ("counted" if kind == "tgi" else "upstream")
+            assert seen <= row.usage.completion <= entry.completion_tokens
+            assert entry.completion_tokens - row.usage.completion <= 20
+        assert row.charge_nano == price(row) > 0
+        assert row.cost_nano == cost(row) > 0
+        found = await scene.stage.generation(identity)
+        assert (found["cancelled"], found["status"]) == (True, "client_cancel")
+        await scene.audited()
+        assert (await scene.metric("weir_requests_total"))['status="client_cancel"'] == 1
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang", "tgi"])
+async def test_a_caller_who_leaves_pays_for_every_choice(tmp_path: Path, kind: Kind) -> None:
+    """Engines that report usage with every chunk report that of its choice alone; all of them are produced."""
+    config = SimConfig(kind, name="a", timing=PACED, answer_tokens=2000)
+    async with scene_of(tmp_path, config) as scene:
+        stream = await scene.stage.openai().completions.create(
+            model="qwen/qwen3-32b", prompt=["one", "two", "three more than one"], stream=True
+        )
+        seen = 0
+        async for chunk in stream:
+            seen += len(chunk.choices)
+            if seen >= 60:
+                break
+        await stream.close()
+        (row,) = await scene.attempts()
+        (entry,) = scene.entries()
+        assert row.status == "client_cancel"
+        assert seen <= row.usage.completion <= entry.completion_tokens
+        assert entry.completion_tokens - row.usage.completion <= 60
+        if kind != "tgi":
+            assert row.usage.prompt == entry.prompt_tokens == 6
+        assert row.charge_nano == price(row)
+        await scene.audited()
+
+
+async def test_a_caller_who_leaves_before_the_first_token_pays_nothing(tmp_path: Path) -> None:
+    """Nothing was produced that anybody counted; the try is in the ledger all the same."""
+    config = SimConfig(name="a", timing=Timing(base_ttft=5.0))
+    async with scene_of(tmp_path, config) as scene:
+        for stream in (True, False):
+            with pytest.raises(httpx.ReadTimeout):
+                await scene.stage.http.post(
+                    f"{scene.stage.url}/v1/chat/completions",
+                    json=chat_body() | {"stream": stream},
+                    headers=scene.stage.headers,
+                    timeout=0.4,
+                )
+        found = await scene.stage.settled(2)
+        for record in found:
+            (row,) = record.attempts
+            assert (row.status, row.charge_nano, row.usage.total) == ("client_cancel", 0, 0)
+        async with asyncio.timeout(5):
+            while any(entry.outcome == "running" for entry in scene.entries()):
+                await asyncio.sleep(0.02)
+        assert [(entry.outcome, entry.phase) for entry in scene.entries()] == [("cancelled", "prefill")] * 2
+        await scene.audited()
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [*((kind, "cut_mid_stream") for kind in KINDS), ("vllm", "reset_mid_stream"), ("tgi", "error_in_200")],
+)
+async def test_a_stream_the_engine_breaks_costs_the_team_nothing(tmp_path: Path, kind: Kind, fault: Any) -> None:
+    """The tokens are known and the owner's cost with them; the team pays none of it, and the caller is told."""
+    config = SimConfig(kind, name="a", timing=PACED, faults=(Fault(kind=fault, after_chunks=12),))
+    async with scene_of(tmp_path, config) as scene:
+        response = await scene.stage.chat(stream=True)
+        assert response.status_code == 200
+        assert "[DONE]" not in response.text
+        last = msgspec.json.decode(response.text.rstrip().rpartition("data: ")[2])
+        assert last["error"]["code"] == 502
+        (row,) = await scene.attempts()
+        assert (row.status, row.charge_nano) == ("upstream_error", 0)
+        if kind == "openai":
+            assert row.source == "estimated"  # its usage would have come at the end
+        else:
+            assert row.usage.completion == scene.entries()[0].completion_tokens == 12
+        assert row.cost_nano == cost(row) > 0
+        assert row.error in {"cut", "error"}
+        found = await scene.stage.generation(response.headers["x-generation-id"])
+        assert (found["total_cost"], found["cancelled"]) == (0, False)
+        await scene.audited()
+
+
+def whole(**choice: Any) -> bytes:
+    """Return a chat answer of five prompt tokens as an engine's JSON; ``usage`` may be among ``choice``."""
+    usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8} | choice.pop("usage", {})
+    message = {"role": "assistant", "content": choice.pop("content", "three tokens here")}
+    answer = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "usage": usage}
+    return msgspec.json.encode(answer | {"choices": [{"index": 0, "message": message, **choice}]})
+
+
+async def test_an_answer_that_finishes_with_an_error_costs_the_team_nothing(tmp_path: Path) -> None:
+    """``error`` and vLLM's ``abort`` as finish reason are failures, though the status was 200."""
+    async with scene_of(tmp_path, SimConfig(name="a")) as scene:
+        for reason in ("error", "abort"):
+            body = whole(finish_reason=reason).decode()
+            scene.fleet["a"].faults.arm(Fault(kind="error_status", status=200, count=1, body=body))
+            response = await scene.stage.chat()
+            assert response.status_code == 502
+            (row,) = await scene.attempts(response.headers["x-generation-id"])
+            assert (row.status, row.finish_reason, row.charge_nano) == ("upstream_error", reason, 0)
+            assert (row.usage.prompt, row.usage.completion) == (5, 3)
+            assert row.cost_nano == cost(row) > 0
+        await scene.audited()
+
+
+async def test_an_empty_answer_without_a_reason_costs_the_team_nothing(tmp_path: Path) -> None:
+    """No completion token and no finish reason: nothing was answered. With a reason the prompt is paid."""
+    async with scene_of(tmp_path, SimConfig(name="a")) as scene:
+        for reason, charged in ((None, 0), ("stop", 5 * PROMPT)):
+            body = whole(finish_reason=reason, content="", usage={"completion_tokens": 0}).decode()
+            scene.fleet["a"].faults.arm(Fault(kind="error_status", status=200, count=1, body=body))
+            response = await scene.stage.chat()
+            assert response.status_code == 200
+            (row,) = await scene.attempts(response.headers["x-generation-id"])
+            assert (row.status, row.charge_nano) == ("ok", charged)
+            assert response.json()["usage"]["cost"] == charged / 1e9
+            assert row.cost_nano == 5 * COST_PROMPT
+        await scene.audited()
+
+
+async def test_a_failed_try_is_the_owners_and_the_answer_is_paid_once(tmp_path: Path) -> None:
+    """One replica fails before it answers, the other answers: two rows, one charge, one request in the rollups."""
+    configs = [SimConfig(name=name, faults=(Fault(kind="error_status", count=1),)) for name in ("a", "b")]
+    async with scene_of(tmp_path, *configs) as scene:
+        scene.fleet["b"].faults.clear()
+        for _ in range(20):
+            answer = (await scene.stage.chat()).json()
+            rows = await scene.attempts(answer["id"])
+            if len(rows) == 2:
+                break
+        first, second = rows
+        assert (first.backend, first.status, first.charge_nano, first.usage.total) == ("a", "failed", 0, 0)
+        assert (first.http_status, first.error) == (500, "error")
+        assert (second.backend, second.status, second.attempt) == ("b", "ok", 2)
+        assert second.charge_nano == price(second) == round(answer["usage"]["cost"] * 1e9)
+        found = await scene.stage.generation(answer["id"])
+        assert [tried["outcome"] for tried in found["provider_responses"]] == ["failed", "ok"]
+        assert found["tokens_completion"] == second.usage.completion
+        await scene.audited()
+        attempts = await scene.metric("weir_attempts_total")
+        assert attempts['outcome="failed"'] == 1
+        assert (await scene.metric("weir_requests_total"))['status="ok"'] == len(scene.entries()) - 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_usage_that_is_missing_is_made_up_for_here(tmp_path: Path, kind: Kind) -> None:
+    """Without usage tokens are counted where a delta is a token, else estimated, and the ledger says which."""
+    config = SimConfig(kind, name="a", faults=(Fault(kind="no_usage"),), prompt_cache=False)
+    async with scene_of(tmp_path, config) as scene:
+        for stream in (True, False):
+            more = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+            response = await scene.stage.chat(more)
+            (row,) = await scene.attempts(response.headers["x-generation-id"])
+            entry = scene.entries()[-1]
+            assert row.status == "ok"
+            if kind == "tgi" and stream:
+                assert (row.source, row.usage.completion) == ("counted", entry.completion_tokens)
+            else:
+                assert row.source == "estimated"
+                assert entry.completion_tokens / 2 <= row.usage.completion <= entry.completion_tokens * 3
+            assert entry.prompt_tokens / 2 <= row.usage.prompt <= entry.prompt_tokens * 2
+            assert row.charge_nano == price(row) > 0
+            told = msgspec.json.decode(response.text.split("data: ")[-2]) if stream else response.json()
+            assert told["usage"]["completion_tokens"] == row.usage.completion
+            assert round(told["usage"]["cost"] * 1e9) == row.charge_nano
+        await scene.audited()
+
+
+async def test_usage_that_comes_twice_is_paid_once(tmp_path: Path) -> None:
+    """One row, the engine's counts, one usage chunk to the caller."""
+    async with scene_of(tmp_path, SimConfig(name="a", faults=(Fault(kind="usage_twice"),))) as scene:
+        response = await scene.stage.chat(stream=True, stream_options={"include_usage": True})
+        assert response.text.count('"usage":{') == 1
+        (row,) = await scene.attempts()
+        (entry,) = scene.entries()
+        assert (row.usage.prompt, row.usage.completion) == (entry.prompt_tokens, entry.completion_tokens)
+        assert row.charge_nano == price(row)
+        await scene.audited()
+
+
+async def test_usage_that_cannot_be_true_is_believed_and_reported(tmp_path: Path) -> None:
+    """The engine's word is the bill of record; where its deltas are tokens a metric counts the contradiction."""
+    wrong = Fault(kind="wrong_usage", factor=3.0)
+    async with scene_of(tmp_path, SimConfig("tgi", name="a", faults=(wrong,))) as scene:
+        await scene.stage.chat(stream=True)
+        (row,) = await scene.attempts()
+        (entry,) = scene.entries()
+        assert (row.source, row.usage.completion) == ("upstream", 3 * entry.completion_tokens)
+        assert (await scene.metric("weir_usage_disagreements_total"))['backend="a"'] == 1
+        await scene.audited()
+
+
+async def test_another_teams_generation_is_as_unknown_as_one_that_never_was(tmp_path: Path) -> None:
+    """Status, body and headers are the same; the team's other keys and the management key may look."""
+    async with scene_of(tmp_path, SimConfig(name="a")) as scene:
+        stage = scene.stage
+        await stage.keeper.create_team("rivals", "Rivals")
+        rival, mate = await stage.new_key("rivals"), await stage.new_key()
+        identity = (await stage.chat()).json()["id"]
+        unknown = identity[:-6] + "abcdef"
+
+        async def look(name: str, key: str) -> httpx.Response:
+            return await stage.http.get(
+                f"{stage.url}/api/v1/generation",
+                params={"id": name},
+                headers={"authorization": f"Bearer {key}"},
+            )
+
+        theirs, nobodys = await look(identity, rival.key), await look(unknown, rival.key)
+        assert theirs.status_code == nobodys.status_code == 404
+        assert theirs.json()["error"] == nobodys.json()["error"]
+        assert theirs.headers.keys() == nobodys.headers.keys()
+        assert len(theirs.content) == len(nobodys.content)
+        for key in (stage.key, mate.key, stage.admin["authorization"].removeprefix("Bearer ")):
+            assert (await look(identity, key)).json()["data"]["id"] == identity
+        assert (await look("gen-nonsense", stage.key)).status_code == 400
+        assert (await look(identity, "x")).status_code == 401
+
+
+async def test_many_ends_at_once_add_up(tmp_path: Path) -> None:
+    """Sixty requests of two teams, some cut, some failed over, some left: the books of all agree to the token."""
+    failing = Fault(kind="error_status", count=6), Fault(kind="cut_mid_stream", count=6, after_chunks=1)
+    configs = [
+        SimConfig(name=name, faults=(fault,), timing=Timing(itl=0.002))
+        for name, fault in zip("ab", failing, strict=True)
+    ]
+    async with scene_of(tmp_path, *configs) as scene:
+        stage = scene.stage
+        await stage.keeper.create_team("rivals", "Rivals")
+        keys = [stage.key, (await stage.new_key("rivals")).key]
+
+        async def one(number: int) -> None:
+            headers = {"authorization": f"Bearer {keys[number % 2]}"}
+            body = chat_body() | {"stream": number % 6 > 0, "max_tokens": number + 1}
+            async with stage.http.stream(
+                "POST", f"{stage.url}/v1/chat/completions", json=body, headers=headers
+            ) as response:
+                async for _ in response.aiter_raw():
+                    if number % 7 == 0:
+                        return
+
+        await asyncio.gather(*(one(number) for number in range(60)))
+        found = await stage.settled(60, 15)
+        rows = [row for record in found for row in record.attempts]
+        assert len(found) == 60
+        assert {row.team for row in rows} == {"default", "rivals"}
+        assert {"ok", "upstream_error", "failed"} <= {row.status for row in rows}
+        assert len(rows) == len(scene.entries())
+        for row in rows:
+            assert row.charge_nano == (price(row) if row.status in {"ok", "client_cancel"} else 0)
+        whole_answers = [row for row in rows if row.status == "ok"]
+        assert sum(row.usage.completion for row in whole_answers) <= sum(e.completion_tokens for e in scene.entries())
+        await scene.audited()
