@@ -118,21 +118,27 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
         walk = Walk(desk.upstream, call, plan.steps, meter, trace, reply.request_id)
         reply.steer(walk)
         attempt = await walk.begin()
-        endpoint = walk.candidate.endpoint
 
         # Stream: chunks go through the meter to the caller in the loop step in which they arrive.
         trace.stop(Stop.STREAM)
-        folder: Folder | None = None
-        if attempt.answer is not None:
-            meter.answered(attempt.answer)
-        elif call.stream:
-            reply.begin(endpoint.model_id, endpoint.provider)
-            attempt.attach(meter.to(reply.send))
-        else:
-            folder = Folder(call.operation)
-            attempt.attach(meter.to(folder.feed))
-        failure = _verdict(await walk.finish(attempt), meter.tap)
-        walk.judge(failure)
+        while True:
+            endpoint = walk.candidate.endpoint
+            folder: Folder | None = None
+            if attempt.answer is not None:
+                meter.answered(attempt.answer)
+            elif call.stream:
+                reply.begin(endpoint.model_id, endpoint.provider)
+                attempt.attach(meter.to(reply.send))
+            else:
+                folder = Folder(call.operation)
+                attempt.attach(meter.to(folder.feed))
+            failure = _verdict(await walk.finish(attempt), meter.tap)
+            walk.judge(failure)
+            if failure is None or call.stream or not walk.give_up(failure):
+                break
+            # The caller has seen nothing of this answer, so another replica may still give a whole one.
+            desk.metrics.answer(endpoint.model_id, endpoint.slug, meter.failed(failure), None, 0.0)
+            attempt = await walk.begin()
 
         # Settle: price it, write CLOSE, and wait for the disk before the caller sees the end.
         trace.stop(Stop.SETTLE)

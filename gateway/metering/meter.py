@@ -160,17 +160,22 @@ class Meter:
         journal.append(Open(self._request_id, number, self._dims, self._opened_us, call.prompt_estimate))
         self._open = True
 
-    def failed(self, failure: Failure) -> None:
-        """Journal that the attempt last opened failed before its answer began; nobody waits for the disk."""
+    def failed(self, failure: Failure) -> Usage:
+        """Journal that the attempt last opened failed before its caller saw anything of it; nobody waits for the disk.
+
+        Returns:
+            The tokens that the engine made all the same; they are the owner's cost.
+        """
         if failure.cause is Cause.ABORTED:
             status = Status.CLIENT_CANCEL
         else:
             status = Status.REFUSED if failure.cause is Cause.REFUSED else Status.FAILED
+        usage, source = (NO_USAGE, UsageSource.NONE) if self.tap.silent else self.tap.count()
+        cost = self._cost(usage)
         self._journal.append(
-            self._close(
-                status, NO_USAGE, UsageSource.NONE, NO_CHARGE, NO_CHARGE, failure.status, "", failure.cause.value
-            )
+            self._close(status, usage, source, NO_CHARGE, cost, failure.status, "", failure.cause.value)
         )
+        return usage
 
     # The answer's sink
 
@@ -236,7 +241,7 @@ class Meter:
             usage, source = NO_USAGE, UsageSource.NONE
         pays = status is not Status.UPSTREAM_ERROR and not (status is Status.OK and _empty(tap, usage))
         charged = charge(usage, candidate.endpoint.price) if pays and usage.total else NO_CHARGE
-        cost = charge(usage, candidate.cost) if candidate.cost is not None and usage.total else NO_CHARGE
+        cost = self._cost(usage)
         record = self._close(status, usage, source, charged, cost, http_status, upstream_id, error)
         self._journal.append(record)
         return Receipt(
@@ -255,6 +260,11 @@ class Meter:
         if not self._open:
             return None
         return self.settle(gone=True, failed=False, http_status=0, upstream_id="", error="")
+
+    def _cost(self, usage: Usage) -> Charge:
+        """Return what ``usage`` costs the owner."""
+        rates = self._candidate.cost if self._candidate is not None else None
+        return charge(usage, rates) if rates is not None and usage.total else NO_CHARGE
 
     def _close(
         self,

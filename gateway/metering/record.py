@@ -45,7 +45,7 @@ class Status(StrEnum):
     UPSTREAM_ERROR = "upstream_error"
     """The engine failed after output had begun, or finished with an error; the team pays nothing."""
     FAILED = "failed"
-    """The attempt failed before output began and another one, or an error, followed; the team pays nothing."""
+    """The attempt failed before its caller saw any of it; another one, or an error, followed. The team pays nothing."""
     REFUSED = "refused"
     """The engine refused the request itself (its 4xx); nobody pays."""
     ORPHANED = "orphaned"

@@ -23,6 +23,7 @@ from gateway.types.call import Call, Operation
 from gateway.types.errors import Unavailable, UpstreamFailed, WeirError
 from gateway.types.failure import Cause, Failure
 from gateway.types.ids import RequestId
+from gateway.types.tokens import Usage
 from gateway.upstream.attempt import Attempt
 from gateway.upstream.budget import RetryBudget
 from gateway.upstream.deadlines import Deadlines
@@ -46,8 +47,8 @@ class Observer(Protocol):
     def opened(self, number: int, candidate: Candidate) -> None:
         """Try ``number`` is about to go to ``candidate``. May raise ``WeirError`` to stop the walk."""
 
-    def failed(self, failure: Failure) -> None:
-        """The try last opened failed before its answer began."""
+    def failed(self, failure: Failure) -> Usage:
+        """The try last opened failed before its caller saw anything of it; return the tokens it made all the same."""
 
 
 class Upstream:
@@ -153,9 +154,9 @@ class Walk:
         "_call",
         "_connecting",
         "_identity",
+        "_left",
         "_observer",
         "_span",
-        "_steps",
         "_trace",
         "_upstream",
         "attempt",
@@ -176,7 +177,7 @@ class Walk:
     ) -> None:
         self._upstream = upstream
         self._call = call
-        self._steps = steps
+        self._left = iter(steps)
         self._observer = observer
         self._trace = trace
         self._span: AttemptTrace | None = None
@@ -191,15 +192,15 @@ class Walk:
         self.sent_at = 0.0
 
     async def begin(self) -> Attempt:
-        """Try candidates until one begins its answer and return that attempt.
+        """Try candidates until one begins its answer and return that attempt; after ``give_up``, those that are left.
 
         Raises:
             WeirError: none did; the error says why, with the tries in its metadata.
             AttemptFailed: the caller left.
         """
-        upstream = self._upstream
-        upstream.budget.request(monotonic())
-        for candidate in self._steps:
+        if not self.tried:
+            self._upstream.budget.request(monotonic())
+        for candidate in self._left:
             if self._aborted:
                 raise AttemptFailed(_LEFT)
             if self.tried and not self._may_retry(self.tried[-1].failure):
@@ -232,6 +233,14 @@ class Walk:
         if attempt.chunks > 1:
             self.candidate.replica.load.streamed(attempt.chunks - 1, attempt.last_at - attempt.began_at)
         return attempt.failure
+
+    def give_up(self, failure: Failure) -> bool:
+        """Let go of the attempt that began and failed; return whether ``begin`` may be asked for another one."""
+        if self._aborted or not failure.retryable:
+            return False
+        self._ended()
+        self.tried.append(Tried(self.candidate, failure))
+        return True
 
     def judge(self, failure: Failure | None) -> None:
         """Tell the breaker and the metrics how the current try ended."""

@@ -13,6 +13,8 @@ from gateway.types.call import Operation
 
 Chunk = dict[str, Any]
 
+_FOLDED: Final = frozenset({"index", "delta", "text", "logprobs", "message"})
+"""Members of a chunk's choice that are put together; a ``message``, which some send at the end, says them again."""
 _TEXT_MEMBERS: Final = ("content", "reasoning_content", "reasoning", "refusal")
 
 
@@ -38,7 +40,7 @@ class Folder:
                     choice["text"] = choice.get("text", "") + part["text"]
                 _fold_logprobs(choice, part.get("logprobs"))
                 for name, value in part.items():
-                    if name not in {"index", "delta", "text", "logprobs"} and value is not None:
+                    if name not in _FOLDED and value is not None:
                         choice[name] = value
 
     def answer(self) -> dict[str, Any]:

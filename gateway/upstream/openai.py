@@ -76,8 +76,10 @@ def mend_chunk(chunk: dict[str, Any], operation: Operation) -> bool:
                 delta = choice["delta"] = {}
             if not _mend_message(delta, streamed=True):
                 return False
-        elif type(choice.get("text")) is not str:
-            choice["text"] = ""
+        else:
+            if type(choice.get("text")) is not str:
+                choice["text"] = ""
+            choice.pop("delta", None)
         reason = choice.setdefault("finish_reason", None)
         if reason is not None:
             if type(reason) is not str:
@@ -117,8 +119,10 @@ def _mend_choice(choice: dict[str, Any], index: int, operation: Operation) -> bo
         message.setdefault("content", None)
         if not _mend_message(message, streamed=False):
             return False
-    elif type(choice.get("text")) is not str:
-        choice["text"] = ""
+    else:
+        if type(choice.get("text")) is not str:
+            choice["text"] = ""
+        choice.pop("message", None)
     reason = choice.setdefault("finish_reason", None)
     if reason is not None:
         if type(reason) is not str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -326,6 +327,14 @@ def test_a_management_key_is_made_once_and_shown_once(alone: Place, config: Path
 
 
 # Simulators
+
+
+def test_a_killed_demo_leaves_no_simulator_behind(alone: Place) -> None:
+    """The simulated fleet is a process of its own that ends with the demo, however that ends."""
+    with Process([WEIR, "demo", "--port", "0"], alone.environ) as demo:
+        demo.find(r"inference key +(sk-weir-\S+)")
+        demo.signal(signal.SIGKILL)
+        assert demo.left_nothing()
 
 
 def test_a_simulated_backend_answers_until_it_is_stopped(alone: Place) -> None:

@@ -23,6 +23,7 @@ from gateway.types.generation import MeterReport
 from tests.e2e.callers import Seen, ask, caller
 from tests.e2e.conftest import Serve
 from tests.e2e.processes import AUTHORIZED, Simulators, WeirProcess, presently
+from tests.fakes.backend import SSE_HEAD, Visit, chunk, event, hand_backend
 
 pytestmark = pytest.mark.xdist_group("e2e_crash")
 
@@ -30,16 +31,27 @@ UNBILLED = 256
 """Tokens of a stream that a kill may leave unbilled: progress is journalled this often, or each second."""
 CALLERS = 8
 MICRO = Decimal("0.000001")
+MODELS = """models:
+  - id: house/hand
+    context_length: 4096
+    price: {prompt: "1", completion: "1"}
+    endpoints: [{backend: hand}]
+"""
 
 
 class Rounds:
-    """The process under test, and all that its callers ever saw."""
+    """The process under test, and all that its callers ever saw.
+
+    Attributes:
+        elsewhere: how many requests went to another engine than the simulated ones.
+    """
 
     def __init__(self, serve: Serve, simulators: Simulators) -> None:
         self._serve = serve
         self.simulators = simulators
         self.process: WeirProcess = serve()
         self.seen: list[Seen] = []
+        self.elsewhere = 0
 
     def kill(self) -> None:
         """Kill the process now."""
@@ -67,7 +79,7 @@ class Rounds:
                 check_usage(seen, ledger[seen.id])
             if seen.id and ledger[seen.id]["status"] == "orphaned":
                 assert ledger[seen.id]["tokens_completion"] >= seen.tokens - UNBILLED, seen
-        check_sums(await audit(self.process.home), list(ledger.values()), len(self.seen))
+        check_sums(await audit(self.process.home), list(ledger.values()), len(self.seen) + self.elsewhere)
         return ledger
 
 
@@ -148,6 +160,38 @@ async def test_an_answer_whose_end_was_seen_is_metered_though_the_process_dies_t
     rounds.seen.append(seen)
     rounds.start_again()
     assert (await rounds.compare())[seen.id]["tokens_completion"] == 10
+
+
+async def test_the_end_is_not_seen_before_it_is_metered(rounds: Rounds, config: Path) -> None:
+    """An engine has finished and not yet told what that took: its last event waits here, so a kill loses no answer."""
+
+    async def say_all_but_the_usage(visit: Visit) -> None:
+        await visit.send(SSE_HEAD)
+        await visit.events(event(chunk("one")), event(chunk(" two", finish="stop")))
+        await visit.gone.wait()
+
+    good, seen = config.read_text(), Seen()
+    async with hand_backend(say_all_but_the_usage) as engine:
+        backend = f'  - {{name: hand, kind: vllm, url: "{engine.url}"}}\n'
+        config.write_text(good.replace("models:\n", backend + MODELS))
+        try:
+            rounds.process.ready()
+            async with caller(rounds.process.url) as http, asyncio.TaskGroup() as group:
+                while "house/hand" not in (await http.get("/v1/models", headers=AUTHORIZED)).text:
+                    await asyncio.sleep(0.05)
+                group.create_task(ask(http, model="house/hand", seen=seen))
+                await presently(lambda: seen.tokens > 0)
+                await asyncio.sleep(0.2)
+                rounds.kill()
+        finally:
+            config.write_text(good)
+    rounds.elsewhere += 1
+    assert seen.broken
+    assert not seen.finished
+    rounds.start_again()
+    await rounds.compare()
+    async with caller(rounds.process.url) as http:
+        assert (await generation(http, seen.id))["status"] == "orphaned"
 
 
 async def test_a_stream_cut_by_a_kill_is_charged_by_its_last_progress(rounds: Rounds) -> None:

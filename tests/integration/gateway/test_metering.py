@@ -243,9 +243,28 @@ async def test_an_answer_that_finishes_with_an_error_costs_the_team_nothing(tmp_
             response = await scene.stage.chat()
             assert response.status_code == 502
             (row,) = await scene.attempts(response.headers["x-generation-id"])
-            assert (row.status, row.finish_reason, row.charge_nano) == ("upstream_error", reason, 0)
+            assert (row.status, row.finish_reason, row.charge_nano) == ("failed", reason, 0)
             assert (row.usage.prompt, row.usage.completion) == (5, 3)
             assert row.cost_nano == cost(row) > 0
+        await scene.audited()
+
+
+async def test_a_whole_answer_that_fails_late_is_got_elsewhere(tmp_path: Path) -> None:
+    """A JSON caller has seen nothing of it: another replica answers, and only that answer is paid."""
+    async with scene_of(tmp_path, SimConfig(name="a"), SimConfig(name="b")) as scene:
+        body = whole(finish_reason="error").decode()
+        scene.fleet["a"].faults.arm(Fault(kind="error_status", status=200, count=1, body=body))
+        for _ in range(20):
+            response = await scene.stage.chat()
+            assert response.status_code == 200
+            rows = await scene.attempts(response.headers["x-generation-id"])
+            if len(rows) == 2:
+                break
+        first, second = rows
+        assert (first.backend, first.status, first.charge_nano, first.cost_nano) == ("a", "failed", 0, cost(first))
+        assert (first.usage.prompt, first.usage.completion) == (5, 3)
+        assert (second.backend, second.status, second.charge_nano) == ("b", "ok", price(second))
+        assert response.json()["usage"]["completion_tokens"] == second.usage.completion
         await scene.audited()
 
 

@@ -1,7 +1,7 @@
 """A real engine behind the gateway: two llama.cpp servers with a tiny random Qwen that the test made.
 
 The answers of the ``chain`` model and the counts of its tokenizer are known beforehand, so what comes through the
-gateway is compared with what must come. Cancellation is in ``test_real_engine_cancel.py``.
+gateway is compared with what must come. Cancellation and death are in ``test_real_engine_loss.py``.
 """
 
 from __future__ import annotations
@@ -275,29 +275,3 @@ async def test_a_prompt_that_does_not_fit_is_refused_with_the_engines_numbers(
     assert len(metadata["attempts"]) == 1
     (record,) = await stage.settled()
     assert [(row.status, row.charge_nano) for row in record.attempts] == [("refused", 0)]
-
-
-async def test_one_engine_dies_and_the_other_goes_on(tmp_path: Path, chain_server: LlamaServer) -> None:
-    """A server is killed between requests and under them: whoever had no byte yet gets a whole answer elsewhere."""
-    with LlamaServer(chain_server.model) as doomed:
-        async with staged(tmp_path, over_engines(chain_server, doomed)) as stage:
-            used = set()
-            for _ in range(20):
-                await stage.generation((await ask(stage)).id)
-                used.add((await stage.settled())[0].attempts[0].backend)
-                if used == {"a", "b"}:
-                    break
-            assert used == {"a", "b"}
-            running = [asyncio.create_task(ask(stage, f"number {number}", max_tokens=20)) for number in range(8)]
-            await asyncio.to_thread(doomed.kill)
-            ended = await asyncio.gather(*running, return_exceptions=True)
-            texts = [end.choices[0].message.content for end in ended if isinstance(end, ChatCompletion)]
-            assert set(texts) <= {" ".join(CHAIN_TEXT.split()[:20])}
-            assert all(isinstance(end, ChatCompletion | openai.InternalServerError) for end in ended), ended
-            for number in range(8):
-                answer = await ask(stage, f"later {number}")
-                assert answer.choices[0].message.content == CHAIN_TEXT
-                rows = (await stage.generation(answer.id))["provider_responses"]
-                assert rows[-1]["outcome"] == "ok"
-            report = await stage.keeper.audit()
-            assert report.ok, report.mismatches
