@@ -14,6 +14,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from gateway import __version__
 from gateway.access.principal import Principal
@@ -65,7 +66,7 @@ def build_api(gateway: Gateway, road: Road, *, lifespan: bool = True) -> FastAPI
     app.include_router(key_endpoints.build_router(gateway.books, gateway.books, gateway.management))
     app.include_router(team_endpoints.build_router(gateway.books, gateway.management))
     app.include_router(route_endpoints.build_router(_explainer(gateway), _operator(gateway)))
-    for kind in (WeirError, RequestValidationError, HTTPException, Exception):
+    for kind in (WeirError, RequestValidationError, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _render)
     app.add_middleware(InferenceMiddleware, road=road)
     return app
@@ -169,6 +170,8 @@ def _known(error: Exception) -> WeirError | None:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"][1:])
         return BadRequest(f"{place or 'the request'}: {first['msg']}", param=place or None)
+    if isinstance(error, ClientDisconnect):
+        return BadRequest("the caller left before its request was whole")
     if isinstance(error, HTTPException):
         if error.status_code == 404:
             return NotFound("no such path")

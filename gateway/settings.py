@@ -191,7 +191,9 @@ class Settings(BaseSettings):
         10.0, validation_alias="WEIR_HEADER_TIMEOUT", description="Seconds a caller has for its request head."
     )
     body_timeout: _Seconds = Field(
-        60.0, validation_alias="WEIR_BODY_TIMEOUT", description="Seconds a caller has for its request body."
+        60.0,
+        validation_alias="WEIR_BODY_TIMEOUT",
+        description="Seconds a caller has for each 64 KiB of its request body.",
     )
     grace: _Seconds = Field(
         30.0,

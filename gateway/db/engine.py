@@ -102,8 +102,8 @@ def _sqlite_engine(url: URL, *, writing: bool) -> AsyncEngine:
         max_overflow=0,
         hide_parameters=True,
         # The driver's own transaction handling neither begins before a read nor knows BEGIN IMMEDIATE.
-        # Statements that write many rows differ in their number of rows, and a prepared one takes much memory.
-        connect_args={"isolation_level": None, "cached_statements": 8},
+        # A prepared statement of many rows takes up to a megabyte, a sum of all sizes twice that.
+        connect_args={"isolation_level": None, "cached_statements": 48},
     )
 
     def make_file(*_: object) -> None:

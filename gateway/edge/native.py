@@ -394,7 +394,9 @@ class WeirProtocol(HttpToolsProtocol):
             self._deaf = True
         elif asgi is None or asgi.response_complete:
             self._bare_response(error)
-        elif self._awaited is Reading.BODY and asgi is self.cycle:
+        elif asgi is self.cycle and asgi.more_body:
+            asgi.disconnected = True
+            asgi.message_event.set()
             if asgi.response_started:
                 self.transport.close()
             else:

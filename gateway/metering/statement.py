@@ -6,7 +6,8 @@ event loop and the database's thread.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import Any, Final
 
@@ -14,8 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 Row = tuple[Any, ...]
 
-_MOST_ROWS: Final = 250
-"""Rows per statement; 250 rows of the ledger are 14,000 parameters, below the 32,766 that SQLite takes."""
+_SIZES: Final = (512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
+"""Rows per statement: few sizes, so that the driver finds each statement prepared, and few pieces for any number.
+
+512 rows of the ledger are 28,672 parameters, below the 32,766 that SQLite takes.
+"""
 
 
 async def execute_rows(connection: AsyncConnection, before: str, after: str, rows: Sequence[Row]) -> int:
@@ -28,8 +32,7 @@ async def execute_rows(connection: AsyncConnection, before: str, after: str, row
         rows: rows of equal length.
     """
     written = 0
-    for start in range(0, len(rows), _MOST_ROWS):
-        some = rows[start : start + _MOST_ROWS]
+    for some in _pieces(rows):
         sql = f"{before} VALUES {placeholders(len(some), len(some[0]), connection.dialect.paramstyle)} {after}"
         result = await connection.exec_driver_sql(sql, tuple(chain.from_iterable(some)))
         written += result.rowcount
@@ -39,13 +42,22 @@ async def execute_rows(connection: AsyncConnection, before: str, after: str, row
 async def fetch_matching(connection: AsyncConnection, before: str, after: str, keys: Sequence[Row]) -> Sequence[Row]:
     """Run the query ``before (VALUES keys) after`` in pieces and return all its rows."""
     found: list[Row] = []
-    for start in range(0, len(keys), _MOST_ROWS):
-        some = keys[start : start + _MOST_ROWS]
+    for some in _pieces(keys):
         sql = f"{before} (VALUES {placeholders(len(some), len(some[0]), connection.dialect.paramstyle)}) {after}"
         found += [tuple(row) for row in await connection.exec_driver_sql(sql, tuple(chain.from_iterable(some)))]
     return found
 
 
+def _pieces(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Cut ``rows`` into pieces of the sizes that statements have."""
+    start = 0
+    for size in _SIZES:
+        while len(rows) - start >= size:
+            yield rows[start : start + size]
+            start += size
+
+
+@lru_cache(maxsize=64)
 def placeholders(rows: int, columns: int, paramstyle: str) -> str:
     """Return ``rows`` groups of ``columns`` placeholders in the driver's style, ``?`` or numbered ``$1``."""
     if paramstyle == "qmark":

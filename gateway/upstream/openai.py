@@ -93,6 +93,7 @@ def mend_answer(answer: dict[str, Any], operation: Operation) -> bool:
     """Bring a whole answer into canonical form, in place. Returns False when it is not an answer at all."""
     if operation is Operation.EMBEDDINGS:
         answer["object"] = "list"
+        answer.pop("choices", None)
         return type(answer.get("data")) is list
     choices = answer.get("choices")
     if type(choices) is not list or not choices:

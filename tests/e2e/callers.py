@@ -56,13 +56,14 @@ async def ask(
     *,
     stream: bool = True,
     max_tokens: int = 10,
+    model: str = "qwen/qwen3-32b",
     headers: dict[str, str] | None = None,
     watch: Watch = unwatched,
     seen: Seen | None = None,
 ) -> Seen:
     """Ask for ``max_tokens`` tokens; ``watch`` is told of each step at once. A bad end is noted, not raised."""
     seen = Seen() if seen is None else seen
-    body = chat_body() | {"max_tokens": max_tokens, "stream": stream}
+    body = chat_body(model) | {"max_tokens": max_tokens, "stream": stream}
     if stream:
         body["stream_options"] = {"include_usage": True}
     request = http.build_request("POST", "/v1/chat/completions", json=body, headers=headers or AUTHORIZED)

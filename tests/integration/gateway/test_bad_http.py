@@ -15,7 +15,7 @@ import pytest_asyncio
 from gateway.edge.native import BODY_STEP
 from gateway.sim import SimConfig, SimFleet, Timing
 from tests.fakes.raw_client import BODY, CHAT, RawClient, changed, check_error, events, head, post, raw_client
-from tests.harness import Stage, configuration, over, staged
+from tests.harness import ADMIN_KEY, Stage, configuration, over, staged
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -284,6 +284,10 @@ async def test_a_request_that_trickles_is_given_up(tmp_path: Path) -> None:
                 assert answer.status == 408
                 check_error(answer.document, answer.headers, 408, "timeout")
                 assert await client.closed()
+        async with raw_client(stage.port) as client:  # and on a path that is not native
+            await client.send(post("/api/v1/keys", b"", ADMIN_KEY, length=50) + b"{")
+            assert (await client.response()).status == 408
+            assert await client.closed()
         async with raw_client(stage.port) as client:  # the same on a kept connection
             await client.send(request)
             assert (await client.response()).status == 200

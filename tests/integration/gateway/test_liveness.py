@@ -18,7 +18,7 @@ import pytest
 
 from gateway.api import build_api
 from gateway.edge.native import Road
-from tests.fakes.backend import DONE, LAST, SSE_HEAD, HandBackend, Script, Visit, chunk, event, hand_backend
+from tests.fakes.backend import DONE, LAST, SSE_HEAD, HandBackend, Script, Visit, chunk, event, hand_backend, whole
 from tests.fakes.raw_client import RawClient, events, post, raw_client, text_of
 from tests.harness import Backend, Stage, configuration, staged
 
@@ -63,7 +63,11 @@ class NativeCaller:
 
 
 class AsgiCaller:
-    """A caller of the ASGI adapter: what a server would do, message by message."""
+    """A caller of the ASGI adapter: what a server would do, message by message.
+
+    Attributes:
+        reads: cleared while the caller takes nothing.
+    """
 
     def __init__(self, stage: Stage, path: str, body: object) -> None:
         road = Road()
@@ -75,6 +79,8 @@ class AsgiCaller:
         self._gone = asyncio.Event()
         self._parts: list[bytes] = []
         self._changed = asyncio.Event()
+        self.reads = asyncio.Event()
+        self.reads.set()
         self._task = asyncio.create_task(self._app(self._scope, self._receive, self._send))
 
     async def until(self, text: str) -> None:
@@ -95,7 +101,7 @@ class AsgiCaller:
 
     async def ended(self) -> None:
         """Wait until the application has returned."""
-        await asyncio.wait_for(self._task, 15)
+        await asyncio.wait_for(self._task, 100)
 
     async def _receive(self) -> dict[str, Any]:
         message, self._request = self._request, None
@@ -107,6 +113,7 @@ class AsgiCaller:
     async def _send(self, message: dict[str, Any]) -> None:
         self._parts.append(message.get("body", b""))
         self._changed.set()
+        await self.reads.wait()
 
 
 @asynccontextmanager
@@ -203,6 +210,21 @@ async def test_a_reader_that_does_not_read_costs_little_and_pauses_the_backend(t
         assert found[-1] == "[DONE]"
         assert hashlib.sha256(text_of(found).encode()).digest() == flood.digest.digest()
         assert stage.gateway.registry.fleet.replicas["only"].load.failures == 0
+
+
+async def test_the_asgi_adapter_pauses_the_backend_as_well(tmp_path: Path) -> None:
+    """A server that does not take what it is sent stops the backend, too."""
+    flood = Flood()
+    async with stage_over(tmp_path, flood.script) as (stage, _):
+        client = AsgiCaller(stage, PATHS[0], request(PATHS[0], stream=True))
+        client.reads.clear()
+        before = resident()
+        await flood.stalled()
+        assert resident() - before <= 10 * 1024 * 1024
+        assert flood.sent < Flood.EVENTS // 2
+        client.reads.set()
+        await client.ended()
+        assert hashlib.sha256(text_of(events(await client.body())).encode()).digest() == flood.digest.digest()
 
 
 async def test_a_reader_that_never_reads_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,6 +336,39 @@ async def test_a_caller_that_leaves_ends_a_connection_attempt(tmp_path: Path) ->
             (record,) = await stage.settled()
             assert record.attempts[-1].status == "client_cancel"
             assert record.attempts[-1].usage.total == 0
+
+
+async def test_a_caller_that_leaves_before_it_is_admitted_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is gone by the time its key's limits have been asked never reaches a backend, and holds nothing."""
+
+    async def script(visit: Visit) -> None:
+        await visit.answer(whole())
+
+    async with stage_over(tmp_path, script) as (stage, backend):
+        key = await stage.new_key(concurrent=1)
+        assert (await stage.chat()).status_code == 200  # from now on a connection stands ready
+        asked, go_on = asyncio.Event(), asyncio.Event()
+        admit = stage.keeper.admit
+
+        async def slowly(*given: Any) -> Any:
+            asked.set()
+            await go_on.wait()
+            return await admit(*given)
+
+        monkeypatch.setattr(stage.keeper, "admit", slowly)
+        async with raw_client(stage.port) as client:
+            await client.send(post(PATHS[0], request(PATHS[0], stream=True), key.key))
+            await asyncio.wait_for(asked.wait(), 10)
+            client.leave()
+            await asyncio.sleep(0.1)
+        go_on.set()
+        async with asyncio.timeout(10):
+            while stage.gateway.inference.active:
+                await asyncio.sleep(0.01)
+        assert len(backend.visits) == 1
+        assert (await admit(key.record.key_id, key.record.limits, 1)).refused is None
 
 
 async def test_a_caller_that_leaves_early_starts_nothing(tmp_path: Path) -> None:

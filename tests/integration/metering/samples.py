@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.metering.journal import Journal
 from gateway.metering.record import Close, Dimensions, Open, Progress, Record, RowKind, Status, scan
 from gateway.metering.segments import list_segments
 from gateway.pricing.charge import charge, rates_id
@@ -109,3 +110,22 @@ def of_type(records: Iterable[Record], kind: type[Any]) -> Sequence[Any]:
 def keys(records: Iterable[Any]) -> set[tuple[bytes, int]]:
     """Return which attempts records are of."""
     return {(record.request_id, record.attempt) for record in records}
+
+
+def begin(folder: Path, **options: object) -> Journal:
+    """Return a journal that knows the usual rates."""
+    journal = Journal.create(folder, **options)  # type: ignore[arg-type] # passed through
+    journal.declare(PRICE_ID, PRICE)
+    journal.declare(COST_ID, COST)
+    return journal
+
+
+def meter(journal: Journal, count: int, **labels: object) -> list[Close]:
+    """Journal ``count`` whole attempts and return their ends."""
+    ends = []
+    for number in range(count):
+        start = opened(dims(**labels))
+        journal.append(start)
+        ends.append(closed(start, Usage(100 + number, number)))
+        journal.append(ends[-1])
+    return ends

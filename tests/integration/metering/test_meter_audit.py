@@ -10,7 +10,7 @@ import pytest
 from gateway.db.engine import Database
 from gateway.metering.audit import audit
 from gateway.metering.shipper import Shipper
-from tests.integration.metering.test_shipper import begin, meter
+from tests.integration.metering.samples import begin, meter
 
 
 def change(home: Path, *statements: str) -> None:

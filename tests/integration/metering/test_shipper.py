@@ -10,43 +10,21 @@ import pytest
 
 from gateway.db.engine import Database
 from gateway.metering.audit import audit
-from gateway.metering.journal import Journal
 from gateway.metering.ledger import Ledger
-from gateway.metering.record import Close, Open, Status, frame
-from gateway.metering.segments import QUARANTINE, SegmentWriter, list_segments, new_writer_id
+from gateway.metering.record import Status
+from gateway.metering.segments import list_segments
 from gateway.metering.shipper import Shipped, Shipper, ShipperBusy
 from gateway.types.tokens import Usage
 from tests.integration.metering.books import dump, expected_rollup, ledger_keys, query, rollup, totals
 from tests.integration.metering.conftest import url_of
 from tests.integration.metering.samples import (
-    COST,
     COST_ID,
-    PRICE,
     PRICE_ID,
+    begin,
     closed,
-    dims,
+    meter,
     opened,
-    progressed,
 )
-
-
-def begin(folder: Path, **options: object) -> Journal:
-    """Return a journal that knows the usual rates."""
-    journal = Journal.create(folder, **options)  # type: ignore[arg-type] # passed through
-    journal.declare(PRICE_ID, PRICE)
-    journal.declare(COST_ID, COST)
-    return journal
-
-
-def meter(journal: Journal, count: int, **labels: object) -> list[Close]:
-    """Journal ``count`` whole attempts and return their ends."""
-    ends = []
-    for number in range(count):
-        start = opened(dims(**labels))
-        journal.append(start)
-        ends.append(closed(start, Usage(100 + number, number)))
-        journal.append(ends[-1])
-    return ends
 
 
 async def test_ends_become_rows_with_their_rollups(folder: Path, home: Path, database: Database) -> None:
@@ -249,49 +227,6 @@ async def test_run_ships_by_itself_and_at_once_when_kicked(folder: Path, home: P
     shipper.close()
 
 
-async def test_damage_in_the_middle_is_shipped_around_and_kept(folder: Path, home: Path, database: Database) -> None:
-    """A segment with unreadable bytes loses only these: the rest is shipped and the file is put aside, not deleted."""
-    journal = begin(folder)
-    ends = meter(journal, 20)
-    await journal.close()
-    (file,) = list_segments(folder)
-    data = bytearray(file.path.read_bytes())
-    place = data.index(ends[10].request_id, data.index(ends[10].request_id) + 1)
-    data[place + 40] ^= 0xFF
-    file.path.write_bytes(data)
-    shipper = Shipper(folder, database)
-    await shipper.ship()
-    rows = dict(query(home, "SELECT request_id, status FROM ledger"))
-    assert len(rows) == 20
-    assert [rows[end.request_id] for end in ends[9:12]] == ["ok", "orphaned", "ok"]
-    assert shipper.quarantined == 1
-    assert (folder / QUARANTINE / file.name).read_bytes() == data
-    assert list_segments(folder) == []
-    report = await audit(folder, database)
-    assert report.ok
-    assert report.journal["quarantined_segments"] == 1
-    shipper.close()
-
-
-async def test_a_segment_of_a_newer_version_waits(folder: Path, home: Path, database: Database) -> None:
-    """What this version cannot read is neither shipped nor deleted, and the other segments go on."""
-    from gateway.metering import segments
-
-    folder.mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segments, "FORMAT_VERSION", 99)
-        later = SegmentWriter.create(folder, new_writer_id(), 1, [frame(closed(opened()))])
-        later.close()
-    journal, shipper = begin(folder), Shipper(folder, database)
-    meter(journal, 3)
-    assert (await shipper.ship()).inserted == 3
-    await shipper.ship()
-    assert later.path.exists()
-    assert shipper.lag_bytes > 0
-    await journal.close()
-    shipper.close()
-
-
 async def test_absurd_usage_does_not_stop_the_books(folder: Path, home: Path, database: Database) -> None:
     """One engine's nonsense is cut and logged; its row and all others are there, once."""
     journal, shipper = begin(folder), Shipper(folder, database)
@@ -325,85 +260,4 @@ async def test_the_event_loop_is_never_held_for_long(folder: Path, database: Dat
     await task
     assert turns > 120
     await journal.close()
-    shipper.close()
-
-
-async def test_orphans_of_a_dead_writer_pay_their_last_progress(folder: Path, home: Path, database: Database) -> None:
-    """An attempt whose process died is charged what it had produced by its last progress, and the owner its cost."""
-    writer = new_writer_id()
-    folder.mkdir()
-    from gateway.metering.record import Price
-
-    lost, silent, prefill = opened(), opened(), opened()
-    records: list[Open | object] = [Price(PRICE_ID, PRICE), Price(COST_ID, COST), lost, silent, prefill]
-    records += [progressed(lost, 10), progressed(lost, 40), progressed(prefill, 0)]
-    segment = SegmentWriter.create(folder, writer, 1, [frame(record) for record in records])  # type: ignore[arg-type]
-    shipper = Shipper(folder, database)
-    assert (await shipper.ship()).orphans == 0, "the writer lives"
-    segment.close()
-    shipped = await shipper.ship()
-    assert (shipped.orphans, shipped.inserted, shipped.deleted) == (3, 3, 1)
-    rows = {
-        row[0]: row[1:]
-        for row in query(
-            home,
-            "SELECT request_id, status, tokens_prompt, tokens_completion, charge_nano, cost_nano, source FROM ledger",
-        )
-    }
-    assert rows[lost.request_id] == ("orphaned", 1_000, 40, 100_000 + 12_000, 60_000 + 10_000, "counted")
-    assert rows[silent.request_id] == ("orphaned", 0, 0, 0, 0, "none")
-    assert rows[prefill.request_id] == ("orphaned", 1_000, 0, 0, 60_000, "counted")
-    assert list_segments(folder) == []
-    assert (await audit(folder, database)).ok
-    shipper.close()
-
-
-async def test_a_living_writer_that_changed_segments_has_no_orphans(
-    folder: Path, home: Path, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A segment given up for a failing disk has no seal, but its attempts run on in the next one."""
-    import errno
-
-    journal = begin(folder)
-    start = opened()
-    journal.append(start)
-    meter(journal, 3)
-    await journal.commit()
-    journal._fail(OSError(errno.EIO, "simulated"))
-    async with asyncio.timeout(20):
-        while journal.failed:
-            await asyncio.sleep(0.01)
-    assert len(list_segments(folder)) == 2
-    shipper = Shipper(folder, database)
-    shipped = await shipper.ship()
-    assert shipped.orphans == 0
-    assert shipped.deleted == 1
-    journal.append(closed(start))
-    await shipper.ship()
-    await journal.close()
-    await shipper.ship()
-    assert dict(query(home, "SELECT status, COUNT(*) FROM ledger GROUP BY status")) == {"ok": 4}
-    assert (await audit(folder, database)).ok
-    shipper.close()
-
-
-async def test_a_long_attempt_survives_the_deletion_of_the_segment_it_began_in(
-    folder: Path, home: Path, database: Database
-) -> None:
-    """A request that outlives its first segment is still an orphan with its progress when its process dies later."""
-    journal, shipper = begin(folder, segment_bytes=3_000), Shipper(folder, database)
-    lasting = opened()
-    journal.append(lasting)
-    journal.append(progressed(lasting, 5))
-    meter(journal, 30)
-    await journal.commit()
-    async with asyncio.timeout(20):
-        while len(list_segments(folder)) > 1:
-            await shipper.ship()
-            await asyncio.sleep(0.01)
-    journal._stop()
-    shipped = await shipper.ship()
-    assert shipped.orphans == 1
-    ((status, completion),) = query(home, "SELECT status, tokens_completion FROM ledger WHERE status <> 'ok'")
-    assert (status, completion) == ("orphaned", 5)
     shipper.close()

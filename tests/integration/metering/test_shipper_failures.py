@@ -21,7 +21,7 @@ from gateway.metering.shipper import Shipper
 from gateway.types.errors import Unavailable
 from tests.integration.metering.books import expected_rollup, ledger_keys, query, rollup
 from tests.integration.metering.conftest import url_of
-from tests.integration.metering.test_shipper import begin, meter
+from tests.integration.metering.samples import begin, meter
 
 
 async def until_shipped(home: Path, count: int) -> None:

@@ -173,6 +173,7 @@ async def converse(pieces: list[bytes], *, leave: bool) -> FakeTransport:
 @given(REQUESTS, Step, st.booleans())
 @example(FRAGMENTS[-3] * 3, [], False)
 @example(FRAGMENTS[-3] + FRAGMENTS[-2] + FRAGMENTS[-3] + b"\0", [3, 200], False)
+@example(FRAGMENTS[-2] + b"CONNECT x:1 HTTP/1.1\r\n\r\n", [], False)
 @settings(deadline=None)
 def test_any_bytes_of_a_caller_are_answered_in_http(
     loop: asyncio.AbstractEventLoop, data: bytes, steps: list[int], leave: bool

@@ -115,13 +115,14 @@ async def test_a_whole_message_is_delivered_once_and_the_connection_is_kept(
 
 async def test_a_receiver_that_leaves_with_the_last_bytes_gives_the_connection_back_once(pool: Pool) -> None:
     """Two requests must never get the same connection."""
-    connection, _ = connected(pool)
+    connection, transport = connected(pool)
     ear = Ear(on_data=connection.detach)
     connection.send(b"request", ear)
     connection.data_received(LENGTH)
     assert (ear.body, ear.ends) == (b"hello", 0)
     assert pool.take() is connection
     assert pool.take() is None
+    assert not transport.is_closing()
 
 
 async def test_a_connection_left_in_the_middle_is_kept_once_its_message_ends(pool: Pool) -> None:
