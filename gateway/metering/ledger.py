@@ -24,7 +24,7 @@ from gateway.types.tokens import Usage
 
 _INSERT: Final = f"INSERT INTO ledger ({', '.join(COLUMNS)})"
 _INSERT_CORE: Final = f"INSERT INTO ledger ({', '.join(CORE_COLUMNS)})"
-_SELECT_KEYS: Final = "SELECT day, request_id, attempt, kind FROM ledger WHERE (day, request_id, attempt, kind) IN"
+_KEY: Final = ("day", "request_id", "attempt", "kind")
 
 
 async def insert(connection: AsyncConnection, new: Sequence[Entry]) -> Sequence[Entry]:
@@ -60,7 +60,7 @@ async def _insert(connection: AsyncConnection, new: Sequence[Entry], after: str)
 
 async def present(connection: AsyncConnection, keys: Sequence[RowKey]) -> set[Row]:
     """Return those of ``keys`` that the ledger holds."""
-    return set(await fetch_matching(connection, _SELECT_KEYS, "", sorted(set(keys))))
+    return set(await fetch_matching(connection, "ledger", _KEY, (), sorted(set(keys))))
 
 
 async def insert_prices(connection: AsyncConnection, prices: Iterable[Price]) -> None:

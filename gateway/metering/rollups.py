@@ -124,12 +124,7 @@ async def _merge(connection: AsyncConnection, table: str, time: str, buckets: Ma
     keys = sorted(buckets)
     names = (time, *LABELS)
     key_list = ", ".join(names)
-    known = await fetch_matching(
-        connection,
-        f"SELECT {key_list}, ttft, duration, throughput FROM {table} WHERE ({key_list}) IN",  # noqa: S608 - our names
-        "",
-        keys,
-    )
+    known = await fetch_matching(connection, table, names, HISTOGRAMS, keys)
     present = {row[: len(names)]: row[len(names) :] for row in known}
     rows: list[Row] = []
     for count, key in enumerate(keys, 1):

@@ -39,11 +39,32 @@ async def execute_rows(connection: AsyncConnection, before: str, after: str, row
     return written
 
 
-async def fetch_matching(connection: AsyncConnection, before: str, after: str, keys: Sequence[Row]) -> Sequence[Row]:
-    """Run the query ``before (VALUES keys) after`` in pieces and return all its rows."""
+async def fetch_matching(
+    connection: AsyncConnection, table: str, key: Sequence[str], also: Sequence[str], keys: Sequence[Row]
+) -> Sequence[Row]:
+    """Return ``key`` and ``also`` of the rows of ``table`` whose ``key`` is one of ``keys``.
+
+    The keys are joined as a table: SQLite looks each of them up in the index then, while it goes through the whole
+    table for a list of keys after ``IN``.
+
+    Args:
+        connection: in a transaction.
+        table: name of the table.
+        key: names of columns that begin the primary key, in its order.
+        also: names of more columns to return.
+        keys: values of ``key``.
+    """
+    names = ", ".join(key)
+    matches = " AND ".join(f"found.{name} = wanted.{name}" for name in key)
+    columns = ", ".join(f"found.{name}" for name in (*key, *also))
     found: list[Row] = []
     for some in _pieces(keys):
-        sql = f"{before} (VALUES {placeholders(len(some), len(some[0]), connection.dialect.paramstyle)}) {after}"
+        values = placeholders(len(some), len(key), connection.dialect.paramstyle)
+        # Only names of ours are put into the statement.
+        sql = (
+            f"WITH wanted ({names}) AS (VALUES {values}) "  # noqa: S608
+            f"SELECT {columns} FROM wanted CROSS JOIN {table} AS found WHERE {matches}"
+        )
         found += [tuple(row) for row in await connection.exec_driver_sql(sql, tuple(chain.from_iterable(some)))]
     return found
 

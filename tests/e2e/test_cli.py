@@ -30,8 +30,6 @@ from tests.e2e.processes import (
 )
 from tests.harness import NO_TLS, chat_body
 
-pytestmark = pytest.mark.xdist_group("e2e_cli")
-
 SECRET_KEY = re.compile(r"sk-weir-([a-z0-9]{8})-[0-9a-f]{40,}")
 BAD_FILE = """\
 backends:

@@ -25,8 +25,6 @@ from tests.e2e.conftest import Serve
 from tests.e2e.processes import AUTHORIZED, Simulators, WeirProcess, presently
 from tests.fakes.backend import SSE_HEAD, Visit, chunk, event, hand_backend
 
-pytestmark = pytest.mark.xdist_group("e2e_crash")
-
 UNBILLED = 256
 """Tokens of a stream that a kill may leave unbilled: progress is journalled this often, or each second."""
 CALLERS = 8

@@ -17,8 +17,6 @@ import pytest
 
 from tests.e2e.processes import ROOT, WEIR, Process, environment, run, tool
 
-pytestmark = pytest.mark.xdist_group("e2e_readme")
-
 BLOCKS: Final = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 MADE: Final = ".venv/.made"
 

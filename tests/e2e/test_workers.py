@@ -20,8 +20,6 @@ from tests.e2e.callers import Seen, ask, caller
 from tests.e2e.conftest import Serve
 from tests.e2e.processes import MANAGING, PATIENCE, Simulators, WeirProcess, eventually, presently
 
-pytestmark = pytest.mark.xdist_group("e2e_workers")
-
 SHORT, LONG = 120, 100_000
 """Tokens of answers that take about half a second, and longer than any test."""
 

@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from gateway.sim import Fault, SimConfig, SimFleet, SimServer, Timing
-from tests.fakes.backend import DONE, LAST, SSE_HEAD, Visit, chunk, event, hand_backend, usage_chunk, whole
+from tests.fakes.pair import attempts, pair, said
 from tests.fakes.raw_client import events, text_of
 from tests.harness import Backend, Stage, configuration, staged
 
-CHEAP = 'price: {prompt: "0.01", completion: "0.01"}'
-LIMITS = "timeouts: {connect: 5, first_byte: 0.6, idle: 0.6}"
 TOKENS = 12
-
-
-def pair(first: str, second: str, *, kind: str = "vllm", more: str = LIMITS) -> str:
-    """Return a configuration in which ``first`` is always tried first: it is much cheaper."""
-    model = "Qwen/Qwen3-32B"
-    return configuration(
-        [
-            Backend("first", first, kind, model, "first", more, CHEAP),
-            Backend("second", second, "vllm", model, "second", LIMITS),
-        ],
-        more="routing: {default: cheapest}",
-    )
 
 
 @asynccontextmanager
@@ -43,27 +27,6 @@ async def two(home: Path, timing: Timing, *faults: Fault) -> AsyncIterator[tuple
         fleet["first"].faults.arm(*faults)
         await fleet["first"].settled()
         yield stage, fleet["first"], fleet["second"]
-
-
-def said(answer: httpx.Response, *, stream: bool) -> str:
-    """Return the text of a complete answer, after checking that it is one."""
-    assert answer.status_code == 200, answer.text
-    if not stream:
-        choice = answer.json()["choices"][0]
-        assert choice["finish_reason"] == "stop"
-        return str(choice["message"]["content"])
-    found = events(answer.content)
-    assert found.count("[DONE]") == 1
-    assert found[-1] == "[DONE]"
-    assert not any("error" in each for each in found[:-1])
-    assert [choice["finish_reason"] for each in found[:-1] for choice in each["choices"]].count("stop") == 1
-    return text_of(found)
-
-
-async def attempts(stage: Stage, answer: httpx.Response) -> list[tuple[str, str, str | None]]:
-    """Return provider, outcome and error of each attempt of an answer, from the ledger."""
-    found = await stage.generation(answer.headers["x-generation-id"])
-    return [(each["provider_name"], each["outcome"], each["error"]) for each in found["provider_responses"]]
 
 
 async def healthy_text() -> str:
@@ -308,131 +271,3 @@ async def test_a_refused_connection_costs_no_budget(tmp_path: Path) -> None:
         for _ in range(4):
             assert (await stage.chat()).status_code == 200
         assert budget.remaining >= before
-
-
-async def answer_well(visit: Visit) -> None:
-    """Answer whole, streamed or not."""
-    if visit.document["stream"]:
-        await visit.send(SSE_HEAD)
-        await visit.events(event(chunk("hello")), event(chunk(finish="stop")), event(usage_chunk(1)), DONE, last=True)
-    else:
-        await visit.answer(whole())
-
-
-async def test_the_connect_limit_strikes_by_itself(tmp_path: Path) -> None:
-    """A backend that does not accept is given up after its connect limit, long before the first-byte limit."""
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        address = listener.getsockname()
-        for _ in range(4):  # fill the backlog: the kernel drops what comes after
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(address)
-        limits = "timeouts: {connect: 0.3, first_byte: 60, idle: 60}"
-        async with hand_backend(answer_well) as second:
-            config = pair(f"http://127.0.0.1:{address[1]}", second.url, more=limits)
-            async with staged(tmp_path, config) as stage:
-                answer = await stage.chat()
-                assert await attempts(stage, answer) == [("first", "failed", "connect"), ("second", "ok", None)]
-
-
-@pytest.mark.parametrize("phase", ["first_byte", "idle"])
-async def test_the_first_byte_and_the_idle_limit_strike_by_themselves(phase: str, tmp_path: Path) -> None:
-    """Each limit strikes in its own phase only: the other is a minute."""
-    limits = {"first_byte": 60, "idle": 60, phase: 0.3}
-
-    async def script(visit: Visit) -> None:
-        await visit.send(SSE_HEAD)
-        if phase == "idle":
-            await asyncio.sleep(0.6)  # longer than the idle limit, which does not count yet
-            await visit.events(event(chunk("hello")))
-        await visit.gone.wait()
-
-    async with hand_backend(script) as first, hand_backend(answer_well) as second:
-        more = f"timeouts: {{connect: 60, first_byte: {limits['first_byte']}, idle: {limits['idle']}}}"
-        async with staged(tmp_path, pair(first.url, second.url, more=more)) as stage:
-            answer = await stage.chat(stream=True)
-            tried = await attempts(stage, answer)
-            if phase == "first_byte":
-                assert tried == [("first", "failed", "first_byte"), ("second", "ok", None)]
-            else:
-                assert tried == [("first", "upstream_error", "idle")]
-                assert events(answer.content)[-1]["error"]["code"] == 504
-            await asyncio.wait_for(first.visits[0].gone.wait(), 10)
-
-
-async def test_a_slow_but_living_stream_is_not_cut(tmp_path: Path) -> None:
-    """The idle limit is between reads, not for the whole answer, and a comment is a sign of life."""
-
-    async def script(visit: Visit) -> None:
-        await visit.send(SSE_HEAD)
-        for number in range(8):
-            await visit.events(event(chunk("a")) if number % 3 == 0 else b": still thinking\n\n")
-            await asyncio.sleep(0.15)
-        await visit.events(event(chunk(finish="stop")), DONE, last=True)
-
-    async with hand_backend(script) as first, hand_backend(answer_well) as second:
-        more = "timeouts: {connect: 5, first_byte: 5, idle: 0.5}"
-        async with staged(tmp_path, pair(first.url, second.url, more=more)) as stage:
-            assert said(await stage.chat(stream=True), stream=True) == "aaa"
-
-
-@pytest.mark.parametrize("stream", [True, False])
-async def test_a_stale_connection_is_replaced_unnoticed(stream: bool, tmp_path: Path) -> None:
-    """A kept connection that breaks under a new request is no failed try: the same replica gets it on a new one."""
-
-    async def script(visit: Visit) -> None:
-        if len(backend.visits) == 2:
-            visit.writer.transport.abort()
-        else:
-            await answer_well(visit)
-
-    async with (
-        hand_backend(script) as backend,
-        hand_backend(answer_well) as second,
-        staged(tmp_path, pair(backend.url, second.url, kind="openai")) as stage,
-    ):
-        for _ in range(2):
-            answer = await stage.chat(stream=stream)
-            assert answer.status_code == 200
-            assert await attempts(stage, answer) == [("first", "ok", None)]
-        assert len(backend.visits) == 3
-        assert not second.visits
-
-
-async def test_connections_the_backend_closes_when_idle_are_not_used_again(tmp_path: Path) -> None:
-    """A backend with a short keep-alive loses no request."""
-    config = SimConfig(name="first", keep_alive=0.1)
-    async with (
-        SimFleet([config]) as fleet,
-        staged(tmp_path, configuration([Backend("a", fleet["first"].url)])) as stage,
-    ):
-        for pause in (0.0, 0.2, 0.1, 0.099, 0.101, 0.3):
-            await asyncio.sleep(pause)
-            answer = await stage.chat(stream=True)
-            assert await attempts(stage, answer) == [("own", "ok", None)]
-
-
-async def test_a_burst_of_streams_shares_connections_without_mixing_answers(tmp_path: Path) -> None:
-    """Answers that come whole in one read, again and again on kept connections, all reach their own caller."""
-
-    async def ask(number: int) -> None:
-        async with asyncio.timeout(20):
-            body: dict[str, Any] = {"messages": [{"role": "user", "content": f"echo {number}"}], "stream": True}
-            assert said(await stage.chat(body), stream=True) == f"echo {number}"
-
-    async def script(visit: Visit) -> None:
-        text = visit.document["messages"][0]["content"]
-        parts = [event(chunk(text)), event(chunk(finish="stop")), event(usage_chunk(1)), DONE]
-        data = b"".join(parts)
-        await visit.send(SSE_HEAD + b"%x\r\n%b\r\n" % (len(data), data) + LAST)
-
-    async with (
-        hand_backend(script) as backend,
-        staged(tmp_path, configuration([Backend("a", backend.url, kind="openai")])) as stage,
-    ):
-        for number in (1, 3, 6, 1, 4, 9, 2, 9):
-            await asyncio.gather(*(ask(each) for each in range(number)))
-        assert backend.connections <= 15

@@ -29,6 +29,7 @@ def lines() -> Iterator[StringIO]:
     before = [(each.level, each.propagate, list(each.handlers)) for each in known]
     handlers, level = list(root.handlers), root.level
     logs.configure("debug", "json", stream)
+    structlog.configure(cache_logger_on_first_use=False)  # modules keep their loggers, also after this test
     yield stream
     root.handlers[:] = handlers
     root.setLevel(level)

@@ -6,10 +6,13 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.db.engine import Database
 from gateway.metering import ledger, rollups
@@ -125,3 +128,43 @@ def test_a_batch_larger_than_a_statement_keeps_every_row(fresh: Callable[[], Pat
     assert inserted == [600, 700, 0]
     assert set(ledger_keys(home).values()) == {1}
     assert rollup(home, daily=True) == expected_rollup(known + new, daily=True)
+
+
+def test_no_statement_goes_through_a_whole_table(fresh: Callable[[], Path]) -> None:
+    """However large the books become, a batch looks its rows up by their keys; so does a repeated one."""
+    home, plans = fresh(), []
+    rows = [closed(opened(dims(price_id=0, cost_id=0, key_id=f"key{number}"))) for number in range(30)]
+
+    async def deliver() -> None:
+        database = Database(url_of(home / "weir.db"))
+        async with database.writer.begin() as connection:
+            for statement in await _statements(connection, [rows, rows[:20]]):
+                sql, values = statement
+                explained = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values)
+                plans.append((sql, [row[3] for row in explained]))
+        await database.close()
+
+    asyncio.run(deliver())
+    assert {sql.split()[0] for sql, _ in plans} == {"INSERT", "WITH"}
+    for sql, plan in plans:
+        assert not [
+            step for step in plan if step.startswith("SCAN") and "wanted" not in step and "CONSTANT" not in step
+        ], sql
+        if sql.startswith("WITH"):
+            assert any(step.startswith("SEARCH found USING") for step in plan), plan
+
+
+async def _statements(connection: AsyncConnection, batches: Sequence[Sequence[Close]]) -> list[tuple[str, Any]]:
+    """Return the statements that delivering ``batches`` takes, but those on transactions."""
+    seen: list[tuple[str, Any]] = []
+
+    def note(_connection: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        if statement.startswith(("INSERT", "WITH", "SELECT", "UPDATE", "DELETE")):
+            seen.append((statement, parameters))
+
+    assert connection.sync_connection is not None
+    event.listen(connection.sync_connection, "before_cursor_execute", note)
+    for batch in batches:
+        await rollups.post(connection, await ledger.insert(connection, [Entry.of(row) for row in batch]))
+    event.remove(connection.sync_connection, "before_cursor_execute", note)
+    return seen
