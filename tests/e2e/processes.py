@@ -1,7 +1,8 @@
 """What the end-to-end tests share: `weir` as real processes, simulated backends on a thread, and running a command.
 
-No process outlives its test: each is started in a session of its own, whose members are killed at the end. Its output
-is a pipe that all its children inherit, so the end of the output means that none of them is left.
+No process outlives its test: each is started in a session of its own, whose members are killed at the end, by a guard
+when the test run itself was killed. Its output is a pipe that all its children inherit, so the end of the output means
+that none of them is left.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ MODEL: Final = """\
 PATIENCE: Final = 60.0
 """Seconds after which something that should happen at once counts as not happening, on a machine that is busy."""
 _POLL: Final = 0.02
+_GUARD: Final = 'read -r end || kill -s KILL -- "-$1"'
+"""A shell that kills a session when its standard input ends without a word, as it does when whoever holds it dies."""
 
 T = TypeVar("T")
 
@@ -133,6 +136,8 @@ class Process:
             text=True,
             start_new_session=True,
         )
+        guard = ["sh", "-c", _GUARD, "guard", str(self._popen.pid)]
+        self._guard = subprocess.Popen(guard, stdin=subprocess.PIPE, text=True, start_new_session=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.all.append(self)
@@ -202,6 +207,7 @@ class Process:
             with suppress(ProcessLookupError):
                 os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.wait()
+        self._guard.communicate("end\n")
         self._reader.join(PATIENCE)
         assert self._popen.stdout is not None
         self._popen.stdout.close()
