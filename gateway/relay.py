@@ -63,7 +63,7 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
         WeirError: the caller is to be told; ``reply`` has not been failed yet.
     """
     loop = desk.loop
-    trace = desk.tracer.start(call.traceparent, call.operation.value, call.model)
+    trace = desk.tracer.start(call.traceparent, call.operation, call.model)
     meter = Meter(
         desk.journal,
         loop,
@@ -210,7 +210,7 @@ def _bill(receipt: Receipt) -> Bill:
 def _count(metrics: GatewayMetrics, call: Call, endpoint: Endpoint, receipt: Receipt) -> None:
     """Count a settled answer; one that failed is counted where its error is rendered."""
     if receipt.status is not Status.UPSTREAM_ERROR:
-        metrics.request(call.operation.value, endpoint.model_id, receipt.status.value, receipt.duration)
+        metrics.request(call.operation, endpoint.model_id, receipt.status, receipt.duration)
     metrics.answer(endpoint.model_id, endpoint.slug, receipt.usage, receipt.ttft, receipt.generation)
 
 
@@ -223,7 +223,7 @@ def _trace_end(
         return
     endpoint = walk.candidate.endpoint
     trace.end(
-        receipt.status.value,
+        receipt.status,
         request_id=reply.request_id,
         model=endpoint.model_id,
         provider=endpoint.provider,

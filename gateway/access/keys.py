@@ -101,6 +101,8 @@ def bearer_token(authorization: bytes | None, api_key: bytes | None = None) -> b
         Unauthorized: neither holds a token.
     """
     if authorization:
+        if authorization[:15] == b"Bearer sk-weir-" and authorization[-1] > 32:
+            return authorization[7:]  # as nearly all callers write it
         scheme, _, token = authorization.strip().partition(b" ")
         token = token.strip()
         if token and scheme.lower() == b"bearer":

@@ -103,6 +103,7 @@ class WeirProtocol(HttpToolsProtocol):
         self._awaited = Reading.NOTHING
         self._timed = Reading.NOTHING
         self._taken = 0
+        self._rests_since = 0.0
         self._deaf = False
 
     # asyncio.Protocol
@@ -117,7 +118,6 @@ class WeirProtocol(HttpToolsProtocol):
         """Parse; refuse what cannot or need not be read further; keep the clock."""
         if self._deaf:
             return
-        self._unset_keepalive_if_required()
         self._parse(data)
         if self._awaited and self.parser is not None and not self._deaf and not self.transport.is_closing():
             self._watch(len(data))
@@ -125,6 +125,7 @@ class WeirProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request in flight; uvicorn tells an ASGI one."""
         self._stop_waiting()
+        self._unset_keepalive_if_required()
         if self._stall is not None:
             self._stall.cancel()
         running = self._running
@@ -167,7 +168,8 @@ class WeirProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Take the request natively if its path is an inference path."""
-        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+        parser = self.parser
+        if parser.should_upgrade() and parser.get_method() != b"CONNECT":
             return  # the parser reads no body behind such an offer: see without_offer
         self._awaited = Reading.BODY
         path, _, _ = self.url.partition(b"?")
@@ -177,15 +179,15 @@ class WeirProtocol(HttpToolsProtocol):
             self._begin_asgi()
             return
         headers = header_map(self.headers)
-        method = self.parser.get_method()
-        modern = self.parser.get_http_version() == "1.1"
+        method = parser.get_method()
+        modern = parser.get_http_version() == "1.1"
         exchange = NativeExchange(
             self,
             inference.new_id(),
             path,
             headers,
             dialect,
-            keep_alive=modern and self.parser.should_keep_alive(),
+            keep_alive=modern and parser.should_keep_alive(),
             chunked=modern,
             bodiless=method == b"HEAD",
         )
@@ -247,6 +249,37 @@ class WeirProtocol(HttpToolsProtocol):
             self._serve(cycle)
         else:
             self._invite(cycle)
+
+    def on_response_complete(self) -> None:
+        """Go on with the pipeline, or rest until the next request.
+
+        One timer watches all rests of a connection: uvicorn's own, one for each answer, costs more than the look-up of
+        the key.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._rests_since = monotonic()
+        if self.timeout_keep_alive_task is None:
+            self._rest(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that has rested long enough; the end of an answer that is under way begins a new rest."""
+        self.timeout_keep_alive_task = None
+        if self._awaited or (self.cycle is not None and not self.cycle.response_complete):
+            return
+        left = self._rests_since + self.timeout_keep_alive - monotonic()
+        if left <= 0:
+            super().timeout_keep_alive_handler()
+        else:
+            self._rest(left)
+
+    def _rest(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     # The connection, as an exchange uses it
 

@@ -16,9 +16,10 @@ from gateway.edge.errors import error_body, error_object, retry_after
 from gateway.edge.exchange import Exchange
 from gateway.types import ids
 from gateway.types.call import Call, Operation
+from gateway.types.chunk import Chunk, TextChunk
 from gateway.types.errors import WeirError
 from gateway.types.money import usd_json
-from gateway.types.reply import Bill, Chunk, Flow
+from gateway.types.reply import Bill, Flow
 
 _encode: Final = msgspec.json.Encoder().encode
 _JSON: Final = b"content-type: application/json\r\n"
@@ -26,6 +27,7 @@ _STREAM: Final = (
     b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
 )
 _DONE: Final = b"data: [DONE]\n\n"
+_TEXT: Final = b'%s%d,"delta":%s,"logprobs":null,"finish_reason":null}]}\n\n'
 _OBJECTS: Final = {Operation.CHAT: "chat.completion.chunk", Operation.COMPLETIONS: "text_completion"}
 
 
@@ -39,10 +41,12 @@ class OpenAIReply:
     __slots__ = (
         "_created",
         "_exchange",
+        "_fingerprint",
         "_generation",
         "_model",
         "_provider",
         "_route",
+        "_text_head",
         "arrived",
         "call",
         "request_id",
@@ -56,6 +60,8 @@ class OpenAIReply:
         self._model = call.model
         self._provider = ""
         self._route = b""
+        self._fingerprint: str | None = None
+        self._text_head = b""
         self.request_id = exchange.request_id
         self.arrived = exchange.arrived
 
@@ -134,6 +140,13 @@ class OpenAIReply:
         generation, model, call = self._generation, self._model, self.call
         parts = []
         for chunk in chunks:
+            if type(chunk) is TextChunk:
+                choice = chunk.choices[0]
+                head = self._text_head
+                if not head or self._fingerprint != chunk.system_fingerprint:
+                    head = self._begin_text(chunk.system_fingerprint)
+                parts.append(_TEXT % (head, choice.index, _encode(choice.delta)))
+                continue
             choices = chunk["choices"]
             if not choices:
                 continue
@@ -141,8 +154,7 @@ class OpenAIReply:
                 del chunk["usage"]
             chunk["id"] = generation
             chunk["model"] = model
-            if "created" not in chunk:
-                chunk["created"] = self._created
+            chunk["created"] = self._created
             chunk["object"] = _OBJECTS[call.operation]
             if call.openrouter:
                 chunk["provider"] = self._provider
@@ -152,6 +164,22 @@ class OpenAIReply:
                         choice.pop("native_finish_reason", None)
             parts.append(b"data: %s\n\n" % _encode(chunk))
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _begin_text(self, fingerprint: str | None) -> bytes:
+        """Return, and keep, what every text chunk of this answer begins with, as long as the fingerprint stays."""
+        head: dict[str, Any] = {
+            "id": self._generation,
+            "object": _OBJECTS[self.call.operation],
+            "created": self._created,
+            "model": self._model,
+        }
+        if self.call.openrouter:
+            head["provider"] = self._provider
+        if fingerprint is not None:
+            head["system_fingerprint"] = fingerprint
+        self._fingerprint = fingerprint
+        self._text_head = b'data: %s,"choices":[{"index":' % _encode(head)[:-1]
+        return self._text_head
 
     def _usage_chunk(self, chunks: Sequence[Chunk], bill: Bill) -> dict[str, Any]:
         call = self.call
@@ -164,7 +192,8 @@ class OpenAIReply:
             "usage": usage_json(bill, call.operation),
         }
         if call.openrouter:
-            last = next((choice for part in chunks for choice in part["choices"] if choice["finish_reason"]), None)
+            members = (part for part in chunks if isinstance(part, dict))  # a text chunk never finishes a choice
+            last = next((choice for part in members for choice in part["choices"] if choice["finish_reason"]), None)
             choice = {"index": 0, "finish_reason": last["finish_reason"] if last else None}
             if call.operation is Operation.CHAT:
                 choice["delta"] = {"role": "assistant", "content": ""}

@@ -22,7 +22,7 @@ class ReplicaLoad:
         running: requests running on the engine at the last scrape, or None when it does not say.
         waiting: requests queued on the engine at the last scrape, or None.
         kv_usage: share of the KV cache in use, 0 to 1, at the last scrape, or None.
-        in_flight_at_scrape: ``in_flight`` when the gauges were read.
+        foreign: requests on the engine that did not come from here, as of the last scrape.
         scraped_at: monotonic seconds of the last good scrape, or None when there is none or it is too old.
         ttft: moving average of the time to first token in seconds, or None before the first sample.
         itl: moving average of the inter-token latency in seconds, or None.
@@ -44,9 +44,9 @@ class ReplicaLoad:
         "ejected_until",
         "ejections",
         "failures",
+        "foreign",
         "forgiven_at",
         "in_flight",
-        "in_flight_at_scrape",
         "itl",
         "kv_usage",
         "ready",
@@ -64,7 +64,7 @@ class ReplicaLoad:
         self.running: int | None = None
         self.waiting: int | None = None
         self.kv_usage: float | None = None
-        self.in_flight_at_scrape = 0
+        self.foreign = 0
         self.scraped_at: float | None = None
         self.ttft: float | None = None
         self.itl: float | None = None
@@ -78,19 +78,9 @@ class ReplicaLoad:
         self.cooling_asked = False
 
     @property
-    def foreign(self) -> int:
-        """Requests on the engine that did not come from here, as of the last scrape."""
-        if self.running is None:
-            return 0
-        return max(0, self.running + (self.waiting or 0) - self.in_flight_at_scrape)
-
-    @property
     def depth(self) -> int:
         """Requests on the engine now: our own exactly, others' as of the last scrape."""
-        if self.running is None:
-            return self.in_flight
-        foreign = self.running + (self.waiting or 0) - self.in_flight_at_scrape
-        return self.in_flight + foreign if foreign > 0 else self.in_flight
+        return self.in_flight + self.foreign
 
     def sent(self, prompt_tokens: int) -> None:
         """Book a request of about ``prompt_tokens`` that goes to the engine now."""
@@ -120,13 +110,13 @@ class ReplicaLoad:
     def reported(self, running: int | None, waiting: int | None, kv_usage: float | None, now: float) -> None:
         """Book the gauges the engine reported at monotonic time ``now``."""
         self.running, self.waiting, self.kv_usage = running, waiting, kv_usage
-        self.in_flight_at_scrape = self.in_flight
+        self.foreign = max(0, running + (waiting or 0) - self.in_flight) if running is not None else 0
         self.scraped_at = now
 
     def forget_gauges(self) -> None:
         """Forget what the engine reported: it is too old to say anything."""
         self.running = self.waiting = self.kv_usage = self.scraped_at = None
-        self.in_flight_at_scrape = 0
+        self.foreign = 0
 
     def fade(self, factor: float) -> None:
         """Scale the moving averages of an idle replica by ``factor``, below 1.

@@ -21,11 +21,10 @@ from gateway.metering.tap import Tap
 from gateway.pricing.charge import charge
 from gateway.types.call import Call
 from gateway.types.charge import NO_CHARGE, Charge
+from gateway.types.chunk import Chunk, TextChunk
 from gateway.types.failure import Cause, Failure
 from gateway.types.ids import RequestId
 from gateway.types.tokens import NO_USAGE, Usage, UsageSource
-
-Chunk = dict[str, Any]
 
 PROGRESS_TOKENS: Final = 256
 """Deltas after which progress is journalled; at most this many tokens of a killed process go unbilled."""
@@ -133,7 +132,7 @@ class Meter:
             endpoint.provider,
             call.app,
             "default",
-            call.operation.value,
+            call.operation,
             call.model,
             candidate.upstream_model,
             call.user,
@@ -192,7 +191,9 @@ class Meter:
             self.held.extend(chunks)
             return
         for position, chunk in enumerate(chunks):
-            if tap.chunk(chunk):
+            if type(chunk) is TextChunk:
+                tap.text(chunk)
+            elif tap.chunk(chunk):  # the last open choice has finished
                 for later in chunks[position + 1 :]:
                     tap.chunk(later)
                 self.held.extend(chunks[position:])

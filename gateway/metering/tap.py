@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from gateway.types.call import Operation
+from gateway.types.chunk import Chunk, TextChunk
 from gateway.types.tokens import NO_USAGE, Usage, UsageSource
 
 BYTES_PER_TOKEN: Final = 4
@@ -71,8 +72,11 @@ class Tap:
         self.finished = False
         self.finish_reason = ""
 
-    def chunk(self, chunk: Mapping[str, Any]) -> bool:
+    def chunk(self, chunk: Chunk) -> bool:
         """Count one canonical stream chunk; return whether the answer is finished."""
+        if type(chunk) is TextChunk:
+            self.text(chunk)
+            return self.finished
         usage, choices = chunk.get("usage"), chunk["choices"]
         if usage is not None:
             self._report(usage)
@@ -87,6 +91,17 @@ class Tap:
             if choice["finish_reason"] is not None:
                 self._finish(choice)
         return self.finished
+
+    def text(self, chunk: TextChunk) -> None:
+        """Count a chunk of text, which finishes nothing."""
+        delta = chunk.choices[0].delta
+        size = 0
+        for text in (delta.content, delta.reasoning_content, delta.reasoning):
+            if text:
+                size += len(text) if text.isascii() else len(text.encode())
+        if size:
+            self.deltas += 1
+            self._output_bytes += size
 
     def answer(self, answer: Mapping[str, Any]) -> None:
         """Count a whole canonical answer."""
@@ -184,15 +199,19 @@ def usage_of(document: Any) -> Usage | None:
 
     Returns None when there is no number of prompt or completion tokens at all.
     """
-    if not isinstance(document, Mapping) or not {"prompt_tokens", "completion_tokens"} & document.keys():
+    if type(document) is not dict or ("prompt_tokens" not in document and "completion_tokens" not in document):
         return None
+    prompt_tokens = _count(document.get("prompt_tokens"))
+    completion_tokens = _count(document.get("completion_tokens"))
     prompt = document.get("prompt_tokens_details")
     completion = document.get("completion_tokens_details")
-    prompt = prompt if isinstance(prompt, Mapping) else {}
-    completion = completion if isinstance(completion, Mapping) else {}
+    if not prompt and not completion:
+        return Usage(prompt_tokens, completion_tokens)
+    prompt = prompt if type(prompt) is dict else {}
+    completion = completion if type(completion) is dict else {}
     return Usage(
-        _count(document.get("prompt_tokens")),
-        _count(document.get("completion_tokens")),
+        prompt_tokens,
+        completion_tokens,
         _count(prompt.get("cached_tokens")),
         _count(prompt.get("cache_write_tokens")),
         _count(completion.get("reasoning_tokens")),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isnan
 from random import Random
 
 from gateway.fleet.snapshot import Candidate
@@ -69,10 +68,11 @@ def decide(
         scores = scorer.score(request, kept)
         if len(scores) != len(kept):
             raise ValueError(f"the scorer {scorer.name} gave {len(scores)} scores for {len(kept)} candidates")
-        if min(scores) < 0.0 or max(scores) > 1.0 or isnan(sum(scores)):
+        total = sum(scores)
+        if min(scores) < 0.0 or max(scores) > 1.0 or total != total:  # noqa: PLR0124 - only NaN differs from itself
             scores = [clamped(score) for score in scores]
         if totals:
-            totals = [total + share * score for total, score in zip(totals, scores, strict=True)]
+            totals = [total + share * score for total, score in zip(totals, scores, strict=False)]
         else:
             totals = [share * score for score in scores]
         if explain:

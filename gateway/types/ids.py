@@ -7,7 +7,9 @@ clock reading. Ids from one process never run backwards, even when the wall cloc
 from __future__ import annotations
 
 import os
+import struct
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final, NewType
 
@@ -15,7 +17,8 @@ RequestId = NewType("RequestId", bytes)
 """16 bytes, big-endian, as in RFC 9562."""
 
 PREFIX: Final = "gen-"
-_ENTROPY_BLOCK: Final = 8 * 512
+_ENTROPY: Final = struct.Struct(">512Q")
+_HALVES: Final = struct.Struct(">QQ")
 
 
 class RequestIds:
@@ -25,11 +28,10 @@ class RequestIds:
     one millisecond still sort by time; 62 random bits follow. Not safe for several threads at once.
     """
 
-    __slots__ = ("_entropy", "_last", "_offset")
+    __slots__ = ("_last", "_tails")
 
     def __init__(self) -> None:
-        self._entropy = b""
-        self._offset = 0
+        self._tails: Iterator[int] = iter(())
         self._last = 0
 
     def new(self) -> RequestId:
@@ -39,13 +41,11 @@ class RequestIds:
         if stamp <= self._last:
             stamp = self._last + 1
         self._last = stamp
-        if self._offset >= len(self._entropy):
-            self._entropy = os.urandom(_ENTROPY_BLOCK)
-            self._offset = 0
-        tail = int.from_bytes(self._entropy[self._offset : self._offset + 8], "big") >> 2
-        self._offset += 8
-        value = ((stamp >> 12) << 80) | (0x7 << 76) | ((stamp & 0xFFF) << 64) | (0b10 << 62) | tail
-        return RequestId(value.to_bytes(16, "big"))
+        tail = next(self._tails, None)
+        if tail is None:
+            self._tails = iter(_ENTROPY.unpack(os.urandom(_ENTROPY.size)))
+            tail = next(self._tails)
+        return RequestId(_HALVES.pack(stamp >> 12 << 16 | 0x7000 | stamp & 0xFFF, 0b10 << 62 | tail >> 2))
 
 
 def text(request_id: bytes) -> str:

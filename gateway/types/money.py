@@ -125,7 +125,9 @@ def usd_text(nano: int) -> str:
 
 def usd_json(nano: int) -> bytes:
     """Return ``nano`` (nano-USD) as an exact JSON number in USD, made from the integer; no exponent."""
-    return _decimal(nano, _AMOUNT_DECIMALS).encode("ascii")
+    if nano < 0:
+        return b"-" + usd_json(-nano)
+    return (b"%d.%09d" % divmod(nano, NANO_PER_USD)).rstrip(b"0").rstrip(b".")
 
 
 def usd_per_token_text(rate: int) -> str:

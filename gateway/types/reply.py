@@ -7,11 +7,10 @@ from typing import Any, Protocol
 
 import msgspec
 
+from gateway.types.chunk import Chunk
 from gateway.types.errors import WeirError
 from gateway.types.ids import RequestId
 from gateway.types.tokens import Usage
-
-Chunk = dict[str, Any]
 
 
 class Flow(Protocol):

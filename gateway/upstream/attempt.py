@@ -9,18 +9,28 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from operator import length_hint
 from time import monotonic
 from typing import Any, Final
 
 from gateway.engines.kind import Engine
 from gateway.types.call import Operation
+from gateway.types.chunk import Chunk, TextChunk
 from gateway.types.failure import Cause, Failure
-from gateway.upstream.openai import decode, error_event, failure_of, is_error, mend_answer, mend_chunk
+from gateway.upstream.openai import (
+    UNREADABLE,
+    decode,
+    decode_text,
+    error_event,
+    failure_of,
+    is_error,
+    mend_answer,
+    mend_chunk,
+)
 from gateway.upstream.sse import MAX_LINE, EventReader, LineTooLong
 from gateway.upstream.wire import Connection
 
-Chunk = dict[str, Any]
 Sink = Callable[[list[Chunk]], None]
 
 MAX_ANSWER: Final = 128 * 1024 * 1024
@@ -45,6 +55,7 @@ class Attempt:
     __slots__ = (
         "_begun",
         "_body",
+        "_chat",
         "_connection",
         "_done",
         "_engine",
@@ -81,6 +92,7 @@ class Attempt:
         self._loop = loop
         self._engine = engine
         self._operation = operation
+        self._chat = operation is Operation.CHAT
         self._idle = idle
         self._begun: asyncio.Future[None] = loop.create_future()
         self._done: asyncio.Future[None] | None = None
@@ -181,6 +193,14 @@ class Attempt:
             except LineTooLong:
                 self._fail(Failure(Cause.MALFORMED, "an event of the backend is too large", self.status))
                 return
+            if len(payloads) == 1 and self._chat and not self._partial:
+                try:
+                    text = decode_text(payloads[0])
+                except UNREADABLE:
+                    self._events(payloads)
+                else:
+                    self._deliver([text])
+                return
             if payloads:
                 self._events(payloads)
             elif self.began_at:
@@ -231,6 +251,10 @@ class Attempt:
                 if not payload or len(self._partial) > MAX_LINE:
                     break
                 payload = self._partial + b"\n" + payload  # noqa: PLW2901 - a document over several data lines
+            text = self._text(payload)
+            if text is not None:
+                chunks.append(text)
+                continue
             chunk = decode(payload)
             if chunk is None:
                 if payload == b"null":
@@ -259,6 +283,13 @@ class Attempt:
             failure = Failure(Cause.MALFORMED, "an event of the backend is not JSON", self.status)
         self._conclude(chunks, failure, finished=finished)
 
+    def _text(self, payload: bytes) -> TextChunk | None:
+        """Return the chunk in ``payload`` when it is nothing but a piece of text."""
+        if self._chat and not self._partial:
+            with suppress(*UNREADABLE):
+                return decode_text(payload)
+        return None
+
     def _conclude(self, chunks: list[Chunk], failure: Failure | None, *, finished: bool) -> None:
         """Pass on what one read gave, then end the attempt if it gave its end."""
         if chunks:
@@ -281,7 +312,8 @@ class Attempt:
         self.chunks += len(chunks)
         if not self.began_at:
             self.began_at = now
-            identity = chunks[0].get("id")
+            first = chunks[0]
+            identity = first.id if type(first) is TextChunk else first.get("id")
             self.upstream_id = identity if isinstance(identity, str) else ""
         if self._sink is not None:
             try:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from gateway.types.call import Operation
+import msgspec
 
-Chunk = dict[str, Any]
+from gateway.types.call import Operation
+from gateway.types.chunk import Chunk, TextChunk
 
 _FOLDED: Final = frozenset({"index", "delta", "text", "logprobs", "message"})
 """Members of a chunk's choice that are put together; a ``message``, which some send at the end, says them again."""
@@ -26,20 +27,21 @@ class Folder:
     def __init__(self, operation: Operation) -> None:
         self._operation = operation
         self._choices: dict[int, dict[str, Any]] = {}
-        self._last: Chunk = {}
+        self._last: dict[str, Any] = {}
 
     def feed(self, chunks: list[Chunk]) -> None:
         """Take chunks in the order they came."""
-        for chunk in chunks:
+        for part in chunks:
+            chunk = _members(part) if isinstance(part, TextChunk) else part
             self._last = {**self._last, **{name: value for name, value in chunk.items() if name != "choices"}}
-            for part in chunk["choices"]:
-                choice = self._choices.setdefault(part["index"], {"index": part["index"]})
+            for piece in chunk["choices"]:
+                choice = self._choices.setdefault(piece["index"], {"index": piece["index"]})
                 if self._operation is Operation.CHAT:
-                    _fold_delta(choice.setdefault("message", {"role": "assistant", "content": None}), part["delta"])
+                    _fold_delta(choice.setdefault("message", {"role": "assistant", "content": None}), piece["delta"])
                 else:
-                    choice["text"] = choice.get("text", "") + part["text"]
-                _fold_logprobs(choice, part.get("logprobs"))
-                for name, value in part.items():
+                    choice["text"] = choice.get("text", "") + piece["text"]
+                _fold_logprobs(choice, piece.get("logprobs"))
+                for name, value in piece.items():
                     if name not in _FOLDED and value is not None:
                         choice[name] = value
 
@@ -59,6 +61,15 @@ class Folder:
             "choices": choices,
             "system_fingerprint": self._last.get("system_fingerprint"),
         }
+
+
+def _members(chunk: TextChunk) -> dict[str, Any]:
+    """Return a text chunk as the dictionary that says the same."""
+    choice = chunk.choices[0]
+    head = {"id": chunk.id, "created": chunk.created, "system_fingerprint": chunk.system_fingerprint}
+    members: dict[str, Any] = {name: value for name, value in head.items() if value}
+    members["choices"] = [{"index": choice.index, "delta": msgspec.to_builtins(choice.delta)}]
+    return members
 
 
 def _fold_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:
@@ -112,7 +123,7 @@ def unfold(answer: dict[str, Any], operation: Operation) -> list[Chunk]:
     chat = operation is Operation.CHAT
     head = {name: value for name, value in answer.items() if name not in {"choices", "usage"} and value is not None}
     head["object"] = "chat.completion.chunk" if chat else "text_completion"
-    chunks = []
+    chunks: list[Chunk] = []
     for choice in answer["choices"]:
         last = {name: value for name, value in choice.items() if name not in {"message", "text", "logprobs"}}
         part = {"index": choice["index"], "finish_reason": None}

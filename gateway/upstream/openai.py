@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.engines.kind import Engine
 from gateway.types.call import Operation
+from gateway.types.chunk import TextChunk
 from gateway.types.failure import Cause, Failure
 
 FINISH_REASONS: Final[Mapping[str, str]] = {
@@ -34,6 +35,9 @@ FINISH_REASONS: Final[Mapping[str, str]] = {
 _NULLED: Final = ("usage", "system_fingerprint", "service_tier", "error")
 """Members of a chunk that engines send as null and strict clients reject."""
 _decoder: Final = msgspec.json.Decoder()
+decode_text: Final = msgspec.json.Decoder(TextChunk).decode
+"""Returns the chunk in a payload that holds a piece of text and nothing to mend; raises one of ``UNREADABLE`` else."""
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 _STATUS: Final = re.compile("[45][0-9][0-9]")
 _RETRY_STATUSES: Final = frozenset({408, 409, 425, 429})
@@ -43,7 +47,7 @@ def decode(payload: bytes) -> dict[str, Any] | None:
     """Return the JSON object in ``payload``, or None when it is not one."""
     try:
         value = _decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
     return value if type(value) is dict else None
 
@@ -102,7 +106,10 @@ def mend_answer(answer: dict[str, Any], operation: Operation) -> bool:
         for name in [name for name, value in answer.items() if value is None]:
             del answer[name]
     answer.setdefault("system_fingerprint", None)
-    return all(type(choice) is dict and _mend_choice(choice, index, operation) for index, choice in enumerate(choices))
+    for index, choice in enumerate(choices):
+        if type(choice) is not dict or not _mend_choice(choice, index, operation):
+            return False
+    return True
 
 
 def _mend_choice(choice: dict[str, Any], index: int, operation: Operation) -> bool:

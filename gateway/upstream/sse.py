@@ -33,6 +33,16 @@ class EventReader:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the payloads completed by ``data``. Raises ``LineTooLong``."""
+        if (
+            data[-2:] == b"\n\n"
+            and data[:6] == b"data: "
+            and data.find(b"\n") == len(data) - 2
+            and not self._tail
+            and not self.boundaries
+            and b"\r" not in data
+        ):
+            self._lines = data[:-1]  # one whole event: what a read of a stream mostly is
+            return [data[6:-2]]
         if self._tail:
             data = self._tail + data
         if b"\r" in data:

@@ -63,7 +63,6 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_bare",
         "_complete",
         "_headers",
         "_informational",
@@ -88,7 +87,6 @@ class Connection(asyncio.Protocol):
         self._started = False
         self._complete = True
         self._informational = False
-        self._bare = False
         self._keep = False
         self.transport: asyncio.Transport | None = None
         self.idle_since = 0.0
@@ -134,11 +132,6 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
 
     @property
-    def _idle(self) -> bool:
-        """Whether no response is awaited."""
-        return self._complete
-
-    @property
     def usable(self) -> bool:
         """Whether an idle connection may carry another request."""
         return self._keep and self._complete and self.transport is not None and not self.transport.is_closing()
@@ -151,7 +144,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse one read and hand its body bytes over in one piece."""
-        if self._idle:
+        idle = self._complete
+        if idle:
             self.abort()  # bytes nobody asked for: the framing cannot be trusted any more
             return
         broken = False
@@ -183,7 +177,7 @@ class Connection(asyncio.Protocol):
             return
         if not self._started:
             receiver.lost(Failure(Cause.RESET, "the backend closed the connection before it answered"))
-        elif self._bare and exc is None:
+        elif exc is None and _without_length(self._headers):
             self._complete = True
             receiver.end()
         else:
@@ -208,10 +202,9 @@ class Connection(asyncio.Protocol):
         if self._informational:
             return
         self._started = True
-        names = {name for name, _ in self._headers}
-        self._bare = b"content-length" not in names and b"transfer-encoding" not in names
-        # Asked now: once the message is complete the parser has forgotten its flags.
-        self._keep = self._parser.should_keep_alive() and not self._bare
+        # Asked now: once the message is complete the parser has forgotten its flags. It is never true of an answer
+        # that only the end of the connection ends.
+        self._keep = self._parser.should_keep_alive()
         if self._receiver is not None:
             self._receiver.head(status, self._headers)
 
@@ -241,6 +234,11 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
         if receiver is not None:
             receiver.lost(failure)
+
+
+def _without_length(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether only the end of the connection ends the body behind ``headers``."""
+    return not any(name in {b"content-length", b"transfer-encoding"} for name, _ in headers)
 
 
 class Pool:

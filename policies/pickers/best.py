@@ -45,9 +45,9 @@ class BestPicker:
             return (0,)
         order = sorted(range(count), key=scores.__getitem__, reverse=True)
         least = scores[order[0]] * self._share
-        ties = 1
-        while ties < count and scores[order[ties]] >= least:
-            ties += 1
+        ties = count
+        while scores[order[ties - 1]] < least:
+            ties -= 1
         if ties == 1:
             return order
         first = int(rng.random() * ties)

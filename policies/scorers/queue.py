@@ -45,12 +45,8 @@ class QueueScorer:
         for candidate in candidates:
             replica = candidate.replica
             load = replica.load
-            depth, running, queued = load.in_flight, load.running, load.waiting
-            if running is not None:
-                foreign = running - load.in_flight_at_scrape + (queued or 0)
-                if foreign > 0:
-                    depth += foreign
-            room = 1.0 - depth / (replica.backend.capacity.max_running or assumed)
+            room = 1.0 - (load.in_flight + load.foreign) / (replica.backend.capacity.max_running or assumed)
+            queued = load.waiting
             if queued:
                 room = min(room, 1.0 - queued / queued_is_full)
             scores.append(room)

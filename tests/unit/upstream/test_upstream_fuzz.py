@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from gateway.engines.catalogue import ENGINES
 from gateway.metering.tap import Tap
 from gateway.types import ids
 from gateway.types.call import Call, Need, Operation
+from gateway.types.chunk import Chunk
 from gateway.types.failure import Failure
 from gateway.types.reply import Bill
 from gateway.upstream.attempt import Attempt
@@ -53,11 +55,11 @@ CHAT_CALL = Call(
 class Outcome:
     """What came of one answer: chunks as they were delivered, and how it ended."""
 
-    def __init__(self, attempt: Attempt, chunks: list[dict[str, Any]], operation: Operation) -> None:
+    def __init__(self, attempt: Attempt, chunks: list[Chunk], operation: Operation) -> None:
         self.failure: Failure | None = attempt.failure
         self.answer = attempt.answer
         folder = Folder(operation)
-        folder.feed([json.loads(json.dumps(each)) for each in chunks])
+        folder.feed(deepcopy(chunks))
         self.folded = folder.answer()
         engine = ENGINES["llamacpp"]
         tap = Tap(operation, 1, 2, delta_is_token=engine.delta_is_token, counts_all_choices=engine.counts_all_choices)
@@ -85,7 +87,7 @@ async def answered(
     transport = FakeTransport(loop, connection)
     connection.connection_made(transport)
     attempt = Attempt(loop, ENGINES["vllm"], operation, first_byte=60, idle=60)
-    chunks: list[dict[str, Any]] = []
+    chunks: list[Chunk] = []
     attempt.attach(chunks.extend)
     attempt.start(connection, b"request")
     for piece in pieces:
@@ -113,7 +115,7 @@ def render(outcome: Outcome, operation: Operation) -> None:
             call = Call(**{name: getattr(CHAT_CALL, name) for name in CHAT_CALL.__struct_fields__})
             call.openrouter, call.operation = openrouter, operation
             reply = OpenAIReply(exchange, call)
-            chunks = json.loads(json.dumps(outcome.chunks))
+            chunks = deepcopy(outcome.chunks)
             if outcome.answer is not None and operation is not Operation.EMBEDDINGS:
                 chunks = unfold(json.loads(json.dumps(outcome.answer)), operation)
             if stream:

@@ -1,0 +1,62 @@
+"""Stream chunks in canonical form: what goes from the attempt through the meter to the caller or the folder.
+
+Nearly every chunk of a stream is the next piece of one choice's text and nothing else. Such a chunk is a ``TextChunk``,
+which is decoded, checked and written by its declared types, with no look at each member; every other chunk is the
+dictionary it was decoded to. Nothing here can fail.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+
+class TextDelta(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """What a text chunk adds; members that engines send as null without meaning are declared as such."""
+
+    role: Literal["assistant"] | None = None
+    content: str | UnsetType | None = UNSET
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: None = None
+    tool_calls: None = None
+    function_call: None = None
+
+
+class TextChoice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The one choice of a text chunk; it has not finished."""
+
+    delta: TextDelta
+    index: int = 0
+    finish_reason: None = None
+    logprobs: None = None
+    stop_reason: None = None
+    matched_stop: None = None
+    token_ids: None = None
+
+
+@final
+class TextChunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The next piece of one choice's text.
+
+    Attributes:
+        choices: the choice.
+        id: the engine's own id of the answer.
+        system_fingerprint: passed on when the engine has one.
+    """
+
+    choices: tuple[TextChoice]
+    id: str = ""
+    object: str = ""
+    created: int = 0
+    model: str = ""
+    system_fingerprint: str | None = None
+    usage: None = None
+    service_tier: None = None
+    error: None = None
+    prompt_token_ids: None = None
+
+
+Chunk = dict[str, Any] | TextChunk
