@@ -195,6 +195,11 @@ class Settings(BaseSettings):
         validation_alias="WEIR_BODY_TIMEOUT",
         description="Seconds a caller has for each 64 KiB of its request body.",
     )
+    write_timeout: _Seconds = Field(
+        60.0,
+        validation_alias="WEIR_WRITE_TIMEOUT",
+        description="Seconds in which a caller that does not keep up with its answer must take at least a byte.",
+    )
     grace: _Seconds = Field(
         30.0,
         validation_alias="WEIR_GRACE",
