@@ -27,6 +27,7 @@ from gateway.edge.inference import Inference
 from gateway.fleet.egress import EgressError, EgressGuard
 from gateway.fleet.health import Health
 from gateway.fleet.load import ReplicaLoad
+from gateway.fleet.probe import Pace
 from gateway.fleet.registry import FleetRegistry
 from gateway.metering.journal import Journal
 from gateway.pricing.charge import rates_id
@@ -86,7 +87,7 @@ class Identity:
 
 
 class Gateway:
-    """One serving process, assembled.
+    """One serving process, assembled: one of ``workers`` of this host.
 
     Attributes:
         settings: of the process.
@@ -104,7 +105,9 @@ class Gateway:
     inference: Inference
     router: Router
 
-    def __init__(self, settings: Settings, snapshot: ConfigSnapshot, books: Books, identity: Identity) -> None:
+    def __init__(
+        self, settings: Settings, snapshot: ConfigSnapshot, books: Books, identity: Identity, *, workers: int = 1
+    ) -> None:
         self.settings = settings
         self.books = books
         self.metrics = GatewayMetrics(__version__)
@@ -112,7 +115,9 @@ class Gateway:
         self.management = ManagementKeys(identity.pepper, identity.admin_digest, self.keys)
         self._guard = EgressGuard(snapshot.egress)
         self._health = Health()
-        self.registry = FleetRegistry(snapshot, price_id=rates_id, guard=self._guard, health=self._health)
+        self.registry = FleetRegistry(
+            snapshot, price_id=rates_id, guard=self._guard, health=self._health, pace=Pace(probers=workers)
+        )
         self._snapshot = snapshot
         self._watcher: ConfigWatcher | None = None
         self._stack = AsyncExitStack()
@@ -222,11 +227,9 @@ class Gateway:
             self._snapshot = snapshot
             conceal_keys(snapshot)
             self.metrics.config_reloads.add(("accepted",))
-            _log.info("configuration in force", version=snapshot.version)
 
-        def refused(error: ConfigError) -> None:
+        def refused(_error: ConfigError) -> None:
             self.metrics.config_reloads.add(("refused",))
-            _log.error("configuration refused; the old one stays", problems=str(error))
 
         self._watcher = ConfigWatcher(
             self.settings.config, self._snapshot, presets=presets(), on_change=changed, on_problem=refused
@@ -234,6 +237,7 @@ class Gateway:
         task = loop.create_task(self._watcher.run())
         stack.callback(task.cancel)
         loop.add_signal_handler(signal.SIGHUP, self.reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one that came during the start comes now
         stack.callback(loop.remove_signal_handler, signal.SIGHUP)
 
     # Metrics that are kept where they arise

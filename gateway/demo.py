@@ -60,7 +60,9 @@ def simulated_fleet(api_key: str) -> Iterator[dict[str, str]]:
     """
     environment = os.environ | {"WEIR_SIM_DEMO_KEY": api_key}
     command = [sys.executable, "-m", "gateway.cli", "sim", "--demo"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, env=environment) as child:  # noqa: S603
+    with subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, env=environment
+    ) as child:
         try:
             urls: dict[str, str] = {}
             assert child.stdout is not None

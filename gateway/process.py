@@ -1,7 +1,8 @@
 """The kinds of process Weir runs as: everything in one, a worker, a keeper.
 
-Each function here is one process from start to end. Errors of starting are ``StartError`` with a sentence for the
-operator; everything later is logged.
+Each function here is one process from start to end, and imports what that kind of process needs: FastAPI and uvicorn
+are for workers, SQLAlchemy is for keepers. Errors of starting are ``StartError`` with a sentence for the operator;
+everything later is logged.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import uvloop
 
@@ -25,15 +26,15 @@ from gateway.config.problem import ConfigError
 from gateway.config.snapshot import ConfigSnapshot
 from gateway.keeper.address import KeeperError
 from gateway.keeper.client import KeeperClient
-from gateway.keeper.figures import bind_shipper
 from gateway.keeper.process import serving
-from gateway.keeper.service import Keeper
 from gateway.routing.registry import PresetError
-from gateway.serving import serve
 from gateway.settings import Settings, SettingsError
 from gateway.telemetry import logs
 from gateway.types.errors import WeirError
 from gateway.types.keys import NewKey
+
+if TYPE_CHECKING:
+    from gateway.keeper.service import Keeper
 
 KEEPER_PATIENCE: Final = 30.0
 """Seconds a worker waits for its keeper at the start."""
@@ -78,6 +79,8 @@ def prepare(settings: Settings) -> Startup:
 
 def serve_alone(startup: Startup, listener: socket.socket, started: Callable[[], None]) -> int:
     """Run worker and keeper in this process; return the exit status. Raises ``StartError`` or ``WeirError``."""
+    from gateway.keeper.figures import bind_shipper  # noqa: PLC0415 - see above
+    from gateway.serving import serve  # noqa: PLC0415
 
     async def main() -> bool:
         settings = startup.settings
@@ -90,13 +93,14 @@ def serve_alone(startup: Startup, listener: socket.socket, started: Callable[[],
     return 0 if uvloop.run(main()) else 1
 
 
-def serve_worker(startup: Startup, descriptor: int, leash: int) -> int:
-    """Run one of several workers on an inherited socket; return the exit status."""
+def serve_worker(startup: Startup, descriptor: int, leash: int, workers: int) -> int:
+    """Run one of ``workers`` workers on an inherited socket; return the exit status."""
+    from gateway.serving import serve  # noqa: PLC0415 - see above
 
     async def main() -> bool:
         listener = socket.socket(fileno=descriptor)
         async with _client(startup.settings) as client:
-            gateway = Gateway(startup.settings, startup.snapshot, client, startup.identity)
+            gateway = Gateway(startup.settings, startup.snapshot, client, startup.identity, workers=workers)
             gateway.peers = client.share_metrics
             return await serve(
                 gateway, listener, started=lambda: _log.info("worker started", pid=os.getpid()), leash=leash
@@ -128,7 +132,8 @@ def serve_keeper(startup: Startup, leash: int) -> int:
 async def _kept(startup: Startup) -> AsyncIterator[Keeper]:
     settings = startup.settings
     try:
-        async with serving(settings.home, settings.ledger_url.get_secret_value(), startup.identity.pepper) as keeper:
+        url = settings.ledger_url.get_secret_value()
+        async with serving(settings.home, url, startup.identity.pepper, lasting=True) as keeper:
             yield keeper
     except KeeperError as error:
         raise StartError(str(error)) from error

@@ -77,7 +77,11 @@ async def serve(
         stop: another way to tell it to stop.
     """
     settings = gateway.settings
-    road = Road(header_timeout=settings.header_timeout, body_timeout=settings.body_timeout)
+    road = Road(
+        header_timeout=settings.header_timeout,
+        body_timeout=settings.body_timeout,
+        write_timeout=settings.write_timeout,
+    )
     config = uvicorn.Config(
         build_api(gateway, road),
         http=road.protocol,  # type: ignore[arg-type] # uvicorn only calls it, as it would the class

@@ -1,7 +1,8 @@
 """``weir serve --workers N``: one supervisor that owns the listening socket and N worker processes and their keeper.
 
 The supervisor does no work of its own: it starts the keeper, then the workers, hands them the listening socket, passes
-SIGHUP on, and starts anew whatever dies. Every child holds the read end of a pipe whose write end only the supervisor
+SIGHUP on, and starts anew whatever dies. Children begin with SIGHUP blocked, so that one that comes while they start
+waits for them instead of ending them. Every child holds the read end of a pipe whose write end only the supervisor
 has: when the supervisor is gone, however it went, the pipe ends and the children stop by themselves.
 """
 
@@ -14,7 +15,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Final
@@ -51,9 +51,9 @@ class Child:
 class Supervisor:
     """Runs until it is told to stop; returns the exit status."""
 
-    def __init__(self, listener: socket.socket, workers: int, arguments: Sequence[str], *, grace: float) -> None:
+    def __init__(self, listener: socket.socket, workers: int, *, grace: float) -> None:
         self._listener = listener
-        self._arguments = tuple(arguments)
+        self._workers = workers
         self._grace = grace
         self._children = [Child("keeper"), *(Child("worker") for _ in range(workers))]
         self._leash, self._hand = os.pipe()
@@ -96,9 +96,14 @@ class Supervisor:
         command = [sys.executable, "-m", "gateway.cli", child.role, "--leash", str(self._leash)]
         descriptors = [self._leash]
         if child.role == "worker":
-            command += ["--fd", str(self._listener.fileno()), *self._arguments]
+            command += ["--fd", str(self._listener.fileno()), "--workers", str(self._workers)]
             descriptors.append(self._listener.fileno())
-        child.process = subprocess.Popen(command, pass_fds=descriptors)  # noqa: S603 - our own interpreter and module
+        # A child inherits the mask; our own SIGHUP of this moment comes right after.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        try:
+            child.process = subprocess.Popen(command, pass_fds=descriptors)  # noqa: S603 - our own interpreter and module
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         child.started = now
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:

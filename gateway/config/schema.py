@@ -188,10 +188,12 @@ class BackendSection(Section):
     usd_per_hour: Amount | None = Field(None, description="USD it costs per hour, as decimal text.")
     gpu: Line | None = Field(None, description="Its hardware, such as 2xH100.")
     capacity: CapacitySection = Field(CapacitySection(), description="What it can hold at once.")
-    limits: LimitsSection = Field(LimitsSection(), description="What may be sent to it. Read and checked; not enforced yet.")
+    limits: LimitsSection = Field(
+        LimitsSection(), description="What may be sent to it. Read and checked; not enforced yet."
+    )
     on_disconnect: OnDisconnect = Field(
         "cancel",
-        description="What becomes of a request whose caller left: cancel, or drain (read to the end; not done yet, it is cancelled).",
+        description="What becomes of a request whose caller left: cancel, or drain (read to the end; not done yet).",
     )
     timeouts: TimeoutsSection = Field(TimeoutsSection(), description="Time limits of one attempt.")
     tags: tuple[Name, ...] = Field((), description="Free words for policies.")

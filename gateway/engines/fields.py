@@ -196,3 +196,15 @@ COMPLETIONS_FIELDS: Final = SET_FIELDS | {
 
 EMBEDDINGS_FIELDS: Final = frozenset({"dimensions", "encoding_format", "input", "model", "user"})
 """Every parameter of OpenAI's ``/embeddings``."""
+
+SAMPLING_FIELDS: Final = frozenset({"ignore_eos", "min_p", "top_k"})
+"""What vLLM, SGLang and llama.cpp all take beyond OpenAI's parameters, for chats and completions."""
+
+TOKEN_FIELDS: Final = SAMPLING_FIELDS | {
+    "min_tokens",
+    "repetition_penalty",
+    "return_token_ids",
+    "skip_special_tokens",
+    "stop_token_ids",
+}
+"""What vLLM and SGLang both take."""

@@ -7,8 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 from gateway.types.call import Operation
+
+PATHS: Final[Mapping[Operation, str]] = MappingProxyType(
+    {
+        Operation.CHAT: "/v1/chat/completions",
+        Operation.COMPLETIONS: "/v1/completions",
+        Operation.EMBEDDINGS: "/v1/embeddings",
+    }
+)
+"""Where an engine that speaks OpenAI's API offers each operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,7 @@ class Engine:
             else is dropped unless ``passes_unknown``. An operation without ``n`` gives one choice only.
         passes_unknown: unknown fields reach the engine (external OpenAI-like APIs only), except forbidden ones.
         context_error: words, in lower case, in the body of a refusal that mean the prompt is too long.
+        probe_pause: fewest seconds between two probes; asked more often, the engine is late to notice callers who left.
         neutral: fields with a value that changes nothing and that the engine refuses nevertheless; they are dropped.
     """
 
@@ -67,6 +79,7 @@ class Engine:
     fields: Mapping[Operation, frozenset[str]]
     passes_unknown: bool
     context_error: tuple[str, ...]
+    probe_pause: float = 0.0
     neutral: tuple[tuple[str, float], ...] = ()
 
 

@@ -2,46 +2,42 @@
 
 A streamed answer stops as soon as its connection closes, a whole one may run to its end, hence ``always_stream``. Usage
 counts one choice only, however many were asked for. While every slot is busy a request gets no byte, not even headers.
+In prefill it looks for callers who left only after a second in which nobody asked it anything, its metrics included.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS
-from gateway.engines.kind import Engine, MetricNames
+from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS, SAMPLING_FIELDS
+from gateway.engines.kind import PATHS, Engine, MetricNames
 from gateway.types.call import Operation
 
-_SAMPLING: Final = frozenset(
-    {
-        "cache_prompt",
-        "dry_allowed_length",
-        "dry_base",
-        "dry_multiplier",
-        "dry_penalty_last_n",
-        "dry_sequence_breakers",
-        "dynatemp_exponent",
-        "dynatemp_range",
-        "grammar",
-        "ignore_eos",
-        "json_schema",
-        "min_keep",
-        "min_p",
-        "mirostat",
-        "mirostat_eta",
-        "mirostat_tau",
-        "n_probs",
-        "post_sampling_probs",
-        "repeat_last_n",
-        "repeat_penalty",
-        "samplers",
-        "top_k",
-        "top_n_sigma",
-        "typical_p",
-        "xtc_probability",
-        "xtc_threshold",
-    }
-)
+_SAMPLING: Final = SAMPLING_FIELDS | {
+    "cache_prompt",
+    "dry_allowed_length",
+    "dry_base",
+    "dry_multiplier",
+    "dry_penalty_last_n",
+    "dry_sequence_breakers",
+    "dynatemp_exponent",
+    "dynatemp_range",
+    "grammar",
+    "json_schema",
+    "min_keep",
+    "mirostat",
+    "mirostat_eta",
+    "mirostat_tau",
+    "n_probs",
+    "post_sampling_probs",
+    "repeat_last_n",
+    "repeat_penalty",
+    "samplers",
+    "top_n_sigma",
+    "typical_p",
+    "xtc_probability",
+    "xtc_threshold",
+}
 _CHAT: Final = frozenset(
     {
         "add_generation_prompt",
@@ -61,11 +57,7 @@ LLAMACPP: Final = Engine(
         waiting=("llamacpp:requests_deferred",),
         kv_usage=("llamacpp:kv_cache_usage_ratio",),
     ),
-    paths={
-        Operation.CHAT: "/v1/chat/completions",
-        Operation.COMPLETIONS: "/v1/completions",
-        Operation.EMBEDDINGS: "/v1/embeddings",
-    },
+    paths=PATHS,
     overload_statuses=frozenset({429, 503}),
     asks_usage=True,
     continuous_usage=False,
@@ -79,5 +71,6 @@ LLAMACPP: Final = Engine(
         Operation.EMBEDDINGS: EMBEDDINGS_FIELDS,
     },
     passes_unknown=False,
+    probe_pause=1.5,
     context_error=("exceeds the available context size", "exceed_context_size"),
 )

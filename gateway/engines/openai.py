@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS
-from gateway.engines.kind import Engine, MetricNames
+from gateway.engines.kind import PATHS, Engine, MetricNames
 from gateway.types.call import Operation
 
 OPENAI: Final = Engine(
@@ -17,11 +17,7 @@ OPENAI: Final = Engine(
     models_path="/v1/models",
     metrics_path=None,
     metrics=MetricNames(),
-    paths={
-        Operation.CHAT: "/v1/chat/completions",
-        Operation.COMPLETIONS: "/v1/completions",
-        Operation.EMBEDDINGS: "/v1/embeddings",
-    },
+    paths=PATHS,
     overload_statuses=frozenset({429, 529}),
     asks_usage=True,
     continuous_usage=False,

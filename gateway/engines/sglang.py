@@ -7,25 +7,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS
-from gateway.engines.kind import Engine, MetricNames
+from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS, TOKEN_FIELDS
+from gateway.engines.kind import PATHS, Engine, MetricNames
 from gateway.types.call import Operation
 
-_SAMPLING: Final = frozenset(
-    {
-        "ebnf",
-        "ignore_eos",
-        "min_p",
-        "min_tokens",
-        "no_stop_trim",
-        "regex",
-        "repetition_penalty",
-        "return_token_ids",
-        "skip_special_tokens",
-        "stop_token_ids",
-        "top_k",
-    }
-)
+_SAMPLING: Final = TOKEN_FIELDS | {
+    "ebnf",
+    "no_stop_trim",
+    "regex",
+}
 _CHAT: Final = frozenset(
     {
         "chat_template_kwargs",
@@ -46,11 +36,7 @@ SGLANG: Final = Engine(
         waiting=("sglang:num_queue_reqs",),
         kv_usage=("sglang:token_usage",),
     ),
-    paths={
-        Operation.CHAT: "/v1/chat/completions",
-        Operation.COMPLETIONS: "/v1/completions",
-        Operation.EMBEDDINGS: "/v1/embeddings",
-    },
+    paths=PATHS,
     overload_statuses=frozenset({429, 503}),
     asks_usage=True,
     continuous_usage=True,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS
-from gateway.engines.kind import Engine, MetricNames
+from gateway.engines.kind import PATHS, Engine, MetricNames
 from gateway.types.call import Operation
 
 TGI: Final = Engine(
@@ -24,10 +24,7 @@ TGI: Final = Engine(
         kv_used_tokens=("tgi_batch_current_max_tokens",),
         kv_total_tokens=("tgi_batch_max_total_tokens",),
     ),
-    paths={
-        Operation.CHAT: "/v1/chat/completions",
-        Operation.COMPLETIONS: "/v1/completions",
-    },
+    paths={operation: PATHS[operation] for operation in (Operation.CHAT, Operation.COMPLETIONS)},
     overload_statuses=frozenset({429}),
     asks_usage=True,
     continuous_usage=False,

@@ -8,41 +8,31 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS
-from gateway.engines.kind import Engine, MetricNames
+from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS, TOKEN_FIELDS
+from gateway.engines.kind import PATHS, Engine, MetricNames
 from gateway.types.call import Operation
 
-_SAMPLING: Final = frozenset(
-    {
-        "allowed_token_ids",
-        "bad_words",
-        "guided_choice",
-        "guided_grammar",
-        "guided_json",
-        "guided_regex",
-        "guided_whitespace_pattern",
-        "ignore_eos",
-        "include_stop_str_in_output",
-        "length_penalty",
-        "logprob_token_ids",
-        "min_p",
-        "min_tokens",
-        "repetition_detection",
-        "repetition_penalty",
-        "return_token_ids",
-        "return_tokens_as_token_ids",
-        "skip_special_tokens",
-        "spaces_between_special_tokens",
-        "stop_token_ids",
-        "structural_tag",
-        "structured_outputs",
-        "thinking_token_budget",
-        "top_k",
-        "truncate_prompt_tokens",
-        "truncation_side",
-        "watermarking",
-    }
-)
+_SAMPLING: Final = TOKEN_FIELDS | {
+    "allowed_token_ids",
+    "bad_words",
+    "guided_choice",
+    "guided_grammar",
+    "guided_json",
+    "guided_regex",
+    "guided_whitespace_pattern",
+    "include_stop_str_in_output",
+    "length_penalty",
+    "logprob_token_ids",
+    "repetition_detection",
+    "return_tokens_as_token_ids",
+    "spaces_between_special_tokens",
+    "structural_tag",
+    "structured_outputs",
+    "thinking_token_budget",
+    "truncate_prompt_tokens",
+    "truncation_side",
+    "watermarking",
+}
 _CHAT: Final = frozenset(
     {
         "add_generation_prompt",
@@ -64,11 +54,7 @@ VLLM: Final = Engine(
         waiting=("vllm:num_requests_waiting",),
         kv_usage=("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
     ),
-    paths={
-        Operation.CHAT: "/v1/chat/completions",
-        Operation.COMPLETIONS: "/v1/completions",
-        Operation.EMBEDDINGS: "/v1/embeddings",
-    },
+    paths=PATHS,
     overload_statuses=frozenset({429, 503}),
     asks_usage=True,
     continuous_usage=True,

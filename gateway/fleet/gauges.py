@@ -70,9 +70,13 @@ def _first(page: bytes, names: tuple[str, ...]) -> list[float]:
 
 
 def _values(page: bytes, name: str) -> list[float]:
-    """Return every usable value of the metric ``name``, one per label set."""
+    """Return every usable value of the metric ``name``, one per label set.
+
+    The format wants all samples of a metric in one group, so the rest of the page is not looked at.
+    """
     wanted = b"\n" + name.encode("ascii")
     values = []
+    found = False
     at = page.find(wanted)
     for _ in range(_MOST_SAMPLES):
         if at < 0:
@@ -80,10 +84,17 @@ def _values(page: bytes, name: str) -> list[float]:
         end = at + len(wanted)
         sample = _SAMPLE.match(page, end, end + _LONGEST_SAMPLE)
         if sample is not None:
+            found = True
             value = _number(sample[1])
             if value is not None:
                 values.append(value)
-        at = page.find(wanted, end)
+        following = page.find(b"\n", end)
+        if page.startswith(wanted, following):
+            at = following
+        elif found:
+            break
+        else:
+            at = page.find(wanted, end)  # what was found is a neighbour with a longer name
     return values
 
 

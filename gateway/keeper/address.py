@@ -67,6 +67,11 @@ class KeeperLock:
         self._descriptor = descriptor
         return self
 
+    @property
+    def descriptor(self) -> int:
+        """The descriptor that holds the lock, or -1; a process that inherits it holds the lock too."""
+        return self._descriptor
+
     def release(self) -> None:
         """Give the lock back; harmless when it is not held."""
         if self._descriptor >= 0:

@@ -8,10 +8,13 @@ a scraper sees as a restart.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
 from gateway import __version__
-from gateway.metering.shipper import Shipper
 from gateway.telemetry.metrics import GatewayMetrics
+
+if TYPE_CHECKING:
+    from gateway.metering.shipper import Shipper
 
 
 class Figures:

@@ -1,7 +1,8 @@
 """Running a keeper as a process of its own, and reaching the keeper of a folder from a command.
 
 A command talks to the keeper that runs; only when none does, it becomes the keeper itself for as long as it takes,
-under the same lock. So a database file never has two writing processes.
+under the same lock. So a database file never has two writing processes. What a keeper is made of is imported only by
+who becomes one: the database's libraries are most of its memory and of a command's time to start.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.keeper.address import KeeperError, is_kept
 from gateway.keeper.client import KeeperClient
-from gateway.keeper.server import KeeperServer
-from gateway.keeper.service import Keeper
+
+if TYPE_CHECKING:
+    from gateway.keeper.service import Keeper
 
 
 async def run_keeper(home: Path, database_url: str, pepper: bytes, stop: asyncio.Event) -> None:
@@ -29,9 +32,17 @@ async def run_keeper(home: Path, database_url: str, pepper: bytes, stop: asyncio
 
 
 @asynccontextmanager
-async def serving(home: Path, database_url: str, pepper: bytes) -> AsyncIterator[Keeper]:
-    """Keep ``home`` and serve its clients inside the block; arguments and errors as of ``run_keeper``."""
-    keeper = Keeper(home, database_url, pepper)
+async def serving(home: Path, database_url: str, pepper: bytes, *, lasting: bool = False) -> AsyncIterator[Keeper]:
+    """Keep ``home`` and serve its clients inside the block; arguments and errors as of ``run_keeper``.
+
+    A ``lasting`` keeper has its database migrated by another process, to stay small.
+    """
+    from gateway.keeper import schema  # noqa: PLC0415 - see above
+    from gateway.keeper.server import KeeperServer  # noqa: PLC0415
+    from gateway.keeper.service import Keeper  # noqa: PLC0415
+
+    migrate = schema.migrate_apart if lasting else schema.migrate_here
+    keeper = Keeper(home, database_url, pepper, migrate=migrate)
     await keeper.start()
     server = KeeperServer(keeper, home)
     try:
@@ -51,6 +62,8 @@ async def reaching(home: Path, database_url: str, pepper: bytes) -> AsyncIterato
         Unavailable: the keeper that runs does not answer, or the database is away.
     """
     if not is_kept(home):
+        from gateway.keeper.service import Keeper  # noqa: PLC0415 - see above
+
         keeper = Keeper(home, database_url, pepper)
         try:
             await keeper.start()

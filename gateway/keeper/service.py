@@ -18,10 +18,9 @@ from typing import Any, Final, TypeVar
 from gateway.access.keys import digest, key_id_of
 from gateway.access.limits import LocalLimits
 from gateway.access.store import AccessStore
-from gateway.db.engine import Database, UnsupportedDatabase
-from gateway.db.migrations import UnknownRevision, migrate
-from gateway.keeper import usage
-from gateway.keeper.address import KeeperError, KeeperLock
+from gateway.db.engine import Database
+from gateway.keeper import schema, usage
+from gateway.keeper.address import KeeperLock
 from gateway.keeper.figures import Figures
 from gateway.metering.audit import audit
 from gateway.metering.ledger import Ledger
@@ -48,22 +47,27 @@ class Keeper:
         home: the state folder, with the journal in ``journal/``.
         database_url: the ledger database; migrated at the start.
         pepper: the gateway's secret.
+        migrate: brings the database to this version, when it is not there yet.
 
     Attributes:
         limits: the limits of this host, for owners other than this process.
         shipper: the shipper, once started.
     """
 
-    def __init__(self, home: Path, database_url: str, pepper: bytes) -> None:
+    def __init__(
+        self, home: Path, database_url: str, pepper: bytes, *, migrate: schema.Migrate = schema.migrate_here
+    ) -> None:
         self.limits = LocalLimits()
         self._home = home
         self._database_url = database_url
         self._pepper = pepper
+        self._migrate = migrate
         self._lock = KeeperLock(home)
         self._database: Database | None = None
         self._store: AccessStore | None = None
         self._shipper: Shipper | None = None
         self._figures: Figures | None = None
+        self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._changing = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
@@ -95,37 +99,53 @@ class Keeper:
         """
         self._lock.acquire()
         try:
-            await migrate(self._database_url)
+            if not await schema.is_current(self._database_url):
+                await self._migrate(self._database_url, self._lock.descriptor)
             self._database = Database(self._database_url)
             self._store = AccessStore(self._database, self._pepper)
             self._known = {record.key_id: record for record in await self._store.all_keys()}
-        except BaseException as error:
+        except BaseException:
             await self._close()
-            if isinstance(error, UnsupportedDatabase | UnknownRevision):
-                raise KeeperError(str(error)) from error
             raise
         self._shipper = Shipper(self._home / JOURNAL_FOLDER, self._database, on_shipped=self._shipped)
         self._figures = Figures(self._shipper)
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._shipper.run()), loop.create_task(self._keep_house())]
+        self._stopping.clear()
+        self._tasks = [loop.create_task(self._keep_house()), loop.create_task(self._shipper.run())]
 
     async def stop(self) -> None:
         """End what runs, ship what is in the journal, and give the folder back."""
         if self._changes:
             await asyncio.wait(self._changes)
-        for task in self._tasks:
-            task.cancel()
+        self._stopping.set()
         if self._tasks:
-            await asyncio.wait(self._tasks)
-            self._tasks = []
-        if self._shipper is not None:
             try:
                 async with asyncio.timeout(LAST_SHIP_S):
-                    self._shipped(await self._shipper.ship())
-                    await self._mark_used()
+                    await self._finish()
             except (OSError, TimeoutError, Unavailable, ShipperBusy) as error:
                 _log.warning("the journal is shipped at the next start", reason=str(error))
+            await self._end_tasks()
         await self._close()
+
+    async def _finish(self) -> None:
+        """Ship for the last time, after the round that runs.
+
+        A task that is cancelled inside a call of the database leaves a broken connection and a trace in the log. So
+        rounds are waited for: when ours is through, no other one has begun in the same step of the event loop.
+        """
+        housekeeping, shipping = self._tasks
+        try:
+            self._shipped(await self.shipper.ship())
+        finally:
+            shipping.cancel()
+        await asyncio.wait([housekeeping])
+        await self._mark_used()
+
+    async def _end_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        self._tasks = []
 
     async def create_team(self, slug: str, name: str) -> TeamRecord:
         """Make a team."""
@@ -267,8 +287,7 @@ class Keeper:
 
     async def _keep_house(self) -> None:
         swept = time.monotonic()
-        while True:
-            await asyncio.sleep(HOUSEKEEPING_S)
+        while not await self._stops_within(HOUSEKEEPING_S):
             try:
                 await self._mark_used()
             except Unavailable:
@@ -278,6 +297,12 @@ class Keeper:
             if time.monotonic() - swept >= SWEEP_S:
                 swept = time.monotonic()
                 self.limits.sweep()
+
+    async def _stops_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        return self._stopping.is_set()
 
     async def _close(self) -> None:
         if self._shipper is not None:

@@ -17,6 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.cli import app
+from gateway.sim import KINDS
 from tests.e2e.conftest import Serve
 from tests.e2e.processes import (
     AUTHORIZED,
@@ -366,6 +367,12 @@ def test_a_wrong_command_line_is_shown_with_how_to_get_help(arguments: tuple[str
     assert done.exit_code == 2
     assert "--help" in done.stderr
     assert done.stdout == ""
+
+
+def test_the_help_names_every_kind_of_simulator() -> None:
+    """The list is written out, so that a command line is parsed without the simulators."""
+    shown = CliRunner().invoke(app, ["sim", "--help"]).stdout
+    assert [kind for kind in KINDS if kind not in shown] == []
 
 
 def test_every_command_says_what_it_does() -> None:

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from gateway.config.egress import Egress
 from gateway.config.snapshot import Secret
 from gateway.fleet.egress import EgressGuard
-from gateway.fleet.probe import METRICS_RETRY, MODELS_EVERY, Pace, Probe
+from gateway.fleet.probe import METRICS_RETRY, MODELS_EVERY, READY_EVERY, Pace, Probe
 from gateway.fleet.snapshot import Replica
 from gateway.sim import Fault, SimConfig, SimServer, Timing
 from tests.fakes.fleet import LOOPBACK, backend, fleet
@@ -139,13 +139,15 @@ async def test_a_busy_engine_is_ready_and_says_what_it_does(kind: str, start: St
 async def test_an_unhealthy_engine_is_out_after_two_probes_and_back_after_one(
     start: Start, probing: ProbeMaker
 ) -> None:
-    """One bad probe is no news; two are; one good one is enough."""
+    """One bad probe is no news; two are; one good one is enough. That its metrics still come changes nothing."""
     sim = await start()
     found = replica(sim.url)
-    probe = probing(found)
+    clock = Clock()
+    probe = probing(found, clock=clock)
     await probe.once()
     assert state(found) == (True, 0)
     sim.faults.arm(Fault(kind="unhealthy"))
+    clock.now += READY_EVERY
     await probe.once()
     assert state(found) == (True, 0)
     await probe.once()
@@ -176,13 +178,57 @@ async def test_a_failure_between_good_probes_is_forgotten(start: Start, probing:
     """Only failures in a row count."""
     sim = await start()
     found = replica(sim.url)
-    probe = probing(found)
+    clock = Clock()
+    probe = probing(found, clock=clock)
     for _ in range(4):
         sim.faults.arm(Fault(kind="unhealthy"))
+        clock.now += READY_EVERY
         await probe.once()
         sim.faults.clear()
         await probe.once()
         assert found.load.ready
+
+
+async def test_a_probe_of_a_well_engine_is_one_request(probing: ProbeMaker) -> None:
+    """Metrics that come show a life; only every few seconds is the engine asked whether it is well, too."""
+    page = b"vllm:num_requests_running 1\n"
+    async with raw_server(lambda head: http(200, page if b"/metrics" in head else b'{"data": []}')) as (url, heads):
+        found = replica(url)
+        clock = Clock()
+        probe = probing(found, clock=clock)
+        await probe.once()
+        heads.clear()
+        for _ in range(5):
+            clock.now += READY_EVERY / 3
+            await probe.once()
+    asked = [head.split(b" ")[1] for head in heads]
+    assert asked == [b"/metrics", b"/metrics", b"/health", b"/metrics", b"/metrics", b"/metrics"]
+
+
+async def test_metrics_that_do_not_come_bring_the_question_at_once(probing: ProbeMaker) -> None:
+    """An engine that dies between two looks at its readiness is noticed as soon as if it had been looked at."""
+    alive = True
+
+    def answer(head: bytes) -> bytes | None:
+        return http(200, b"vllm:num_requests_running 1\n") if alive else b"nonsense\r\n\r\n"
+
+    async with raw_server(answer) as (url, _):
+        found = replica(url)
+        probe = probing(found, pace=HASTY)
+        await probe.once()
+        assert state(found) == (True, 1)
+        alive = False
+        for _ in range(2):
+            await probe.once()
+        assert state(found) == (False, None)
+
+
+@pytest.mark.parametrize(("kind", "probers", "seconds"), [("vllm", 8, 0.8), ("llamacpp", 1, 1.5), ("llamacpp", 4, 6.0)])
+def test_an_engine_is_left_alone_for_as_long_as_it_needs(kind: str, probers: int, seconds: float) -> None:
+    """The shortest pause, jitter and all processes of a host counted, is what the engine asks for."""
+    pace = Pace(interval=1.0, jitter=0.2, probers=probers)
+    interval = pace.of(replica("http://127.0.0.1:1", kind).engine)
+    assert interval * (1.0 - pace.jitter) == pytest.approx(seconds)
 
 
 async def test_a_backend_without_metrics_serves(probing: ProbeMaker) -> None:

@@ -10,7 +10,6 @@ import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +33,13 @@ def request(path: str, *, stream: bool) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def stage_over(home: Path, script: Script, more: str = "") -> AsyncIterator[tuple[Stage, HandBackend]]:
+async def stage_over(
+    home: Path, script: Script, more: str = "", **environment: str
+) -> AsyncIterator[tuple[Stage, HandBackend]]:
     """Run a gateway over one backend written by hand."""
     async with (
         hand_backend(script) as backend,
-        staged(home, configuration([Backend("only", backend.url, "openai", more=more)])) as stage,
+        staged(home, configuration([Backend("only", backend.url, "openai", more=more)]), **environment) as stage,
     ):
         yield stage, backend
 
@@ -227,11 +228,10 @@ async def test_the_asgi_adapter_pauses_the_backend_as_well(tmp_path: Path) -> No
         assert hashlib.sha256(text_of(events(await client.body())).encode()).digest() == flood.digest.digest()
 
 
-async def test_a_reader_that_never_reads_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reader_that_never_reads_is_cut_off(tmp_path: Path) -> None:
     """A caller that takes no byte for the write limit is treated as one that left; its backend is not to blame."""
-    monkeypatch.setattr("gateway.serving.Road", partial(Road, write_timeout=0.5))
     flood = Flood()
-    async with stage_over(tmp_path, flood.script) as (stage, backend):
+    async with stage_over(tmp_path, flood.script, WEIR_WRITE_TIMEOUT="0.5") as (stage, backend):
         async with raw_client(stage.port, receive_buffer=65536) as client:
             client.writer.transport.pause_reading()
             await client.send(post(PATHS[0], request(PATHS[0], stream=True), stage.key))

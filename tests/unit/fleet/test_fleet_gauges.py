@@ -132,6 +132,16 @@ def test_one_bad_label_set_does_not_hide_the_others() -> None:
     assert read(page, ENGINES["vllm"].metrics).running == 2
 
 
+def test_a_neighbour_with_a_longer_name_may_come_first() -> None:
+    """The wanted metric is found behind it; a stray sample behind the metric's group is not part of it."""
+    page = (
+        b'vllm:num_requests_running_by_reason{reason="a"} 9\nvllm:num_requests_running_by_reason 9\n'
+        b'vllm:num_requests_running{engine="0"} 3\nvllm:num_requests_running{engine="1"} 4\n'
+        b"# TYPE x gauge\nx 1\nvllm:num_requests_running 100\n"
+    )
+    assert read(page, ENGINES["vllm"].metrics).running == 7
+
+
 def test_a_share_above_one_is_one() -> None:
     """KV usage is a share."""
     assert read(b"vllm:kv_cache_usage_perc 1.5", ENGINES["vllm"].metrics).kv_usage == 1.0

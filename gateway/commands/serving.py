@@ -1,0 +1,123 @@
+"""``weir serve`` and ``weir demo``, and the hidden commands their processes are started with.
+
+Raises ``StartError`` and its like with a sentence; later errors are in the log.
+"""
+
+# Commands import what they need when they run: see the package.
+# ruff: noqa: PLC0415
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gateway.commands.console import say
+from gateway.commands.environment import Config, read_settings
+
+if TYPE_CHECKING:
+    from gateway.process import Startup
+
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Leash = Annotated[int, typer.Option(help="Inherited pipe; its end means that the supervisor is gone.")]
+
+
+def serve(
+    host: Host = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="TCP port; default PORT or 8000, 0 takes a free one.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Worker processes.")] = 1,
+    config: Config = None,
+) -> None:
+    """Serve the configured fleet."""
+    _hold_reload()
+    from gateway.process import prepare
+
+    settings = read_settings(config)
+    startup = prepare(settings)
+    raise SystemExit(_serve(startup, host, settings.port if port is None else port, workers, _announce))
+
+
+def run_demo(
+    host: Host = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="TCP port; default PORT or 8000.")] = None,
+) -> None:
+    """Serve a simulated fleet and print how to talk to it."""
+    _hold_reload()
+    from gateway import demo
+    from gateway.process import prepare
+
+    settings = read_settings()
+    home = settings.home
+    backend_key = "sim-" + demo.kept(home, "demo.backend-key", os.urandom(16).hex())
+    os.environ["WEIR_SIM_DEMO_KEY"] = backend_key
+    os.environ.setdefault("WEIR_DEMO_KEY", demo.inference_key(home))
+    os.environ.setdefault("WEIR_ADMIN_KEY", demo.admin_key(home))
+    os.environ.setdefault("WEIR_LOG_LEVEL", "warning")
+    with demo.simulated_fleet(backend_key) as urls:
+        settings = read_settings(demo.write_config(home, urls))
+        startup = prepare(settings)
+        assert settings.demo_key is not None
+        assert settings.admin_key is not None
+        key, admin = settings.demo_key.get_secret_value(), settings.admin_key.get_secret_value()
+
+        def announce(_startup: Startup, base: str) -> None:
+            sys.stdout.write(demo.welcome(base, key, admin))
+            sys.stdout.flush()
+
+        status = _serve(startup, host, settings.port if port is None else port, 1, announce)
+    raise SystemExit(status)
+
+
+def worker(
+    fd: Annotated[int, typer.Option(help="Inherited listening socket.")],
+    leash: Leash,
+    workers: Annotated[int, typer.Option(min=1, help="How many workers there are.")] = 1,
+) -> None:
+    """Serve as one of several workers; started by the supervisor."""
+    from gateway.process import prepare, serve_worker
+
+    raise SystemExit(serve_worker(prepare(read_settings()), fd, leash, workers))
+
+
+def keeper(leash: Leash) -> None:
+    """Keep the ledger for several workers; started by the supervisor."""
+    from gateway.process import prepare, serve_keeper
+
+    raise SystemExit(serve_keeper(prepare(read_settings()), leash))
+
+
+def _hold_reload() -> None:
+    """Let a SIGHUP that comes while the process starts wait until it is served; it would end the process."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+
+
+def _serve(startup: Startup, host: str, port: int, workers: int, announce: Callable[[Startup, str], None]) -> int:
+    from gateway import supervisor
+    from gateway.keeper.address import KeeperLock
+    from gateway.process import StartError, serve_alone
+
+    try:
+        listener = supervisor.bind(host, port)
+    except OSError as error:
+        raise StartError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from error
+    shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else f"[{host}]" if ":" in host else host
+    base = f"http://{shown}:{listener.getsockname()[1]}"
+    if workers == 1:
+        return serve_alone(startup, listener, lambda: announce(startup, base))
+    KeeperLock(startup.settings.home).acquire().release()  # said here once, not by one keeper after another in the log
+    announce(startup, base)
+    return supervisor.Supervisor(listener, workers, grace=startup.settings.grace).run()
+
+
+def _announce(startup: Startup, base: str) -> None:
+    from gateway import __version__
+
+    say(f"Weir {__version__} serves {base}")
+    if startup.new_admin_key is not None:
+        say(f"management key (shown this once): {startup.new_admin_key}")

@@ -1,0 +1,37 @@
+"""What each kind of process imports: most of an idle process's memory and of its time to start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DATABASE = ("sqlalchemy", "sqlmodel", "aiosqlite")
+HTTP = ("fastapi", "starlette", "opentelemetry", "httpx")
+
+
+@pytest.mark.parametrize(
+    ("modules", "without"),
+    [
+        (
+            ("gateway.cli",),
+            (*DATABASE, *HTTP, "alembic", "uvicorn", "uvloop", "asyncio", "pydantic", "msgspec", "structlog", "rich"),
+        ),
+        (("gateway.process", "gateway.serving", "gateway.keeper.client"), (*DATABASE, *HTTP, "alembic", "gateway.sim")),
+        (
+            ("gateway.process", "gateway.keeper.server", "gateway.keeper.service", "gateway.keeper.figures"),
+            (*HTTP, "alembic", "uvicorn", "gateway.sim"),
+        ),
+        (("gateway.supervisor",), (*DATABASE, *HTTP, "alembic", "uvicorn", "pydantic")),
+    ],
+    ids=["a command line", "a worker", "a keeper", "a supervisor"],
+)
+def test_a_process_does_not_import_what_others_need(modules: tuple[str, ...], without: tuple[str, ...]) -> None:
+    """A command line is parsed in a tenth of a second; a worker holds no database, a keeper no web framework."""
+    program = f"import sys, {', '.join(modules)}; print(*sorted({set(without)!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []

@@ -1,0 +1,104 @@
+"""The ASGI application: what it answers itself, and what is made when it is first asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from gateway import resources
+from gateway.api import Api, build_api
+from gateway.edge.native import Road
+from gateway.types.errors import Unavailable
+from tests.harness import Backend, Stage, configuration, staged
+
+OWN = ("/health", "/ready", "/metrics")
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    """A gateway without backends that live."""
+    async with staged(tmp_path, configuration([Backend("gpu-a", "http://127.0.0.1:1")])) as running:
+        yield running
+
+
+def caller(app: Any) -> httpx.AsyncClient:
+    """Return a client of the application alone."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://weir.example")
+
+
+async def test_what_every_worker_is_asked_for_is_answered_without_the_rest(stage: Stage) -> None:
+    """Health checks and scrapes never reach the application of catalogue and management; other paths do."""
+    reached = []
+
+    async def other(scope: Any, _receive: Any, send: Any) -> None:
+        reached.append(scope["path"])
+        raise Unavailable("not now", retry_after=2.0)
+
+    async with caller(Api(stage.gateway, None, other)) as http:
+        answers = [await http.get(path, headers=stage.admin) for path in OWN]
+        assert [answer.status_code for answer in answers] == [200, 200, 200]
+        assert answers[1].json() == {"ready": True, "reasons": []}
+        assert "weir_requests_total" in answers[2].text
+        assert answers[2].headers["content-type"].startswith("text/plain")
+        refused = await http.get("/metrics")
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        assert refused.json()["request_id"] == refused.headers["x-request-id"]
+        wrong = await http.post("/health")
+        assert (wrong.status_code, wrong.json()["error"]["type"]) == (405, "invalid_request_error")
+        assert reached == []
+        away = await http.get("/v1/models")
+        assert (away.status_code, away.headers["retry-after"]) == (503, "2")
+        assert reached == ["/v1/models"]
+
+
+async def test_a_defect_of_a_scrape_is_an_answer(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the request in the answer and in the log, and nothing else."""
+
+    async def broken(_accept: str) -> tuple[bytes, str]:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(stage.gateway, "scrape", broken)
+    with capture_logs() as logs:
+        async with caller(build_api(stage.gateway, Road(), lifespan=False)) as http:
+            answer = await http.get("/metrics", headers=stage.admin)
+    assert answer.status_code == 500
+    assert "a defect" not in answer.text
+    assert [entry["request_id"] for entry in logs] == [answer.json()["request_id"]]
+
+
+async def test_the_rest_is_made_once_and_when_that_fails_made_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Callers that come together wait for one application; one that could not be made is a 500 and no verdict."""
+    made: list[object] = []
+    original = resources.build_resources
+
+    def build(gateway: Any) -> Any:
+        made.append(gateway)
+        if len(made) == 1:
+            raise RuntimeError("a defect")
+        return original(gateway)
+
+    monkeypatch.setattr(resources, "build_resources", build)
+    async with caller(build_api(stage.gateway, Road(), lifespan=False)) as http:
+        with capture_logs():
+            failed = await http.get("/v1/models", headers=stage.headers)
+        assert failed.status_code == 500
+        assert failed.json()["error"]["code"] == 500
+        answers = await asyncio.gather(*(http.get("/v1/models", headers=stage.headers) for _ in range(5)))
+    assert [answer.status_code for answer in answers] == [200] * 5
+    assert len(made) == 2
+
+
+async def test_requests_before_the_start_are_told_to_wait(stage: Stage) -> None:
+    """The plain ASGI road answers inference with 503 until the gateway has started."""
+    async with caller(build_api(stage.gateway, Road(), lifespan=False)) as http:
+        answer = await http.post("/v1/chat/completions", headers=stage.headers, json={})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (503, "the gateway is starting")
