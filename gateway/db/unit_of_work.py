@@ -7,6 +7,7 @@ that the database is away, locked, full or damaged becomes ``Unavailable``; a br
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -16,7 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gateway.db.engine import Database
 from gateway.types.errors import Unavailable
 
-_OUR_MISTAKE = (exc.IntegrityError, exc.DataError, exc.ProgrammingError, exc.NotSupportedError)
+_OUR_MISTAKE = (
+    *(exc.IntegrityError, exc.DataError, exc.ProgrammingError, exc.NotSupportedError),
+    *(sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, sqlite3.NotSupportedError),
+)
 
 
 @asynccontextmanager
@@ -53,6 +57,10 @@ def translated() -> Iterator[None]:
             raise
         # The driver's error alone: the toolkit's own holds the statement, which may be very long.
         raise Unavailable("The database cannot be used now.", retry_after=1.0) from error.orig
+    except sqlite3.Error as error:
+        if isinstance(error, _OUR_MISTAKE):
+            raise
+        raise Unavailable("The database cannot be used now.", retry_after=1.0) from error
     except exc.TimeoutError as error:
         raise Unavailable("The database is busy.", retry_after=1.0) from error
     except OSError as error:

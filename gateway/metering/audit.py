@@ -14,10 +14,13 @@ from typing import Final, TypeVar
 from sqlalchemy import bindparam, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gateway.db.bulk import Bulk
 from gateway.db.engine import Database
 from gateway.db.unit_of_work import reading
 from gateway.metering import checkpoints, ledger
 from gateway.metering.entry import RowKey, end_key
+from gateway.metering.labels import COLUMNS as LABEL_COLUMNS
+from gateway.metering.labels import id_of
 from gateway.metering.record import ANSWERED, End
 from gateway.metering.rollups import SUMS
 from gateway.metering.segments import CHUNK, QUARANTINE, SUFFIX, SegmentFile, SegmentParser, list_segments
@@ -35,22 +38,27 @@ _TOTALS: Final = ", ".join(f"SUM({name})" for name in SUMS)
 _TOTALS_BUT_REQUESTS: Final = ", ".join(f"SUM({name})" for name in SUMS[1:])
 _LEDGER_SUMS: Final = (
     f"SELECT day, model, team, SUM(CASE WHEN kind = 'usage' THEN 1 ELSE 0 END), {_TOTALS_BUT_REQUESTS} "  # noqa: S608
-    "FROM ledger GROUP BY day, model, team"  # S608: only names of ours
+    "FROM ledger JOIN label_set USING (label_id) GROUP BY day, model, team"  # S608: only names of ours
 )
 _HOUR_SUMS: Final = f"SELECT hour / 24, model, team, {_TOTALS} FROM usage_hour GROUP BY 1, 2, 3"  # noqa: S608 - ours
 _DAY_SUMS: Final = f"SELECT day, model, team, {_TOTALS} FROM usage_day GROUP BY 1, 2, 3"  # noqa: S608 - our names
 _LEDGER_TOTALS: Final = (
     "SELECT day, model, SUM(tokens_prompt + tokens_completion), "
-    "SUM(CASE WHEN kind = 'usage' AND status IN :answered THEN 1 ELSE 0 END) FROM ledger GROUP BY day, model"
+    "SUM(CASE WHEN kind = 'usage' AND status IN :answered THEN 1 ELSE 0 END) "
+    "FROM ledger JOIN label_set USING (label_id) GROUP BY day, model"
 )
 _MODEL_TOTALS: Final = "SELECT day, model, tokens, requests FROM model_day_total"
 _DUPLICATES: Final = (
     "SELECT COUNT(*) FROM (SELECT 1 FROM ledger GROUP BY day, request_id, attempt, kind HAVING COUNT(*) > 1) AS d"
 )
 _UNPRICED: Final = (
-    "SELECT COUNT(*) FROM ledger WHERE (price_id <> 0 AND price_id NOT IN (SELECT price_id FROM price)) "
+    "SELECT COUNT(*) FROM ledger JOIN label_set USING (label_id) "
+    "WHERE (price_id <> 0 AND price_id NOT IN (SELECT price_id FROM price)) "
     "OR (cost_id <> 0 AND cost_id NOT IN (SELECT price_id FROM price))"
 )
+_UNLABELLED: Final = "SELECT COUNT(*) FROM ledger WHERE label_id NOT IN (SELECT label_id FROM label_set)"
+_STATUSES: Final = "SELECT status, COUNT(*) FROM ledger JOIN label_set USING (label_id) GROUP BY status"
+_LABELS: Final = f"SELECT {', '.join(LABEL_COLUMNS)} FROM label_set"  # noqa: S608 - only names of ours
 
 
 def _not_summing(column: str) -> str:
@@ -77,7 +85,7 @@ async def audit(directory: Path, database: Database) -> MeterReport:
         wrong += _differences("model_day_total", totals, "the ledger", await _ledger_totals(session))
         wrong += await _broken_rows(session)
         journal = await _journal(directory, session, wrong)
-        statuses = (await session.execute(text("SELECT status, COUNT(*) FROM ledger GROUP BY status"))).all()
+        statuses = (await session.execute(text(_STATUSES))).all()
     return MeterReport(
         ok=not wrong,
         journal=journal,
@@ -111,10 +119,15 @@ async def _broken_rows(session: AsyncSession) -> list[str]:
     checks = {
         _DUPLICATES: "keys are in the ledger twice",
         _UNPRICED: "ledger rows name rates that are not in the price table",
+        _UNLABELLED: "ledger rows name labels that are not in the label table",
         _not_summing("charge"): "ledger rows have a charge that is not the sum of its classes",
         _not_summing("cost"): "ledger rows have a cost that is not the sum of its classes",
     }
     found = {meaning: int(await session.scalar(text(query)) or 0) for query, meaning in checks.items()}
+    labels = await session.execute(text(_LABELS))
+    found["label sets are not those that their ids were made of"] = sum(
+        row[0] != id_of(tuple(row[1:])) for row in labels
+    )
     return [f"{count} {meaning}." for meaning, count in found.items() if count]
 
 
@@ -134,7 +147,7 @@ async def _journal(directory: Path, session: AsyncSession, wrong: list[str]) -> 
             counts["unshipped_bytes"] += 0 if checkpoint and checkpoint.finished else max(0, size - position)
             for keys in _shipped_keys(file, position):
                 counts["shipped_records"] += len(keys)
-                missing += len(keys) - len(await ledger.present(await session.connection(), list(keys)))
+                missing += len(keys) - len(await ledger.present(await Bulk.of(await session.connection()), list(keys)))
         except FileNotFoundError:
             continue  # shipped and deleted meanwhile
     if missing:

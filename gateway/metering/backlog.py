@@ -11,16 +11,18 @@ import time
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import structlog
 
 from gateway.metering.checkpoints import Checkpoint
-from gateway.metering.record import End, Price
+from gateway.metering.entry import Entries
+from gateway.metering.record import End, Price, Settled
 from gateway.metering.segments import CHUNK, QUARANTINE, SegmentFile, SegmentParser, list_segments
 
-_SLICE: Final = 100
+_SLICE: Final = 200
 
 log = structlog.get_logger(__name__)
 
@@ -78,14 +80,28 @@ class Batch:
     """Records to ship together.
 
     Attributes:
-        ends: ends of attempts.
+        entries: ends of attempts, as rows.
+        records: how many there are.
         prices: rates by id that the ledger may not know yet.
         moves: how far each segment gets with them.
     """
 
-    ends: list[End] = field(default_factory=list)
+    entries: list[Entries] = field(default_factory=list)
+    records: int = 0
     prices: dict[int, Price] = field(default_factory=dict)
     moves: list[Move] = field(default_factory=list)
+
+    def add(self, records: Iterable[Settled], known_prices: Container[int]) -> int:
+        """Take records in and return how many of them are ends of attempts."""
+        ends: list[End] = []
+        for record in records:
+            if type(record) is End:
+                ends.append(record)
+            elif type(record) is Price and record.price_id not in known_prices:
+                self.prices[record.price_id] = record
+        self.entries += Entries.of(ends)
+        self.records += len(ends)
+        return len(ends)
 
 
 class Backlog:
@@ -145,7 +161,7 @@ class Backlog:
         """Read the next records, at most ``most`` ends, giving way to the event loop between slices."""
         batch = Batch()
         for segment in self.segments.values():
-            if len(batch.ends) >= most:
+            if batch.records >= most:
                 break
             if segment.drained or (segment.owned and segment.size <= segment.position):
                 continue
@@ -160,21 +176,24 @@ class Backlog:
         parser = SegmentParser(segment.position, segment.damaged)
         parser.sealed = segment.sealed
         at_end = False
-        ends = batch.ends
-        while not at_end and len(ends) < most and not parser.foreign:
+        while not at_end and batch.records < most and not parser.foreign:
             data = segment.file.read(parser.position, CHUNK)
             more = bool(data) and parser.position + len(data) < segment.size
-            for record in parser.settled(data, more=more, final=not segment.owned):
-                if type(record) is End:
-                    ends.append(record)
-                    if len(ends) % _SLICE == 0:
-                        await asyncio.sleep(0)
-                    if len(ends) >= most:
-                        break
-                elif type(record) is Price and record.price_id not in known_prices:
-                    batch.prices[record.price_id] = record
-            else:
-                at_end = not more
+            offset, wanted, got = 0, 1, 1
+            while got == wanted and batch.records < most:
+                wanted = min(_SLICE, most - batch.records)
+                records, offset = parser.take(data, offset, wanted)
+                await asyncio.sleep(0)
+                got = batch.add(records, known_prices)
+                await asyncio.sleep(0)
+            if batch.records >= most:
+                break
+            # The rest is a part of a frame, or damage: that is gone through step by step.
+            rest = parser.settled(data, offset, more=more, final=not segment.owned)
+            while records := list(islice(rest, min(_SLICE, most - batch.records))):
+                batch.add(records, known_prices)
+                await asyncio.sleep(0)
+            at_end = not more and batch.records < most
         if parser.foreign:
             _complain(segment, "it was written by a newer version")
             return

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
-from sqlmodel import col
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from gateway.db.bulk import Bulk
 from gateway.db.tables.ledger import JournalCheckpoint
 from gateway.metering.statement import execute_rows
 
@@ -36,7 +36,7 @@ async def load(session: AsyncSession) -> dict[str, Checkpoint]:
     return {row.segment: Checkpoint(row.segment, row.position, row.damaged, row.finished) for row in rows}
 
 
-async def save(connection: AsyncConnection, host: str, checkpoints: Iterable[Checkpoint]) -> None:
+async def save(connection: Bulk, host: str, checkpoints: Iterable[Checkpoint]) -> None:
     """Write checkpoints of segments of ``host``."""
     await execute_rows(
         connection,
@@ -47,11 +47,10 @@ async def save(connection: AsyncConnection, host: str, checkpoints: Iterable[Che
     )
 
 
-async def forget(connection: AsyncConnection, host: str, segments: Iterable[str]) -> None:
+async def forget(connection: Bulk, host: str, segments: Iterable[str]) -> None:
     """Remove the checkpoints of segments of ``host`` that are gone."""
     names = list(segments)
     if names:
-        statement = delete(JournalCheckpoint).where(
-            col(JournalCheckpoint.host) == host, col(JournalCheckpoint.segment).in_(names)
+        await connection.write(
+            "DELETE FROM journal_checkpoint WHERE host = ? AND segment = ?", [(host, name) for name in names]
         )
-        await connection.execute(statement)

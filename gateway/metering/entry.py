@@ -1,244 +1,160 @@
-"""A row on its way from the journal into the books, in the form that ledger and rollups take it.
+"""Rows on their way from the journal into the books, in the form in which ledger and rollups take them.
 
-Most rows of a host share few sets of labels, so the labels are decoded once per set and not once per row; that and
-plain built-in types (the SQLite driver looks up an adapter for every other one) make up much of the shipper's speed.
+They are worked on by column and not by row: the loops then run inside the interpreter's C functions, and a column that
+is zero in every row is neither bound nor written. Both, and plain built-in types (the SQLite driver looks up an adapter
+for every other one), make up much of the shipper's speed.
+
+What a broken engine may have reported is cut here, so that no row can stop the books of the host.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
+from operator import add
 from typing import Any, Final
 
 import msgspec
 import structlog
+from msgspec.structs import astuple
+from sqlmodel import SQLModel
 
-from gateway.metering.record import Close, Dimensions, End, RowKind, end_of
+from gateway.db.tables.ledger import LedgerRow
+from gateway.metering.labels import OUTCOME, LabelBook, Labels
+from gateway.metering.record import End, RowKind
+from gateway.types import ids
 from gateway.types.charge import Charge
-from gateway.types.ids import day
 from gateway.types.tokens import Usage
 
 RowKey = tuple[int, bytes, int, str]
 """Day, request id, attempt, kind."""
+Column = tuple[Any, ...]
+Row = tuple[Any, ...]
 
-COLUMNS: Final = (
-    *("day", "request_id", "attempt", "kind"),
-    *("team", "key_id", "model", "endpoint", "backend", "provider", "app", "tier", "operation"),
-    *("requested_model", "upstream_model", "end_user", "streamed", "price_id", "cost_id"),
-    *("opened_us", "status", "finish_reason", "http_status"),
-    *(f"tokens_{name}" for name in Usage.__struct_fields__),
-    *("source", "charge_nano", *(f"charge_{name}" for name in Charge.__struct_fields__)),
-    *("cost_nano", *(f"cost_{name}" for name in Charge.__struct_fields__)),
-    *("ttft_us", "duration_us", "generation_us", "upstream_id", "error"),
-)
-"""Columns of the ledger."""
-_OPTIONAL: Final = frozenset(
-    {
-        *("tokens_cache_write", "tokens_audio_prompt", "tokens_audio_completion"),
-        *("tokens_image_prompt", "tokens_image_completion"),
-        *("charge_cache_write", "charge_audio", "charge_image", "charge_request"),
-        *("cost_nano", *(f"cost_{name}" for name in Charge.__struct_fields__)),
-    }
-)
-CORE_COLUMNS: Final = tuple(name for name in COLUMNS if name not in _OPTIONAL)
-"""Columns of a row without the classes that are seldom used; the others default to zero."""
+KEY: Final = ("day", "request_id", "attempt", "kind")
+_TABLE: Final = SQLModel.metadata.tables[LedgerRow.__tablename__]
+COLUMNS: Final = (*KEY, *(column.name for column in _TABLE.columns if column.name not in KEY))
+"""Columns of the ledger, the key first."""
+TOKENS: Final = tuple(f"tokens_{name}" for name in Usage.__struct_fields__)
+_CHARGE: Final = tuple(f"charge_{name}" for name in Charge.__struct_fields__)
+_COST: Final = tuple(f"cost_{name}" for name in Charge.__struct_fields__)
+_ALWAYS: Final = frozenset({*KEY, "label_id", "opened_us"})
+"""Columns without a default."""
+SUMS: Final = (*TOKENS, "charge_nano", "cost_nano")
+"""Columns that rollups sum up."""
 
 TOKEN_BITS: Final = 40
 """One row is believed up to 2**40 tokens of a class; more is a defect of the engine that reported them."""
 MONEY_BITS: Final = 50
 """One row is believed up to 2**50 nano-USD, about a million USD."""
+_LIMITS: Final = dict.fromkeys(TOKENS, TOKEN_BITS) | {"charge_nano": MONEY_BITS, "cost_nano": MONEY_BITS}
 
-_TOKEN_CLASSES: Final = len(Usage.__struct_fields__)
-_MONEY_CLASSES: Final = len(Charge.__struct_fields__)
-_MS_PER_HOUR: Final = 3_600_000
-_MOST_LABELS: Final = 4_096
-_SLICE: Final = 100
-
+_book: Final = LabelBook()
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Labels:
-    """What rows are counted by.
+class Entries:
+    """Some rows for the ledger, all of one hour.
 
     Attributes:
-        key_id: public id of the inference key.
-        columns: all dimensions, in the order of the ledger.
-        rollup: team, key, model, endpoint, app, tier.
+        hour: UTC hour of their requests, counted from 1970.
+        columns: names of the columns that are not zero or empty in every row; the first four are the key.
+        rows: the values of ``columns``, row by row.
+        labels: label set of each row.
     """
 
-    key_id: str
-    columns: tuple[str | int, ...]
-    rollup: tuple[str, str, str, str, str, str]
-
-
-class Entry:
-    """One row for the ledger.
-
-    Attributes:
-        end: the row as it was read.
-        labels: what it is counted by.
-        core: whether only ``CORE_COLUMNS`` are not zero.
-        columns: its values, in the order of ``CORE_COLUMNS`` or of ``COLUMNS``.
-        hour: UTC hour of its request, counted from 1970.
-        charge_nano: what the team pays, nano-USD.
-        cost_nano: what the owner pays, nano-USD.
-    """
-
-    __slots__ = ("charge_nano", "columns", "core", "cost_nano", "end", "hour", "labels")
-
-    def __init__(self, end: End) -> None:
-        charge, cost, usage = sum(end.charge), sum(end.cost), end.usage
-        if (
-            len(usage) != _TOKEN_CLASSES
-            or len(end.charge) != _MONEY_CLASSES
-            or len(end.cost) != _MONEY_CLASSES
-            or max(usage) >> TOKEN_BITS
-            or (usage[0] | usage[1]) < 0
-            or charge >> MONEY_BITS
-            or cost >> MONEY_BITS
-        ):
-            end = _mended(end)
-            charge, cost = sum(end.charge), sum(end.cost)
-        self.end = end
-        self.labels = _labels(bytes(end.dims))
-        self.hour = int.from_bytes(end.request_id[:6], "big") // _MS_PER_HOUR  # `ids.hour`, without the calls
-        self.charge_nano = charge
-        self.cost_nano = cost
-        usage, charged = end.usage, end.charge
-        self.core = not (
-            cost
-            or usage[3]
-            or charged[3]
-            or charged[5]
-            or charged[6]
-            or charged[7]
-            or usage[5]
-            or usage[6]
-            or usage[7]
-            or usage[8]
-        )
-        day, labels = self.hour // 24, self.labels.columns
-        self.columns = (
-            _core_columns(end, labels, day, charge) if self.core else _columns(end, labels, day, charge, cost)
-        )
+    hour: int
+    columns: tuple[str, ...]
+    rows: Sequence[Row]
+    labels: Sequence[Labels]
 
     @classmethod
-    def of(cls, close: Close) -> Entry:
-        """Return the entry of a record that is not read from a journal."""
-        return cls(end_of(close))
+    def of(cls, ends: Sequence[End]) -> list[Entries]:
+        """Return ends of attempts as rows.
+
+        Raises:
+            msgspec.DecodeError: one has no readable dimensions.
+        """
+        if not ends:
+            return []
+        request_ids = [end.request_id for end in ends]
+        # Ids begin with their time, so the least and the greatest tell of all between.
+        hour = ids.hour(min(request_ids))
+        if hour == ids.hour(max(request_ids)):
+            return [cls._of(ends, hour)]
+        by_hour: dict[int, list[End]] = {}
+        for end in ends:
+            by_hour.setdefault(ids.hour(end.request_id), []).append(end)
+        return [cls._of(some, hour) for hour, some in by_hour.items()]
+
+    @classmethod
+    def _of(cls, ends: Sequence[End], hour: int) -> Entries:
+        """Return ends of attempts of one hour as rows."""
+        values = _by_field(ends)
+        try:
+            counts = _counts(values)
+            plausible = _plausible(counts)
+        except ValueError:
+            plausible = False
+        if not plausible:
+            values = _by_field([_mended(end) for end in ends])
+            counts = _counts(values)
+        values |= counts
+        outcome = [values[name] for name in OUTCOME]
+        found = _book.find(list(zip(map(bytes, values["dims"]), *outcome, strict=True)))
+        labels, values["label_id"], values["end_user"] = zip(*found, strict=True)
+        values["day"] = (hour // 24,) * len(ends)
+        columns = tuple(name for name in COLUMNS if name in values and (name in _ALWAYS or any(values[name])))
+        return cls(hour, columns, list(zip(*[values[name] for name in columns], strict=True)), labels)
 
     @property
-    def key(self) -> RowKey:
-        """What the ledger knows the row by."""
-        end = self.end
-        return (self.hour // 24, end.request_id, end.attempt, end.kind)
+    def keys(self) -> list[RowKey]:
+        """What the ledger knows each row by."""
+        return [row[: len(KEY)] for row in self.rows]
+
+    def only(self, wanted: Sequence[bool]) -> Entries:
+        """Return the rows that are ``wanted``."""
+        rows, labels = list(compress(self.rows, wanted)), list(compress(self.labels, wanted))
+        return Entries(self.hour, self.columns, rows, labels)
 
 
 def end_key(end: End) -> RowKey:
     """Return what the ledger knows the row of ``end`` by."""
-    return (day(end.request_id), end.request_id, end.attempt, end.kind)
+    return (ids.day(end.request_id), end.request_id, end.attempt, end.kind)
 
 
-async def entries(ends: Sequence[End]) -> list[Entry]:
-    """Return ``ends`` as entries, giving way to the event loop between slices."""
-    made: list[Entry] = []
-    for start in range(0, len(ends), _SLICE):
-        made += map(Entry, ends[start : start + _SLICE])
-        await asyncio.sleep(0)
-    return made
+def _by_field(ends: Sequence[End]) -> dict[str, Column]:
+    """Return the fields of ``ends`` by column."""
+    return dict(zip(End.__struct_fields__, zip(*map(astuple, ends), strict=True), strict=True))
 
 
-_known_labels: Final[dict[bytes, Labels]] = {}
+def _counts(values: dict[str, Column]) -> dict[str, Column]:
+    """Return those columns of tokens and amounts that are not zero in every row, sums included.
+
+    Raises ``ValueError`` when a row has not one count for each class.
+    """
+    counts: dict[str, Column] = {}
+    for field, names in (("usage", TOKENS), ("charge", _CHARGE), ("cost", _COST)):
+        nothing = (0,) * len(names)
+        if values[field].count(nothing) == len(values[field]):
+            continue
+        by_class = zip(names, zip(*values[field], strict=True), strict=True)
+        used = {name: column for name, column in by_class if any(column)}
+        if used and field != "usage":
+            total, *others = used.values()
+            for column in others:
+                total = tuple(map(add, total, column))
+            used[f"{field}_nano"] = total
+        counts |= used
+    return counts
 
 
-def _labels(raw: bytes) -> Labels:
-    """Return the labels encoded in ``raw``, from memory when they were seen before."""
-    labels = _known_labels.get(raw)
-    if labels is None:
-        dims = msgspec.msgpack.decode(raw, type=Dimensions)
-        labels = Labels(
-            dims.key_id,
-            (
-                dims.team,
-                dims.key_id,
-                dims.model,
-                dims.endpoint,
-                dims.backend,
-                dims.provider,
-                dims.app,
-                dims.tier,
-                dims.operation,
-                dims.requested_model,
-                dims.upstream_model,
-                dims.user,
-                int(dims.streamed),
-                dims.price_id,
-                dims.cost_id,
-            ),
-            (dims.team, dims.key_id, dims.model, dims.endpoint, dims.app, dims.tier),
-        )
-        if len(_known_labels) >= _MOST_LABELS:
-            _known_labels.clear()
-        _known_labels[raw] = labels
-    return labels
-
-
-def _core_columns(end: End, labels: tuple[str | int, ...], day: int, charge_nano: int) -> tuple[Any, ...]:
-    """Return the values of ``end`` in the order of ``CORE_COLUMNS``."""
-    usage, charge = end.usage, end.charge
-    return (
-        day,
-        end.request_id,
-        end.attempt,
-        end.kind,
-        *labels,
-        end.opened_us,
-        end.status,
-        end.finish_reason,
-        end.http_status,
-        usage[0],
-        usage[1],
-        usage[2],
-        usage[4],
-        end.source,
-        charge_nano,
-        charge[0],
-        charge[1],
-        charge[2],
-        charge[4],
-        end.ttft_us,
-        end.duration_us,
-        end.generation_us,
-        end.upstream_id,
-        end.error,
-    )
-
-
-def _columns(end: End, labels: tuple[str | int, ...], day: int, charge_nano: int, cost_nano: int) -> tuple[Any, ...]:
-    """Return the values of ``end`` in the order of ``COLUMNS``."""
-    return (
-        day,
-        end.request_id,
-        end.attempt,
-        end.kind,
-        *labels,
-        end.opened_us,
-        end.status,
-        end.finish_reason,
-        end.http_status,
-        *end.usage,
-        end.source,
-        charge_nano,
-        *end.charge,
-        cost_nano,
-        *end.cost,
-        end.ttft_us,
-        end.duration_us,
-        end.generation_us,
-        end.upstream_id,
-        end.error,
+def _plausible(counts: dict[str, Column]) -> bool:
+    """Return whether no count is negative or larger than any answer's."""
+    return not any(
+        max(column) >> _LIMITS[name] or min(column) < 0 for name, column in counts.items() if name in _LIMITS
     )
 
 
@@ -254,9 +170,9 @@ def _mended(end: End) -> End:
         least, most_tokens, most_nano = -(2**62), 2**62, 2**62
     mended: End = msgspec.structs.replace(
         end,
-        usage=_classes(end.usage, _TOKEN_CLASSES, least, most_tokens),
-        charge=_classes(end.charge, _MONEY_CLASSES, least, most_nano),
-        cost=_classes(end.cost, _MONEY_CLASSES, least, most_nano),
+        usage=_classes(end.usage, len(TOKENS), least, most_tokens),
+        charge=_classes(end.charge, len(_CHARGE), least, most_nano),
+        cost=_classes(end.cost, len(_CHARGE), least, most_nano),
     )
     if any(
         before[: len(after)] != after[: len(before)]

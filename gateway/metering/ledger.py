@@ -9,61 +9,79 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col, select
 
+from gateway.db.bulk import Bulk, Row
 from gateway.db.engine import Database
-from gateway.db.tables.ledger import LedgerRow
+from gateway.db.tables.ledger import LabelSet, LedgerRow
 from gateway.db.unit_of_work import reading
-from gateway.metering.entry import COLUMNS, CORE_COLUMNS, Entry, RowKey
+from gateway.metering.entry import KEY, Entries, RowKey
+from gateway.metering.labels import COLUMNS as LABEL_COLUMNS
+from gateway.metering.labels import Labels
 from gateway.metering.record import Price, RowKind
-from gateway.metering.statement import Row, execute_rows, fetch_matching
+from gateway.metering.statement import execute_rows, fetch_matching
 from gateway.types.generation import AttemptRecord, GenerationRecord
 from gateway.types.ids import day, unix_ms
 from gateway.types.tokens import Usage
 
-_INSERT: Final = f"INSERT INTO ledger ({', '.join(COLUMNS)})"
-_INSERT_CORE: Final = f"INSERT INTO ledger ({', '.join(CORE_COLUMNS)})"
-_KEY: Final = ("day", "request_id", "attempt", "kind")
+Pair = tuple[LedgerRow, LabelSet]
+"""A row and its labels."""
+
+_ROWS: Final = select(LedgerRow, LabelSet).join(LabelSet, col(LabelSet.label_id) == col(LedgerRow.label_id))
+_ATTEMPT_LABELS: Final = tuple(name for name in LABEL_COLUMNS if name in AttemptRecord.__struct_fields__)
 
 
-async def insert(connection: AsyncConnection, new: Sequence[Entry]) -> Sequence[Entry]:
-    """Insert those of ``new`` that the ledger does not hold yet, and return exactly these.
+async def insert(connection: Bulk, new: Sequence[Entries]) -> Sequence[Entries]:
+    """Insert those rows of ``new`` that the ledger does not hold yet, and return exactly these.
 
     Args:
         connection: in a transaction that no other writer can overtake.
         new: may hold the same row twice; the first one counts.
     """
-    savepoint = await connection.begin_nested()
-    if await _insert(connection, new, "ON CONFLICT DO NOTHING") == len(new):
-        await savepoint.commit()
+    await connection.run("SAVEPOINT rows")
+    if await _insert(connection, new, "ON CONFLICT DO NOTHING") == sum(len(some.rows) for some in new):
         return new
     # Some were there before. The driver cannot say which, so look and insert the others alone.
-    await savepoint.rollback()
-    seen = await present(connection, [entry.key for entry in new])
-    fresh: list[Entry] = []
-    for entry in new:
-        if entry.key not in seen:
-            seen.add(entry.key)
-            fresh.append(entry)
+    await connection.run("ROLLBACK TO rows")
+    seen = await present(connection, [key for some in new for key in some.keys])
+    fresh: list[Entries] = []
+    for some in new:
+        unseen = []
+        for key in some.keys:
+            unseen.append(key not in seen)
+            seen.add(key)
+        fresh.append(some.only(unseen))
     await _insert(connection, fresh, "")
     return fresh
 
 
-async def _insert(connection: AsyncConnection, new: Sequence[Entry], after: str) -> int:
+async def _insert(connection: Bulk, new: Sequence[Entries], after: str) -> int:
     """Insert rows, those that need few columns with few; return how many were inserted."""
-    core = [entry.columns for entry in new if entry.core]
-    full = [entry.columns for entry in new if not entry.core]
-    inserted = await execute_rows(connection, _INSERT_CORE, after, core)
-    return inserted + await execute_rows(connection, _INSERT, after, full)
+    by_columns: dict[tuple[str, ...], list[Row]] = {}
+    for some in new:
+        by_columns.setdefault(some.columns, []).extend(some.rows)
+    inserted = 0
+    for columns, rows in by_columns.items():
+        inserted += await execute_rows(connection, f"INSERT INTO ledger ({', '.join(columns)})", after, rows)
+    return inserted
 
 
-async def present(connection: AsyncConnection, keys: Sequence[RowKey]) -> set[Row]:
+async def insert_labels(connection: Bulk, labels: Iterable[Labels]) -> None:
+    """Remember label sets by their ids; ids that are known stay as they are."""
+    await execute_rows(
+        connection,
+        f"INSERT INTO label_set ({', '.join(LABEL_COLUMNS)})",
+        "ON CONFLICT DO NOTHING",
+        [each.columns for each in labels],
+    )
+
+
+async def present(connection: Bulk, keys: Sequence[RowKey]) -> set[Row]:
     """Return those of ``keys`` that the ledger holds."""
-    return set(await fetch_matching(connection, "ledger", _KEY, (), sorted(set(keys))))
+    return set(await fetch_matching(connection, "ledger", KEY, (), sorted(set(keys))))
 
 
-async def insert_prices(connection: AsyncConnection, prices: Iterable[Price]) -> None:
+async def insert_prices(connection: Bulk, prices: Iterable[Price]) -> None:
     """Remember rates by their ids; ids that are known stay as they are."""
     await execute_rows(
         connection,
@@ -86,9 +104,9 @@ class Ledger:
         Raises:
             Unavailable: the database cannot be used now.
         """
-        query = select(LedgerRow).where(col(LedgerRow.day) == day(request_id), col(LedgerRow.request_id) == request_id)
+        query = _ROWS.where(col(LedgerRow.day) == day(request_id), col(LedgerRow.request_id) == request_id)
         async with reading(self._database) as session:
-            rows = (await session.scalars(query)).all()
+            rows = (await session.execute(query)).all()
         records = _generations(rows)
         return records[0] if records else None
 
@@ -105,60 +123,45 @@ class Ledger:
             .limit(limit)
             .subquery()
         )
-        query = select(LedgerRow).join(
+        query = _ROWS.join(
             newest,
             (col(LedgerRow.day) == newest.c.day) & (col(LedgerRow.request_id) == newest.c.request_id),
         )
         async with reading(self._database) as session:
-            rows = (await session.scalars(query)).all()
+            rows = (await session.execute(query)).all()
         return _generations(rows)
 
 
-def _generations(rows: Iterable[LedgerRow]) -> list[GenerationRecord]:
-    """Return ledger rows as requests, newest first; a correction is added to the attempt it corrects."""
-    requests: dict[bytes, dict[int, list[LedgerRow]]] = {}
-    for row in sorted(rows, key=lambda row: (row.attempt, row.kind != RowKind.USAGE)):
-        requests.setdefault(row.request_id, {}).setdefault(row.attempt, []).append(row)
+def _generations(rows: Iterable[Any]) -> list[GenerationRecord]:
+    """Return ledger rows and their labels as requests, newest first; a correction is added to what it corrects."""
+    requests: dict[bytes, dict[int, list[Pair]]] = {}
+    for row, labels in sorted(rows, key=lambda pair: (pair[0].attempt, pair[0].kind != RowKind.USAGE)):
+        requests.setdefault(row.request_id, {}).setdefault(row.attempt, []).append((row, labels))
     return [
         GenerationRecord(
             request_id,
             unix_ms(request_id) * 1000,
-            tuple(_attempt(rows) for _, rows in sorted(attempts.items())),
+            tuple(_attempt(pairs) for _, pairs in sorted(attempts.items())),
         )
         for request_id, attempts in sorted(requests.items(), reverse=True)
     ]
 
 
-def _attempt(rows: Sequence[LedgerRow]) -> AttemptRecord:
+def _attempt(pairs: Sequence[Pair]) -> AttemptRecord:
     """Return an attempt from its usage row and its corrections."""
-    row = rows[0]
+    row, labels = pairs[0]
+    rows = [each for each, _ in pairs]
     return AttemptRecord(
+        **{name: getattr(labels, name) for name in _ATTEMPT_LABELS},
         attempt=row.attempt,
-        status=row.status,
-        team=row.team,
-        key_id=row.key_id,
-        model=row.model,
-        endpoint=row.endpoint,
-        backend=row.backend,
-        provider=row.provider,
-        app=row.app,
-        tier=row.tier,
-        operation=row.operation,
-        requested_model=row.requested_model,
-        upstream_model=row.upstream_model,
         user=row.end_user,
-        streamed=row.streamed,
-        finish_reason=row.finish_reason,
-        http_status=row.http_status,
         usage=Usage(*(sum(getattr(each, f"tokens_{name}") for each in rows) for name in Usage.__struct_fields__)),
-        source=row.source,
         charge_nano=sum(each.charge_nano for each in rows),
         cost_nano=sum(each.cost_nano for each in rows),
         ttft_us=row.ttft_us,
         duration_us=row.duration_us,
         generation_us=row.generation_us,
         upstream_id=row.upstream_id,
-        error=row.error,
     )
 
 

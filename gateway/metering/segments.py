@@ -14,6 +14,7 @@ import fcntl
 import os
 import re
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,12 +22,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
+import google_crc32c
 import msgspec
 
 from gateway.metering.record import (
     FORMAT_VERSION,
     HEADER,
     MAX_PAYLOAD,
+    End,
     Head,
     Record,
     Seal,
@@ -47,6 +50,15 @@ CHUNK: Final = 256 * 1024
 _SETTLED_S: Final = 60.0
 _NAME: Final = re.compile(r"[0-9]{8}T[0-9]{12}Z-([0-9]+-[0-9a-f]{16})\.weirj")
 _FRAME_START: Final = re.compile(rb"(?s)(?=..[\x00\x01]\x00.{4}(?:[\x90-\x9f]|\xdc..)\xa1[hspogc])")
+
+
+_LONG_ARRAY: Final = 0xDC
+"""First byte of records of more than 15 fields: ends of attempts."""
+_UNDER_WAY: Final = frozenset({b"\xa1o", b"\xa1g"})
+"""How ``Open`` and ``Progress`` go on behind their first byte."""
+_ARRAY: Final = struct.Struct(">BI")
+"""MessagePack's header of an array of any length."""
+_ends_decoder: Final = msgspec.msgpack.Decoder(list[End])
 
 
 def new_writer_id() -> str:
@@ -198,19 +210,47 @@ class SegmentParser:
         """Yield all records of ``data``; see ``settled``."""
         return self._parse(data, decode, more=more, final=final)
 
-    def settled(self, data: bytes, *, more: bool, final: bool) -> Iterator[Settled]:
+    def settled(self, data: bytes, offset: int = 0, *, more: bool, final: bool) -> Iterator[Settled]:
         """Yield the records of ``data`` that make the ledger, ends of attempts as ``End``.
 
         Args:
-            data: the bytes from ``position`` on.
+            data: bytes of the segment.
+            offset: where in them ``position`` is.
             more: whether the segment goes on behind ``data``.
             final: whether the writer is gone, so that bytes that make no record never will.
         """
-        return self._parse(data, decode_settled, more=more, final=final)
+        return self._parse(data, decode_settled, offset, more=more, final=final)
 
-    def _parse(self, data: bytes, decoded: Callable[[bytes], T | None], *, more: bool, final: bool) -> Iterator[T]:
+    def take(self, data: bytes, offset: int, most: int) -> tuple[list[Settled], int]:
+        """Return the next records that make the ledger, at most ``most`` ends of attempts, and the offset behind them.
+
+        Much quicker than ``settled``, but for the usual case only: it stops at whatever is not a whole and sound frame
+        of a known record, and then ``settled`` tells from there on what it is.
+
+        Args:
+            data: bytes of the segment.
+            offset: where in them ``position`` is.
+            most: at least 1.
+        """
+        payloads, others, end = _scan(data, offset, most)
+        found: list[Settled] = []
+        try:
+            found += _ends_decoder.decode(_ARRAY.pack(0xDD, len(payloads)) + b"".join(payloads))
+            found += [record for payload in others if (record := decode_settled(payload)) is not None]
+        except msgspec.DecodeError:
+            return [], offset
+        for record in found[len(payloads) :]:
+            if isinstance(record, Head) and record.version > FORMAT_VERSION:
+                return [], offset
+            self.sealed = self.sealed or isinstance(record, Seal)
+        self.position += end - offset
+        return found, end
+
+    def _parse(
+        self, data: bytes, decoded: Callable[[bytes], T | None], offset: int = 0, *, more: bool, final: bool
+    ) -> Iterator[T]:
         """Yield what ``decoded`` makes of each frame, but None; keep the attributes up to date."""
-        offset, base = 0, self.position
+        base = self.position - offset
         while not self.foreign:
             for payload, end in frames(data, offset):
                 start, offset = offset, end
@@ -223,7 +263,7 @@ class SegmentParser:
                 if record is None:
                     continue
                 if isinstance(record, Head) and record.version > FORMAT_VERSION:
-                    self.foreign, self.position = True, base
+                    self.foreign, self.position = True, base + start
                     return
                 self.sealed = self.sealed or isinstance(record, Seal)
                 yield record
@@ -251,3 +291,28 @@ def _next_frame(data: bytes, offset: int) -> int | None:
         if payload is not None:
             return match.start()
     return None
+
+
+def _scan(data: bytes, offset: int, most: int) -> tuple[list[bytes], list[bytes], int]:
+    """Return the payloads of ends of attempts, at most ``most``, those of all other records, and the offset behind.
+
+    The same rules as ``gateway.metering.record.frames``, written out, because a step of a generator for each frame
+    costs as much as its checksum. What neither ends an attempt nor can matter to the ledger is not returned.
+    """
+    ends: list[bytes] = []
+    others: list[bytes] = []
+    last = len(data) - HEADER.size
+    unpack, size, checksum = HEADER.unpack_from, HEADER.size, google_crc32c.value
+    while offset <= last and len(ends) < most:
+        length, crc = unpack(data, offset)
+        start = offset + size
+        behind = start + length
+        payload = data[start:behind]
+        if length == 0 or length > MAX_PAYLOAD or len(payload) != length or checksum(payload) != crc:
+            break
+        if payload[0] == _LONG_ARRAY:
+            ends.append(payload)
+        elif payload[1:3] not in _UNDER_WAY:
+            others.append(payload)
+        offset = behind
+    return ends, others, offset

@@ -13,39 +13,48 @@ import asyncio
 import fcntl
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from gateway.db.engine import Database, thread_seconds
-from gateway.db.unit_of_work import reading, translated
+from gateway.db.bulk import bulk
+from gateway.db.engine import Database
+from gateway.db.unit_of_work import reading
 from gateway.metering import checkpoints, ledger, rollups
 from gateway.metering.backlog import Backlog, Batch
 from gateway.metering.checkpoints import Checkpoint
-from gateway.metering.entry import Entry, entries
+from gateway.metering.entry import Entries
 from gateway.metering.orphans import find_orphans
-from gateway.metering.record import Close, Price
+from gateway.metering.record import Close, Price, end_of
 from gateway.metering.segments import sweep
 from gateway.metering.stopwatch import Stopwatch
 from gateway.types.errors import Unavailable
 
 LOCK: Final = "shipper.lock"
-BATCH_RECORDS: Final = 5_000
-INTERVAL_S: Final = 0.2
-LONGEST_PAUSE_S: Final = 1.0
-_DUTY: Final = 20
-"""Pause at least this many times the CPU time of the last round: bigger batches cost less per record."""
+BATCH_RECORDS: Final = 10_000
+INTERVAL_S: Final = 1.0
+"""Seconds between rounds. A round has a fixed cost beside that of its records, so few large ones are cheapest."""
+_MOST_LABELS: Final = 100_000
 
 log = structlog.get_logger(__name__)
 
 
 class ShipperBusy(Exception):
     """Another process ships this host's journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a transaction did: how many rows it made, and when the keys of these rows were last used."""
+
+    rows: int
+    last_used: Mapping[str, int]
 
 
 @dataclass(slots=True)
@@ -68,14 +77,11 @@ class Shipped:
     deleted: int = 0
     last_used: dict[str, int] = field(default_factory=dict)
 
-    def note(self, inserted: Sequence[Entry]) -> None:
+    def note(self, written: Written) -> None:
         """Count rows that were made."""
-        self.inserted += len(inserted)
-        used = self.last_used
-        for entry in inserted:
-            key_id, opened_us = entry.labels.key_id, entry.end.opened_us
-            if opened_us > used.get(key_id, 0):
-                used[key_id] = opened_us
+        self.inserted += written.rows
+        for key_id, opened_us in written.last_used.items():
+            self.last_used[key_id] = max(opened_us, self.last_used.get(key_id, 0))
 
 
 class Shipper:
@@ -85,7 +91,7 @@ class Shipper:
         directory: folder of the journal's segments.
         database: where the ledger is, migrated.
         batch_records: most records in one transaction.
-        interval_s: seconds between rounds while there is little to do.
+        interval_s: seconds between rounds.
         on_shipped: told of each round of ``run`` that moved anything.
         host: name under which checkpoints are kept, by default the host's.
 
@@ -117,6 +123,7 @@ class Shipper:
         self._backlog = Backlog(directory)
         self._restored = False
         self._known_prices: set[int] = set()
+        self._known_labels: set[int] = set()
         self._gone: set[str] = set()
         self._lock_fd: int | None = None
         self._mutex = asyncio.Lock()
@@ -165,13 +172,11 @@ class Shipper:
             before_sleep=_log_failure,
         )
         while True:
-            before = self.seconds
             shipped: Shipped = await retrying(self.ship)
             if shipped.inserted or shipped.conflicts or shipped.deleted:
                 self._tell(shipped)
-            pause = max(self._interval_s, _DUTY * (self.seconds - before))
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(pause, max(LONGEST_PAUSE_S, self._interval_s))):
+                async with asyncio.timeout(self._interval_s):
                     await self._kicked.wait()
             self._kicked.clear()
 
@@ -200,7 +205,7 @@ class Shipper:
         while True:
             batch = await backlog.collect(self._batch_records, self._known_prices)
             await self._store(batch, total)
-            if len(batch.ends) < self._batch_records:
+            if batch.records < self._batch_records:
                 break
         await self._finish(total)
         backlog.measure()
@@ -232,17 +237,16 @@ class Shipper:
 
     async def _store(self, batch: Batch, total: Shipped) -> None:
         """Write a batch. Progress past records that make no row is written with the next one that does."""
-        if batch.ends or batch.prices:
-            rows = await entries(batch.ends)
+        if batch.records or batch.prices:
             moved = [Checkpoint(move.segment.file.name, move.position, move.damaged) for move in batch.moves]
-            inserted = await self._write(rows, list(batch.prices.values()), moved)
+            written = await self._write(batch.entries, list(batch.prices.values()), moved)
             self._known_prices.update(batch.prices)
-            conflicts = len(rows) - len(inserted)
-            self.records += len(rows)
+            conflicts = batch.records - written.rows
+            self.records += batch.records
             self.conflicts += conflicts
-            total.records += len(rows)
+            total.records += batch.records
             total.conflicts += conflicts
-            total.note(inserted)
+            total.note(written)
         for move in batch.moves:
             move.apply()
 
@@ -262,36 +266,38 @@ class Shipper:
             ending += [each for each in unsure if each.file.writer == writer and (remains or not each.damaged)]
         if ending:
             ends = [replace(each.checkpoint(), finished=True) for each in ending]
-            inserted = await self._write([Entry.of(row) for row in orphans], (), ends)
+            written = await self._write(Entries.of([end_of(row) for row in orphans]), (), ends)
             for segment in ending:
                 segment.finished = True
-            self.orphans += len(inserted)
-            total.orphans += len(inserted)
-            total.note(inserted)
+            self.orphans += written.rows
+            total.orphans += written.rows
+            total.note(written)
         finished = [each for each in backlog.segments.values() if each.finished]
         backlog.remove(finished)
         self._gone.update(each.file.name for each in finished)
         total.deleted += len(finished)
 
-    async def _write(
-        self, rows: Sequence[Entry], prices: Sequence[Price], moved: Sequence[Checkpoint]
-    ) -> Sequence[Entry]:
-        """Write rows, rollups and checkpoints in one transaction; return the rows that were new.
+    async def _write(self, rows: Sequence[Entries], prices: Sequence[Price], moved: Sequence[Checkpoint]) -> Written:
+        """Write rows, rollups and checkpoints in one transaction; return what was new.
 
         Raises ``Unavailable``; whether the transaction happened is then unknown, and repeating it is harmless.
         """
-        with translated():
-            async with self._database.writer.connect() as connection:
-                begin = thread_seconds(connection)
-                async with connection.begin():
-                    await ledger.insert_prices(connection, prices)
-                    inserted = await ledger.insert(connection, rows)
-                    await rollups.post(connection, inserted)
-                    await checkpoints.save(connection, self._host, moved)
-                    await checkpoints.forget(connection, self._host, self._gone)
-                self.seconds += thread_seconds(connection) - begin
+        used = {labels.label_id: labels for labels in set(chain.from_iterable(some.labels for some in rows))}
+        fresh = [labels for label_id, labels in used.items() if label_id not in self._known_labels]
+        async with bulk(self._database) as connection:
+            await ledger.insert_prices(connection, prices)
+            await ledger.insert_labels(connection, fresh)
+            inserted = await ledger.insert(connection, rows)
+            hours = await rollups.tally(inserted)
+            await rollups.post(connection, hours)
+            await checkpoints.save(connection, self._host, moved)
+            await checkpoints.forget(connection, self._host, self._gone)
+        self.seconds += connection.seconds
         self._gone.clear()
-        return inserted
+        if len(self._known_labels) > _MOST_LABELS:
+            self._known_labels.clear()
+        self._known_labels.update(used)
+        return Written(sum(len(some.rows) for some in inserted), rollups.last_used(hours))
 
 
 def _log_failure(state: RetryCallState) -> None:

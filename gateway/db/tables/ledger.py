@@ -9,41 +9,46 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, Index
+from sqlalchemy import BigInteger, Index, text
 from sqlmodel import Field, SQLModel
 
 _CLUSTERED: dict[str, Any] = {"sqlite_with_rowid": False}
-_ZERO: dict[str, Any] = {"server_default": "0"}
-"""For classes that few rows use, so that the others need not name them."""
+
+
+def _count() -> Any:
+    """Return a column that is zero in rows written without it: few rows use every class."""
+    return Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
+
+
+def _word() -> Any:
+    """Return a column of text that is empty in rows written without it."""
+    return Field(default="", sa_column_kwargs={"server_default": text("''")})
 
 
 class TokenColumns(SQLModel):
     """Tokens by class, the way engines report them: totals, and parts inside them."""
 
-    tokens_prompt: int = Field(default=0, sa_type=BigInteger)
-    tokens_completion: int = Field(default=0, sa_type=BigInteger)
-    tokens_cache_read: int = Field(default=0, sa_type=BigInteger)
-    tokens_cache_write: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs=_ZERO)
-    tokens_reasoning: int = Field(default=0, sa_type=BigInteger)
-    tokens_audio_prompt: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs=_ZERO)
-    tokens_audio_completion: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs=_ZERO)
-    tokens_image_prompt: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs=_ZERO)
-    tokens_image_completion: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs=_ZERO)
+    tokens_prompt: int = _count()
+    tokens_completion: int = _count()
+    tokens_cache_read: int = _count()
+    tokens_cache_write: int = _count()
+    tokens_reasoning: int = _count()
+    tokens_audio_prompt: int = _count()
+    tokens_audio_completion: int = _count()
+    tokens_image_prompt: int = _count()
+    tokens_image_completion: int = _count()
 
 
-class LedgerRow(TokenColumns, table=True):
-    """One metered attempt, or a correction of one. Never changed and never deleted.
+class LabelSet(SQLModel, table=True):
+    """What ledger rows are counted by and how their attempts ended, once for all rows that have it in common.
 
-    ``end_user`` is the caller's end-user id. ``charge_nano`` and ``cost_nano`` are the sums of their classes.
+    ``label_id`` is made of the other columns (``gateway.metering.labels``), so equal labels have equal ids on every
+    host. Never changed and never deleted.
     """
 
-    __tablename__: ClassVar[str] = "ledger"
-    __table_args__: ClassVar[tuple[Any, ...]] = (_CLUSTERED,)
+    __tablename__: ClassVar[str] = "label_set"
 
-    day: int = Field(primary_key=True)
-    request_id: bytes = Field(primary_key=True)
-    attempt: int = Field(primary_key=True)
-    kind: str = Field(primary_key=True)
+    label_id: int = Field(primary_key=True, sa_type=BigInteger)
     team: str
     key_id: str
     model: str
@@ -55,38 +60,55 @@ class LedgerRow(TokenColumns, table=True):
     operation: str
     requested_model: str
     upstream_model: str
-    end_user: str
     streamed: bool
     price_id: int = Field(sa_type=BigInteger)
     cost_id: int = Field(sa_type=BigInteger)
-    opened_us: int = Field(sa_type=BigInteger)
     status: str
     finish_reason: str
     http_status: int
     source: str
-    charge_nano: int = Field(sa_type=BigInteger)
-    charge_prompt: int = Field(sa_type=BigInteger)
-    charge_completion: int = Field(sa_type=BigInteger)
-    charge_cache_read: int = Field(sa_type=BigInteger)
-    charge_cache_write: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
-    charge_reasoning: int = Field(sa_type=BigInteger)
-    charge_audio: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
-    charge_image: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
-    charge_request: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
-    cost_nano: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
-    cost_prompt: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
-    cost_completion: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
-    cost_cache_read: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
-    cost_cache_write: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
-    cost_reasoning: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
-    cost_audio: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
-    cost_image: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
-    cost_request: int = Field(sa_type=BigInteger, sa_column_kwargs=_ZERO)
-    ttft_us: int = Field(sa_type=BigInteger)
-    duration_us: int = Field(sa_type=BigInteger)
-    generation_us: int = Field(sa_type=BigInteger)
-    upstream_id: str
     error: str
+
+
+class LedgerRow(TokenColumns, table=True):
+    """One metered attempt, or a correction of one. Never changed and never deleted.
+
+    ``label_id`` names a ``LabelSet``. ``end_user`` is the caller's end-user id. ``charge_nano`` and ``cost_nano`` are
+    the sums of their classes.
+    """
+
+    __tablename__: ClassVar[str] = "ledger"
+    __table_args__: ClassVar[tuple[Any, ...]] = (_CLUSTERED,)
+
+    day: int = Field(primary_key=True)
+    request_id: bytes = Field(primary_key=True)
+    attempt: int = Field(primary_key=True)
+    kind: str = Field(primary_key=True)
+    label_id: int = Field(sa_type=BigInteger)
+    opened_us: int = Field(sa_type=BigInteger)
+    charge_nano: int = _count()
+    charge_prompt: int = _count()
+    charge_completion: int = _count()
+    charge_cache_read: int = _count()
+    charge_cache_write: int = _count()
+    charge_reasoning: int = _count()
+    charge_audio: int = _count()
+    charge_image: int = _count()
+    charge_request: int = _count()
+    cost_nano: int = _count()
+    cost_prompt: int = _count()
+    cost_completion: int = _count()
+    cost_cache_read: int = _count()
+    cost_cache_write: int = _count()
+    cost_reasoning: int = _count()
+    cost_audio: int = _count()
+    cost_image: int = _count()
+    cost_request: int = _count()
+    ttft_us: int = _count()
+    duration_us: int = _count()
+    generation_us: int = _count()
+    end_user: str = _word()
+    upstream_id: str = _word()
 
 
 class PriceRow(SQLModel, table=True):

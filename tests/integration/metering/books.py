@@ -13,6 +13,9 @@ from gateway.metering.record import ANSWERED, Close, RowKind
 from gateway.types import ids
 from gateway.types.histogram import Histogram
 
+LABELLED = "ledger JOIN label_set USING (label_id)"
+"""The ledger with its labels, for ``FROM``."""
+
 
 def query(home: Path, sql: str) -> list[tuple[Any, ...]]:
     """Return the rows of ``sql`` from the database in ``home``."""
@@ -29,7 +32,7 @@ def dump(home: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Return all rows of the ledger and of the rollups, in order."""
     return {
         table: sorted(query(home, f"SELECT * FROM {table}"), key=repr)
-        for table in ("ledger", "usage_hour", "usage_day", "model_day_total", "price")
+        for table in ("ledger", "label_set", "usage_hour", "usage_day", "model_day_total", "price")
     }
 
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.db.bulk import Bulk, Row, bulk
 from gateway.db.engine import Database
 from gateway.metering import ledger, rollups
 from gateway.metering.audit import audit
-from gateway.metering.entry import Entry
-from gateway.metering.record import Close, RowKind, Status
+from gateway.metering.entry import Entries
+from gateway.metering.record import Close, RowKind, Status, end_of
 from gateway.types.charge import Charge
 from gateway.types.tokens import Usage
 from tests.integration.metering.books import (
@@ -62,15 +61,23 @@ def rows(draw: st.DrawFn) -> list[Close]:
     return made
 
 
+async def deliver_batch(connection: Bulk, batch: Sequence[Close]) -> Sequence[Entries]:
+    """Write ``batch`` into ledger and rollups; return the rows that were new."""
+    entries = Entries.of([end_of(row) for row in batch])
+    await ledger.insert_labels(connection, {labels for some in entries for labels in some.labels})
+    new = await ledger.insert(connection, entries)
+    await rollups.post(connection, await rollups.tally(new))
+    return new
+
+
 async def post(home: Path, batches: Sequence[Sequence[Close]]) -> list[int]:
     """Deliver ``batches``, each in a transaction; return how many rows each one made."""
     database = Database(url_of(home / "weir.db"))
     inserted = []
     for batch in batches:
-        async with database.writer.begin() as connection:
-            new = await ledger.insert(connection, [Entry.of(row) for row in batch])
-            await rollups.post(connection, new)
-            inserted.append(len(new))
+        async with bulk(database) as connection:
+            new = await deliver_batch(connection, batch)
+            inserted.append(sum(len(some.rows) for some in new))
     report = await audit(home / "journal", database)
     await database.close()
     assert report.mismatches == ()
@@ -137,11 +144,9 @@ def test_no_statement_goes_through_a_whole_table(fresh: Callable[[], Path]) -> N
 
     async def deliver() -> None:
         database = Database(url_of(home / "weir.db"))
-        async with database.writer.begin() as connection:
-            for statement in await _statements(connection, [rows, rows[:20]]):
-                sql, values = statement
-                explained = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values)
-                plans.append((sql, [row[3] for row in explained]))
+        async with bulk(database) as connection:
+            for sql, values in await _statements(connection, [rows, rows[:20]]):
+                plans.append((sql, [row[3] for row in await connection.read(f"EXPLAIN QUERY PLAN {sql}", values)]))
         await database.close()
 
     asyncio.run(deliver())
@@ -154,17 +159,22 @@ def test_no_statement_goes_through_a_whole_table(fresh: Callable[[], Path]) -> N
             assert any(step.startswith("SEARCH found USING") for step in plan), plan
 
 
-async def _statements(connection: AsyncConnection, batches: Sequence[Sequence[Close]]) -> list[tuple[str, Any]]:
+async def _statements(connection: Bulk, batches: Sequence[Sequence[Close]]) -> list[tuple[str, Sequence[Any]]]:
     """Return the statements that delivering ``batches`` takes, but those on transactions."""
-    seen: list[tuple[str, Any]] = []
+    seen: list[tuple[str, Sequence[Any]]] = []
 
-    def note(_connection: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
-        if statement.startswith(("INSERT", "WITH", "SELECT", "UPDATE", "DELETE")):
-            seen.append((statement, parameters))
+    class Watched(Bulk):
+        """Notes each statement with the values of its first run."""
 
-    assert connection.sync_connection is not None
-    event.listen(connection.sync_connection, "before_cursor_execute", note)
+        async def write(self, sql: str, values: Iterable[Sequence[Any]]) -> int:
+            many = list(values)
+            seen.append((sql, many[0]))
+            return await super().write(sql, many)
+
+        async def read(self, sql: str, values: Sequence[Any]) -> list[Row]:
+            seen.append((sql, values))
+            return await super().read(sql, values)
+
     for batch in batches:
-        await rollups.post(connection, await ledger.insert(connection, [Entry.of(row) for row in batch]))
-    event.remove(connection.sync_connection, "before_cursor_execute", note)
+        await deliver_batch(Watched(connection._connection, connection._driver), batch)
     return seen

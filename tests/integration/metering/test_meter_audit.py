@@ -67,6 +67,9 @@ async def test_true_books_agree_and_are_counted(folder: Path, database: Database
         ("UPDATE ledger SET charge_nano = charge_nano + 1", "10 ledger rows have a charge"),
         ("UPDATE ledger SET cost_image = 9", "10 ledger rows have a cost"),
         ("DELETE FROM price", "10 ledger rows name rates"),
+        ("DELETE FROM label_set", "10 ledger rows name labels"),
+        ("UPDATE label_set SET team = 'other'", "1 label sets are not those that their ids were made of"),
+        ("UPDATE label_set SET status = 'failed'", "model_day_total and the ledger differ"),
     ],
 )
 async def test_every_falsehood_is_found(

@@ -22,7 +22,7 @@ from gateway.metering.segments import list_segments
 from gateway.metering.shipper import Shipper
 from gateway.pricing.charge import charge
 from gateway.types.tokens import Usage
-from tests.integration.metering.books import query
+from tests.integration.metering.books import LABELLED, query
 from tests.integration.metering.conftest import url_of
 from tests.integration.metering.samples import COST, PRICE
 
@@ -93,7 +93,7 @@ def check(home: Path, said: list[list[str]]) -> None:
             acknowledged[key] = Usage(int(numbers[0]), int(numbers[1]))
     rows = query(
         home,
-        "SELECT request_id, attempt, status, tokens_prompt, tokens_completion, charge_nano, cost_nano FROM ledger",
+        f"SELECT request_id, attempt, status, tokens_prompt, tokens_completion, charge_nano, cost_nano FROM {LABELLED}",
     )
     ledger = {row[:2]: row[2:] for row in rows}
     assert len(ledger) == len(rows), "nothing is in the ledger twice"
@@ -167,7 +167,7 @@ async def test_torn_tails_of_killed_workers(home: Path, folder: Path, database: 
     last.write_bytes(data[:cut] + bytes(chance.choice([0, 4096])))
     shipper = Shipper(folder, database)
     await shipper.ship()
-    kept = {row[0] for row in query(home, "SELECT request_id FROM ledger WHERE status = 'ok'")}
+    kept = {row[0] for row in query(home, f"SELECT request_id FROM {LABELLED} WHERE status = 'ok'")}
     acknowledged = [bytes.fromhex(line[1]) for line in worker.lines if line[0] == "ack"]
     assert len(set(acknowledged) - kept) <= 3, "only what lay in the lost bytes is gone"
     assert shipper.quarantined == 0

@@ -15,7 +15,7 @@ from gateway.metering.orphans import find_orphans
 from gateway.metering.record import Open, Price, frame
 from gateway.metering.segments import QUARANTINE, SegmentWriter, list_segments, new_writer_id
 from gateway.metering.shipper import Shipper
-from tests.integration.metering.books import ledger_keys, query
+from tests.integration.metering.books import LABELLED, ledger_keys, query
 from tests.integration.metering.samples import (
     COST,
     COST_ID,
@@ -41,7 +41,7 @@ async def test_damage_in_the_middle_is_shipped_around_and_kept(folder: Path, hom
     file.path.write_bytes(data)
     shipper = Shipper(folder, database)
     await shipper.ship()
-    rows = dict(query(home, "SELECT request_id, status FROM ledger"))
+    rows = dict(query(home, f"SELECT request_id, status FROM {LABELLED}"))
     assert len(rows) == 20
     assert [rows[end.request_id] for end in ends[9:12]] == ["ok", "orphaned", "ok"]
     assert shipper.quarantined == 1
@@ -87,7 +87,8 @@ async def test_orphans_of_a_dead_writer_pay_their_last_progress(folder: Path, ho
         row[0]: row[1:]
         for row in query(
             home,
-            "SELECT request_id, status, tokens_prompt, tokens_completion, charge_nano, cost_nano, source FROM ledger",
+            "SELECT request_id, status, tokens_prompt, tokens_completion, charge_nano, cost_nano, source "
+            f"FROM {LABELLED}",
         )
     }
     assert rows[lost.request_id] == ("orphaned", 1_000, 40, 100_000 + 12_000, 60_000 + 10_000, "counted")
@@ -120,7 +121,7 @@ async def test_a_living_writer_that_changed_segments_has_no_orphans(
     await shipper.ship()
     await journal.close()
     await shipper.ship()
-    assert dict(query(home, "SELECT status, COUNT(*) FROM ledger GROUP BY status")) == {"ok": 4}
+    assert dict(query(home, f"SELECT status, COUNT(*) FROM {LABELLED} GROUP BY status")) == {"ok": 4}
     assert (await audit(folder, database)).ok
     shipper.close()
 
@@ -142,7 +143,7 @@ async def test_a_long_attempt_survives_the_deletion_of_the_segment_it_began_in(
     journal._stop()
     shipped = await shipper.ship()
     assert shipped.orphans == 1
-    ((status, completion),) = query(home, "SELECT status, tokens_completion FROM ledger WHERE status <> 'ok'")
+    ((status, completion),) = query(home, f"SELECT status, tokens_completion FROM {LABELLED} WHERE status <> 'ok'")
     assert (status, completion) == ("orphaned", 5)
     shipper.close()
 
@@ -170,7 +171,7 @@ async def test_damage_in_a_living_journal_is_settled_when_its_writer_is_gone(
     await journal.close()
     shipped = await shipper.ship()
     assert shipped.orphans == 1
-    assert query(home, "SELECT request_id FROM ledger WHERE status = 'orphaned'") == [(ends[2].request_id,)]
+    assert query(home, f"SELECT request_id FROM {LABELLED} WHERE status = 'orphaned'") == [(ends[2].request_id,)]
     assert shipper.quarantined == 1
     assert list_segments(folder) == []
     shipper.close()

@@ -9,38 +9,58 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from gateway.db.tables.ledger import LedgerRow
-from gateway.metering.entry import COLUMNS, CORE_COLUMNS, Entry, end_key, entries
-from gateway.metering.record import RowKind, end_of
+from gateway.metering.entry import COLUMNS, Entries, end_key
+from gateway.metering.labels import COLUMNS as LABELS
+from gateway.metering.labels import LabelBook, id_of
+from gateway.metering.record import Close, RowKind, Status, end_of
 from gateway.types import ids
 from gateway.types.charge import Charge
 from gateway.types.tokens import Usage
-from tests.integration.metering.samples import closed, dims, opened
+from tests.integration.metering.samples import closed, dims, opened, request_id_at
 
 part = st.sampled_from([0, 0, 1, 17])
-usages = st.builds(Usage, st.integers(17, 10**6), st.integers(17, 10**6), *[part] * 7)
+usages = st.builds(Usage, st.integers(0, 10**6), st.integers(0, 10**6), *[part] * 7)
 charges = st.builds(Charge, *[part] * 8)
 
 
-def by_column(entry: Entry) -> dict[str, object]:
-    """Return what the ledger will hold of ``entry``, defaults included."""
-    named = dict(zip(CORE_COLUMNS if entry.core else COLUMNS, entry.columns, strict=True))
-    return dict.fromkeys(COLUMNS, 0) | named
+def rows_of(*closes: Close) -> list[dict[str, object]]:
+    """Return what the books will hold of ``closes``: labels and defaults included."""
+    rows = []
+    for some in Entries.of([end_of(close) for close in closes]):
+        for labels, row in zip(some.labels, some.rows, strict=True):
+            named = dict(zip(some.columns, row, strict=True))
+            rows.append(DEFAULTS | named | dict(zip(LABELS, labels.columns, strict=True)) | {"hour": some.hour})
+    return rows
 
 
-def test_every_column_of_the_table_is_filled() -> None:
-    """No column of the ledger is forgotten, and those left out of the core have a default of zero."""
-    table = LedgerRow.metadata.tables["ledger"]
-    assert sorted(COLUMNS) == sorted(table.columns.keys())
-    left_out = set(COLUMNS) - set(CORE_COLUMNS)
-    assert {name for name in COLUMNS if table.columns[name].server_default is not None} == left_out
+def row_of(close: Close) -> dict[str, object]:
+    """Return what the books will hold of ``close``."""
+    (row,) = rows_of(close)
+    return row
+
+
+LABEL_ID = 1296588821466837336
+TABLE = LedgerRow.metadata.tables["ledger"]
+DEFAULTS: dict[str, object] = {
+    column.name: "" if column.type.python_type is str else 0
+    for column in TABLE.columns
+    if column.server_default is not None
+}
+
+
+def test_every_column_of_the_tables_is_filled() -> None:
+    """No column of the ledger or of a label set is forgotten; those of the ledger without a default always come."""
+    assert set(COLUMNS) == set(TABLE.columns.keys())
+    (bare,) = Entries.of([end_of(Close(opened().request_id, 1, RowKind.USAGE, dims(user=""), 1, Status.FAILED))])
+    assert set(bare.columns) == set(COLUMNS) - set(DEFAULTS)
+    assert set(row_of(closed(opened()))) == set(COLUMNS) | set(LABELS) | {"hour"}
 
 
 @given(usages, charges, charges)
 def test_every_value_stands_in_its_column(usage: Usage, charged: Charge, cost: Charge) -> None:
     """Each class of tokens and money reaches its own column, by the short form and by the long one."""
     close = msgspec.structs.replace(closed(opened(dims(user="me"))), usage=usage, charge=charged, cost=cost)
-    entry = Entry.of(close)
-    row = by_column(entry)
+    row = row_of(close)
     for name in Usage.__struct_fields__:
         assert row[f"tokens_{name}"] == getattr(usage, name)
     for name in Charge.__struct_fields__:
@@ -55,14 +75,52 @@ def test_every_value_stands_in_its_column(usage: Usage, charged: Charge, cost: C
     )
     assert (row["day"], row["request_id"]) == (ids.day(close.request_id), close.request_id)
     assert (row["status"], row["kind"], row["source"]) == ("ok", "usage", "upstream")
-    assert entry.hour == ids.hour(close.request_id)
-    assert entry.key == end_key(end_of(close)) == entry.columns[:4]
+    assert row["hour"] == ids.hour(close.request_id)
+    (some,) = Entries.of([end_of(close)])
+    assert some.keys == [end_key(end_of(close))]
+
+
+@given(st.lists(st.tuples(usages, charges, charges), min_size=1, max_size=8))
+def test_rows_are_the_same_alone_and_together(counts: list[tuple[Usage, Charge, Charge]]) -> None:
+    """A column that is left out of one row and not of its neighbour holds what it should in both."""
+    closes = [
+        msgspec.structs.replace(closed(opened()), usage=usage, charge=charged, cost=cost)
+        for usage, charged, cost in counts
+    ]
+    assert rows_of(*closes) == [row_of(close) for close in closes]
 
 
 def test_values_are_of_the_plain_types_the_driver_takes_fastest() -> None:
     """No enumeration or subclass reaches the driver."""
-    entry = Entry.of(closed(opened()))
-    assert {type(value) for value in entry.columns} <= {int, str, bytes}
+    (some,) = Entries.of([end_of(closed(opened()))])
+    assert {type(value) for value in (*some.rows[0], *some.labels[0].columns)} <= {int, str, bytes}
+
+
+def test_end_users_are_no_labels() -> None:
+    """A million end users make one label set, not a million; each row still names its own."""
+    rows = rows_of(*[closed(opened(dims(user=f"user-{number}"))) for number in range(50)])
+    assert len({row["label_id"] for row in rows}) == 1
+    assert [row["end_user"] for row in rows] == [f"user-{number}" for number in range(50)]
+
+
+def test_label_ids_are_the_same_on_every_host() -> None:
+    """Equal labels have equal ids wherever and whenever they are made, because hosts share a ledger."""
+    assert id_of((*["a"] * 11, 0, 1, 2, "ok", "stop", 200, "upstream", "")) == LABEL_ID
+    book, other = LabelBook(), LabelBook()
+    key = (bytes(end_of(closed(opened())).dims), "ok", "stop", 200, "upstream", "")
+    ((ours, label_id, _),) = book.find([key])
+    ((theirs, _, _),) = other.find([key])
+    assert ours.columns == theirs.columns
+    assert id_of(ours.columns[1:]) == label_id
+
+
+def test_rows_of_two_hours_are_told_apart() -> None:
+    """A batch around the turn of an hour is counted in both."""
+    hour_us = 3_600_000_000
+    moments = [500 * hour_us - 1_000, 500 * hour_us, 500 * hour_us + 5_000, 500 * hour_us - 2_000]
+    rows = rows_of(*[closed(opened(request_id=request_id_at(moment))) for moment in moments])
+    assert sorted((row["hour"], row["day"]) for row in rows) == [(499, 20), (499, 20), (500, 20), (500, 20)]
+    assert Entries.of([]) == []
 
 
 @pytest.mark.parametrize(
@@ -71,18 +129,18 @@ def test_values_are_of_the_plain_types_the_driver_takes_fastest() -> None:
 def test_absurd_counts_are_cut_and_logged(usage: Usage) -> None:
     """An engine that reports more tokens than can be cannot stop the books of the host."""
     with capture_logs() as logs:
-        entry = Entry.of(msgspec.structs.replace(closed(opened()), usage=usage))
+        row, sound = rows_of(msgspec.structs.replace(closed(opened()), usage=usage), closed(opened()))
     assert [entry["event"] for entry in logs] == ["ledger_row_implausible"]
-    row = by_column(entry)
+    assert sound["tokens_prompt"] == 1_000
     assert all(0 <= int(str(row[f"tokens_{name}"])) <= 2**40 for name in Usage.__struct_fields__)
 
 
 def test_absurd_money_is_cut() -> None:
     """A charge over a million dollars for one answer is a defect; sums of such rows must still fit."""
     with capture_logs() as logs:
-        entry = Entry.of(msgspec.structs.replace(closed(opened()), charge=Charge(2**62, 2**62)))
+        row = row_of(msgspec.structs.replace(closed(opened()), charge=Charge(2**62, 2**62)))
     assert len(logs) == 1
-    assert entry.charge_nano == by_column(entry)["charge_nano"] <= 2**50
+    assert int(str(row["charge_nano"])) <= 2**50
 
 
 def test_corrections_may_be_negative() -> None:
@@ -91,13 +149,15 @@ def test_corrections_may_be_negative() -> None:
         closed(opened(), kind=RowKind.CORRECTION), usage=Usage(-5, -6), charge=Charge(-70, -80)
     )
     with capture_logs() as logs:
-        entry = Entry.of(close)
-    row = by_column(entry)
+        row = row_of(close)
     assert (row["tokens_prompt"], row["charge_prompt"], row["charge_nano"]) == (-5, -70, -150)
     assert logs == []
 
 
-async def test_many_ends_become_entries_in_order() -> None:
-    """Slicing for the event loop's sake changes nothing."""
-    ends = [end_of(closed(opened())) for _ in range(250)]
-    assert [entry.end for entry in await entries(ends)] == ends
+def test_counts_of_older_and_newer_versions_are_taken() -> None:
+    """A record with fewer classes has zeros in the others; one with more keeps those that are known."""
+    end = end_of(closed(opened()))
+    for usage in ((7, 8), (7, 8, *[0] * 9)):
+        (some,) = Entries.of([msgspec.structs.replace(end, usage=usage)])
+        row = dict(zip(some.columns, some.rows[0], strict=True))
+        assert (row["tokens_prompt"], row["tokens_completion"]) == (7, 8)

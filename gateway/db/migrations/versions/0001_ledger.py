@@ -1,4 +1,4 @@
-"""The books: ledger, prices, rollups, model totals, journal checkpoints.
+"""The books: labels, ledger, prices, rollups, model totals, journal checkpoints.
 
 Revision ID: 0001_ledger
 """
@@ -28,21 +28,23 @@ TOKENS = (
     "image_completion",
 )
 MONEY = ("prompt", "completion", "cache_read", "cache_write", "reasoning", "audio", "image", "request")
-OPTIONAL = {
-    *(f"tokens_{name}" for name in TOKENS if name == "cache_write" or name.startswith(("audio", "image"))),
-    *("charge_cache_write", "charge_audio", "charge_image", "charge_request"),
-    *(f"cost_{name}" for name in MONEY),
-}
 LABELS = ("team", "key_id", "model", "endpoint", "app", "tier", "status")
 
 
 def big(name: str) -> sa.Column[Any]:
-    default = "0" if name in OPTIONAL else None
-    return sa.Column(name, sa.BigInteger(), nullable=False, server_default=default)
+    return sa.Column(name, sa.BigInteger(), nullable=False)
+
+
+def count(name: str) -> sa.Column[Any]:
+    return sa.Column(name, sa.BigInteger(), nullable=False, server_default="0")
 
 
 def text(name: str) -> sa.Column[Any]:
     return sa.Column(name, AutoString(), nullable=False)
+
+
+def word(name: str) -> sa.Column[Any]:
+    return sa.Column(name, AutoString(), nullable=False, server_default=sa.text("''"))
 
 
 def integer(name: str) -> sa.Column[Any]:
@@ -58,24 +60,21 @@ def flag(name: str) -> sa.Column[Any]:
 
 
 def tokens() -> list[sa.Column[Any]]:
-    return [big(f"tokens_{name}") for name in TOKENS]
+    return [count(f"tokens_{name}") for name in TOKENS]
 
 
 def upgrade() -> None:
+    make_labels()
     make_ledger()
     make_prices()
     make_rollups()
     make_checkpoints()
 
 
-def make_ledger() -> None:
+def make_labels() -> None:
     op.create_table(
-        "ledger",
-        *tokens(),
-        integer("day"),
-        blob("request_id"),
-        integer("attempt"),
-        text("kind"),
+        "label_set",
+        big("label_id"),
         *[
             text(name)
             for name in (
@@ -90,26 +89,36 @@ def make_ledger() -> None:
                 "operation",
                 "requested_model",
                 "upstream_model",
-                "end_user",
             )
         ],
         flag("streamed"),
         big("price_id"),
         big("cost_id"),
-        big("opened_us"),
         text("status"),
         text("finish_reason"),
         integer("http_status"),
         text("source"),
-        big("charge_nano"),
-        *[big(f"charge_{name}") for name in MONEY],
-        sa.Column("cost_nano", sa.BigInteger(), nullable=False, server_default="0"),
-        *[big(f"cost_{name}") for name in MONEY],
-        big("ttft_us"),
-        big("duration_us"),
-        big("generation_us"),
-        text("upstream_id"),
         text("error"),
+        sa.PrimaryKeyConstraint("label_id"),
+    )
+
+
+def make_ledger() -> None:
+    op.create_table(
+        "ledger",
+        *tokens(),
+        integer("day"),
+        blob("request_id"),
+        integer("attempt"),
+        text("kind"),
+        big("label_id"),
+        big("opened_us"),
+        *[count(f"{side}_{name}") for side in ("charge", "cost") for name in ("nano", *MONEY)],
+        count("ttft_us"),
+        count("duration_us"),
+        count("generation_us"),
+        word("end_user"),
+        word("upstream_id"),
         sa.PrimaryKeyConstraint("day", "request_id", "attempt", "kind"),
         sqlite_with_rowid=False,
     )
@@ -171,5 +180,5 @@ def downgrade() -> None:
     op.drop_table("journal_checkpoint")
     op.drop_table("model_day_total")
     op.drop_index("ix_usage_day_key", table_name="usage_day")
-    for table in ("usage_day", "usage_hour", "price", "ledger"):
+    for table in ("usage_day", "usage_hour", "price", "ledger", "label_set"):
         op.drop_table(table)
