@@ -145,6 +145,8 @@ class AccessStore:
                 row.expires_at = checked_expiry(patch.expires_at, now)
             if isinstance(patch.disabled, bool):
                 row.disabled = patch.disabled
+            if patch != KeyPatch():
+                row.updated_at = now
         return record_of(row)
 
     async def rotate_key(self, key_id: str, overlap_s: float) -> IssuedKey:
@@ -153,8 +155,9 @@ class AccessStore:
         text = new_key_text(key_id)
         async with writing(self._database) as session:
             row = await _live_row(session, key_id)
+            now = row.updated_at = self._now_us()
             row.previous_digest = row.digest if overlap_us else None
-            row.previous_until = self._now_us() + overlap_us if overlap_us else None
+            row.previous_until = now + overlap_us if overlap_us else None
             row.digest = digest(self._pepper, text.encode())
         return IssuedKey(record_of(row), text)
 
@@ -163,7 +166,7 @@ class AccessStore:
         async with writing(self._database) as session:
             row = await _row(session, key_id)
             if row.revoked_at is None:
-                row.revoked_at = self._now_us()
+                row.revoked_at = row.updated_at = self._now_us()
         return record_of(row)
 
     async def mark_used(self, last_used: Mapping[str, int]) -> None:
@@ -228,4 +231,5 @@ def record_of(row: KeyRow) -> KeyRecord:
         disabled=row.disabled,
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,
+        updated_at=row.updated_at,
     )

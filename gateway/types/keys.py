@@ -54,6 +54,7 @@ class KeyRecord(msgspec.Struct, frozen=True):
         disabled: switched off, can be switched on again.
         revoked_at: microseconds since 1970 when it was revoked for good, or None.
         created_at: microseconds since 1970.
+        updated_at: microseconds since 1970 of the last change or rotation, or None.
         last_used_at: microseconds since 1970 of the last metered request, or None.
     """
 
@@ -70,6 +71,7 @@ class KeyRecord(msgspec.Struct, frozen=True):
     disabled: bool = False
     revoked_at: int | None = None
     last_used_at: int | None = None
+    updated_at: int | None = None
 
 
 class NewKey(msgspec.Struct, frozen=True):

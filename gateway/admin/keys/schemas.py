@@ -187,7 +187,7 @@ def key_data(record: KeyRecord, usage: KeyUsage) -> dict[str, Any]:
         "byok_usage_weekly": nothing,
         "byok_usage_monthly": nothing,
         "created_at": _iso(record.created_at),
-        "updated_at": None,
+        "updated_at": _iso(record.updated_at),
         "creator_user_id": None,
         "external_user": None,
         "workspace_id": record.team,

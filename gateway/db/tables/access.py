@@ -38,6 +38,7 @@ class KeyRow(SQLModel, table=True):
     tpm: int | None = Field(default=None, sa_type=BigInteger)
     concurrent: int | None = Field(default=None, sa_type=BigInteger)
     created_at: int = Field(sa_type=BigInteger)
+    updated_at: int | None = Field(default=None, sa_type=BigInteger)
     expires_at: int | None = Field(default=None, sa_type=BigInteger)
     disabled: bool = False
     revoked_at: int | None = Field(default=None, sa_type=BigInteger)

@@ -147,7 +147,7 @@ async def test_keys_are_listed_newest_first_by_team_and_without_revoked_ones(sto
     assert {key.key_id for key in await store.all_keys()} == set(ids)
 
 
-async def test_a_patch_changes_what_it_names_and_nothing_else(store: AccessStore) -> None:
+async def test_a_patch_changes_what_it_names_and_nothing_else(store: AccessStore, clock: Clock) -> None:
     """Unset stays; None clears where None means something."""
     before = (
         await store.create_key(
@@ -155,7 +155,10 @@ async def test_a_patch_changes_what_it_names_and_nothing_else(store: AccessStore
         )
     ).record
     assert await store.update_key(before.key_id, KeyPatch()) == before
+    assert before.updated_at is None
+    clock.now += 7
     changed = await store.update_key(before.key_id, KeyPatch(name="new", disabled=True))
+    assert changed.updated_at == clock.now
     assert (changed.name, changed.disabled) == ("new", True)
     assert (changed.models, changed.limits, changed.expires_at) == (("m",), KeyLimits(rpm=1), START + 9)
     cleared = await store.update_key(before.key_id, KeyPatch(models=None, limits=KeyLimits(), expires_at=None))
@@ -181,6 +184,7 @@ async def test_rotation_keeps_the_id_and_the_old_secret_for_the_overlap(store: A
     assert second.key != first.key
     assert second.record.previous_digest == first.record.digest
     assert second.record.previous_until == clock.now + 30_000_000
+    assert second.record.updated_at == clock.now
     third = await store.rotate_key(first.record.key_id, 0)
     assert (third.record.previous_digest, third.record.previous_until) == (None, None)
     assert await store.key(first.record.key_id) == third.record

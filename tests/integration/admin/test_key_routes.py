@@ -230,9 +230,11 @@ async def test_a_change_touches_what_it_names(operator: httpx.AsyncClient, ring:
     )
     path = f"{KEYS}/{answer['data']['hash']}"
     renamed = (await operator.patch(path, json={"name": "new"})).json()["data"]
-    assert renamed == answer["data"] | {"name": "new"}
+    assert answer["data"]["updated_at"] is None
+    assert renamed["updated_at"] > answer["data"]["created_at"]
+    assert renamed == answer["data"] | {"name": "new", "updated_at": renamed["updated_at"]}
     disabled = (await operator.patch(path, json={"disabled": True})).json()["data"]
-    assert disabled == renamed | {"disabled": True}
+    assert disabled == renamed | {"disabled": True, "updated_at": disabled["updated_at"]}
     with pytest.raises(Unauthorized, match="disabled"):
         ring.authenticate(b"Bearer " + answer["key"].encode(), 1)
     cleared = await operator.patch(

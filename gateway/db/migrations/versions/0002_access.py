@@ -34,6 +34,7 @@ def upgrade() -> None:
         sa.Column("tpm", sa.BigInteger(), nullable=True),
         sa.Column("concurrent", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("updated_at", sa.BigInteger(), nullable=True),
         sa.Column("expires_at", sa.BigInteger(), nullable=True),
         sa.Column("disabled", sa.Boolean(), nullable=False),
         sa.Column("revoked_at", sa.BigInteger(), nullable=True),
