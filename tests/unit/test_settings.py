@@ -66,6 +66,7 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         "WEIR_MAX_BODY_BYTES": "1024",
         "WEIR_HEADER_TIMEOUT": "0.5",
         "WEIR_BODY_TIMEOUT": "7",
+        "WEIR_WRITE_TIMEOUT": "8",
         "WEIR_GRACE": "9",
     }
     for name, value in values.items():
@@ -83,7 +84,8 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.otlp_endpoint == "http://collector:4318"
     assert settings.tracing
     assert (settings.durability, settings.max_body_bytes) == ("process", 1024)
-    assert (settings.header_timeout, settings.body_timeout, settings.grace) == (0.5, 7.0, 9.0)
+    timeouts = (settings.header_timeout, settings.body_timeout, settings.write_timeout)
+    assert (*timeouts, settings.grace) == (0.5, 7.0, 8.0, 9.0)
 
 
 def test_every_field_is_described() -> None:
