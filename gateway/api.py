@@ -58,7 +58,7 @@ class Api:
             await self._elsewhere(scope, receive, send)
             return
         try:
-            if scope["method"] != "GET":
+            if scope["method"] not in {"GET", "HEAD"}:
                 raise MethodNotAllowed("this path does not take this method")
             found = await answer(scope)
         except WeirError as error:

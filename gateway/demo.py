@@ -19,7 +19,7 @@ from secrets import token_hex
 from typing import Final
 
 from gateway.access.keys import new_key_id, new_key_text
-from gateway.process import StartError
+from gateway.process import DEMO_KEY, StartError
 from gateway.sim import SimConfig, Timing, run
 
 LARGE: Final = "Qwen/Qwen3-32B"
@@ -150,7 +150,7 @@ def kept(home: Path, name: str, make: str) -> str:
 
 def inference_key(home: Path) -> str:
     """Return the demo's inference key, the same at every start in ``home``."""
-    return kept(home, "demo.key", new_key_text(new_key_id()))
+    return kept(home, DEMO_KEY, new_key_text(new_key_id()))
 
 
 def admin_key(home: Path) -> str:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 KEEPER_PATIENCE: Final = 30.0
 """Seconds a worker waits for its keeper at the start."""
+DEMO_KEY: Final = "demo.key"
+"""File in the state folder with the inference key of the demo."""
 _log: Final = logs.logger(__name__)
 
 
@@ -156,6 +158,11 @@ async def _bootstrap(keeper: Keeper, startup: Startup) -> None:
     demo = startup.settings.demo_key
     if demo is not None:
         await keeper.ensure_key(NewKey(name="demo", team="default"), demo.get_secret_value())
+    elif (startup.settings.home / DEMO_KEY).exists():
+        _log.warning(
+            "the key of a demo that ran in this folder still works; revoke it, or serve from a WEIR_HOME of its own",
+            command=f'weir keys revoke "$(cat {startup.settings.home / DEMO_KEY})"',
+        )
 
 
 async def _outlive(keeper: Keeper, seconds: float) -> None:

@@ -29,8 +29,9 @@ KEEP_ALIVE: Final = 75
 class Server(uvicorn.Server):
     """uvicorn's server, with a shutdown that knows native requests."""
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway, started: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, started: Callable[[], None], *, alone: bool) -> None:
         super().__init__(config)
+        self._alone = alone
         self._gateway = gateway
         self._announce = started
 
@@ -52,9 +53,14 @@ class Server(uvicorn.Server):
             self._announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain native requests before uvicorn closes the connections."""
-        for server in self.servers:
-            server.close()
+        """Drain native requests before uvicorn closes the connections.
+
+        Alone, this process goes on listening meanwhile, so that whoever asks is told 503. One of several does not: it
+        would take connections from workers that serve.
+        """
+        if not self._alone:
+            for server in self.servers:
+                server.close()
         await self._gateway.drain(self._gateway.settings.grace)
         await super().shutdown(sockets)
 
@@ -95,7 +101,7 @@ async def serve(
         timeout_graceful_shutdown=5,
         backlog=2048,
     )
-    server = Server(config, gateway, started)
+    server = Server(config, gateway, started, alone=leash is None)
     gateway.metrics.bind("weir_open_connections", lambda: len(server.server_state.connections))
     if leash is not None:
         os.set_blocking(leash, False)

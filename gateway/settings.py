@@ -74,7 +74,7 @@ def _long_enough(value: SecretStr) -> SecretStr:
 
 def _database(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().startswith((_SQLITE, _POSTGRESQL)):
-        raise _RefusedError("names no database known here", f"start it with {_SQLITE} or {_POSTGRESQL}")
+        raise _RefusedError("names no database known here", f"start it with {_SQLITE}")
     return value
 
 
@@ -125,13 +125,13 @@ class Settings(BaseSettings):
     database_url: Annotated[_DatabaseUrl | None, _FILLED] = Field(
         None,
         validation_alias="WEIR_DATABASE_URL",
-        description=f"Ledger database, `{_SQLITE}PATH` or `{_POSTGRESQL}…`; "
-        "unset: the SQLite file `weir.db` in WEIR_HOME.",
+        description=f"Ledger database, `{_SQLITE}PATH`; `{_POSTGRESQL}…` is not supported yet and refused. "
+        "Unset: the SQLite file `weir.db` in WEIR_HOME.",
     )
     redis_url: Annotated[_RedisUrl | None, _FILLED] = Field(
         None,
         validation_alias="WEIR_REDIS_URL",
-        description="Redis for limits across several hosts; unset: limits are kept on this host.",
+        description="Redis for limits across several hosts: not used yet, limits are kept on each host.",
     )
     admin_key: Annotated[_AdminKey | None, _FILLED] = Field(
         None,

@@ -20,6 +20,22 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from gateway import __version__
+
+        say(__version__)
+        raise typer.Exit
+
+
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """One endpoint for every app; every token metered once."""
+
+
 @cache
 def _console(*, error: bool) -> Console:
     from rich.console import Console
@@ -60,6 +76,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         shown.add_row(*row)
     _console(error=False).print(shown, highlight=False)
+
+
+def iso(microseconds: int | None) -> str | None:
+    """Return a time since 1970 as programs read it: ISO 8601 in UTC."""
+    if microseconds is None:
+        return None
+    return datetime.fromtimestamp(microseconds / 1e6, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def moment(microseconds: int | None) -> str:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
 
 import typer
 
+from gateway.commands.console import complain
+
 if TYPE_CHECKING:
     from gateway.keeper.client import KeeperClient
     from gateway.keeper.service import Keeper
@@ -45,6 +47,54 @@ def read_settings(config: Path | None = None, *, quiet: bool = False) -> Setting
     return settings
 
 
+def ask_gateway(
+    settings: Settings,
+    url: str | None,
+    method: str,
+    path: str,
+    *,
+    params: dict[str, str] | None = None,
+    content: bytes | None = None,
+) -> tuple[int, dict[str, Any]]:
+    """Ask a running gateway with a management key; return status and document.
+
+    Args:
+        settings: the environment.
+        url: where it listens; None is the port of this machine.
+        method: of HTTP.
+        path: below ``url``.
+        params: the query.
+        content: the body.
+
+    Raises:
+        StartError: none answers there.
+    """
+    import time
+
+    import httpx
+
+    from gateway.access.management import mint_local_token
+    from gateway.process import StartError
+
+    root = url or f"http://127.0.0.1:{settings.port}"
+    if settings.admin_key is not None:
+        key = settings.admin_key.get_secret_value()
+    else:
+        key = mint_local_token(settings.obtain_secret().get_secret_value().encode(), time.time())
+    try:
+        answer = httpx.request(
+            method, root + path, params=params, content=content, headers={"authorization": f"Bearer {key}"}
+        )
+        document = answer.json()
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise StartError(f"no gateway answers at {root}: {error}") from error
+    except ValueError:
+        document = None
+    if not isinstance(document, dict) or (answer.status_code != 200 and "error" not in document):
+        raise StartError(f"what answers at {root} is no gateway of this kind; name another with --url")
+    return answer.status_code, document
+
+
 def with_keeper(do: Callable[[Reached], Coroutine[Any, Any, T]]) -> T:
     """Run ``do`` with the keeper of WEIR_HOME: the one that runs, else one of this process."""
     import asyncio
@@ -52,6 +102,8 @@ def with_keeper(do: Callable[[Reached], Coroutine[Any, Any, T]]) -> T:
     from gateway.keeper.process import reaching
 
     settings = read_settings(quiet=True)
+    if not settings.home.exists():
+        complain(f"a new state folder, {settings.home}: WEIR_HOME names another")
     pepper = settings.obtain_secret().get_secret_value().encode()
 
     async def reach() -> T:

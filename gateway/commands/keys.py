@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.commands.console import Json, moment, print_json, say, table
+from gateway.commands.console import Json, iso, moment, print_json, say, table
 from gateway.commands.environment import with_keeper
 
 if TYPE_CHECKING:
     from gateway.types.keys import KeyLimits, KeyRecord
 
 app = typer.Typer(help="Inference keys.", no_args_is_help=True)
+Named = Annotated[str, typer.Argument(help="Its id, its label, or the key itself.")]
 
 
 @app.command("create")
@@ -73,20 +74,29 @@ def keys_list(
 
 @app.command("rotate")
 def keys_rotate(
-    key_id: str, overlap: Annotated[float, typer.Option(min=0, help="Seconds the old secret still works.")] = 86_400
+    key: Named, overlap: Annotated[float, typer.Option(min=0, help="Seconds the old secret still works.")] = 86_400
 ) -> None:
     """Give a key a new secret; it is shown this once."""
-    issued = with_keeper(lambda keeper: keeper.rotate_key(key_id, overlap))
+    issued = with_keeper(lambda keeper: keeper.rotate_key(_id_in(key), overlap))
     say(issued.key)
 
 
 @app.command("revoke")
-def keys_revoke(key_id: str) -> None:
+def keys_revoke(key: Named) -> None:
     """Revoke a key for good; within a second no process accepts it."""
     from gateway.access.keys import label
 
-    record = with_keeper(lambda keeper: keeper.revoke_key(key_id))
+    record = with_keeper(lambda keeper: keeper.revoke_key(_id_in(key)))
     say(f"revoked {label(record.key_id)}")
+
+
+def _id_in(named: str) -> str:
+    """Return the id of the key that ``named`` names: an id, a label such as ``sk-weir-1vq9nxgn-...``, or a key."""
+    from gateway.access.keys import ID_LENGTH, PREFIX, key_id_of
+
+    if len(named) == ID_LENGTH:
+        return named
+    return named[len(PREFIX) :].partition("-")[0] if named.startswith(PREFIX) else key_id_of(named)
 
 
 def _limits(limits: KeyLimits) -> str:
@@ -99,6 +109,6 @@ def _shown(key: KeyRecord) -> dict[str, Any]:
     import msgspec
 
     hidden = {"digest", "previous_digest"}
-    return {name: value for name, value in msgspec.structs.asdict(key).items() if name not in hidden} | {
-        "limits": msgspec.to_builtins(key.limits)
-    }
+    members = {name: value for name, value in msgspec.structs.asdict(key).items() if name not in hidden}
+    times = {name: iso(members[name]) for name in members if name.endswith(("_at", "_until"))}
+    return members | times | {"limits": msgspec.to_builtins(key.limits)}

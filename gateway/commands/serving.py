@@ -20,6 +20,8 @@ from gateway.commands.console import say
 from gateway.commands.environment import Config, read_settings
 
 if TYPE_CHECKING:
+    import socket
+
     from gateway.process import Startup
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
@@ -40,7 +42,8 @@ def serve(
 
     settings = read_settings(config)
     startup = prepare(settings)
-    raise SystemExit(_serve(startup, host, settings.port if port is None else port, workers, _announce))
+    listener = _listen(host, settings.port if port is None else port)
+    raise SystemExit(_serve(startup, host, listener, workers, _announce))
 
 
 def run_demo(
@@ -50,10 +53,14 @@ def run_demo(
     """Serve a simulated fleet and print how to talk to it."""
     _hold_reload()
     from gateway import demo
+    from gateway.keeper.address import KeeperLock
     from gateway.process import prepare
 
     settings = read_settings()
     home = settings.home
+    # Before anything is written: a demo that runs reads its file again when that changes.
+    listener = _listen(host, settings.port if port is None else port)
+    KeeperLock(home).acquire().release()
     backend_key = "sim-" + demo.kept(home, "demo.backend-key", os.urandom(16).hex())
     os.environ["WEIR_SIM_DEMO_KEY"] = backend_key
     os.environ.setdefault("WEIR_DEMO_KEY", demo.inference_key(home))
@@ -70,7 +77,7 @@ def run_demo(
             sys.stdout.write(demo.welcome(base, key, admin))
             sys.stdout.flush()
 
-        status = _serve(startup, host, settings.port if port is None else port, 1, announce)
+        status = _serve(startup, host, listener, 1, announce)
     raise SystemExit(status)
 
 
@@ -97,15 +104,25 @@ def _hold_reload() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
 
-def _serve(startup: Startup, host: str, port: int, workers: int, announce: Callable[[Startup, str], None]) -> int:
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises ``StartError``."""
     from gateway import supervisor
-    from gateway.keeper.address import KeeperLock
-    from gateway.process import StartError, serve_alone
+    from gateway.process import StartError
 
     try:
-        listener = supervisor.bind(host, port)
+        return supervisor.bind(host, port)
     except OSError as error:
-        raise StartError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from error
+        mend = "choose another with --port, or PORT in the environment"
+        raise StartError(f"cannot listen on {host}:{port}: {error.strerror}; {mend}") from error
+
+
+def _serve(
+    startup: Startup, host: str, listener: socket.socket, workers: int, announce: Callable[[Startup, str], None]
+) -> int:
+    from gateway import supervisor
+    from gateway.keeper.address import KeeperLock
+    from gateway.process import serve_alone
+
     shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else f"[{host}]" if ":" in host else host
     base = f"http://{shown}:{listener.getsockname()[1]}"
     if workers == 1:

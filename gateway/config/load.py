@@ -77,7 +77,7 @@ def _document(path: Path) -> tuple[Document, list[Problem], SourceFile]:
     try:
         content, source = read(path, MAX_FILE)
     except OSError as error:
-        mend = "name a readable YAML file, as an argument or in WEIR_CONFIG"
+        mend = "name a readable YAML file with --config or in WEIR_CONFIG"
         problem = Problem(name, 0, 0, "", f"cannot be read: {error.strerror}", mend)
         raise ConfigError([problem], [SourceFile.look(path)]) from None
     document, problems = parse(name, content)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -108,8 +109,10 @@ def _sqlite_engine(url: URL, *, writing: bool) -> AsyncEngine:
 
     def make_file(*_: object) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The file holds digests of keys; SQLite gives its log files the same mode.
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        # The file holds digests of keys; SQLite gives its log files the same mode. One that exists is never opened
+        # here: closing it again would drop every lock this process has on it (sqlite.org, "How To Corrupt", 2.2).
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
     def prepare(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
         pragmas = [f"busy_timeout={BUSY_TIMEOUT_MS}", "foreign_keys=ON"]

@@ -18,6 +18,9 @@ _decoder: Final = msgspec.json.Decoder()
 _encoder: Final = msgspec.json.Encoder()
 _PLACE: Final = re.compile(r"`\$\.?([^`]*)`")
 
+MAX_DEPTH: Final = 128
+"""Levels of nesting: far more than any schema has, and far less than what stops a JSON writer."""
+
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 
 
@@ -42,6 +45,8 @@ def decode(raw: bytes) -> dict[str, Any]:
         raise BadRequest(f"the request body is not valid JSON: {error}") from None
     if type(value) is not dict:
         raise BadRequest("the request body must be a JSON object")
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and _too_deep(value):
+        raise BadRequest(f"the request body is nested too deeply, over {MAX_DEPTH} levels")
     _refuse_duplicates(raw, value)
     return value
 
@@ -75,9 +80,24 @@ def _refuse_duplicates(raw: bytes, value: dict[str, Any]) -> None:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        double = next(name for name in names if names.count(name) > 1)
-        raise BadRequest(f"the request body names the key {double[:64]!r} twice", param=double[:64])
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise BadRequest(f"the request body names the key {name[:64]!r} twice", param=name[:64])
+        found[name] = value
     return found
+
+
+def _too_deep(value: Any) -> bool:
+    """Return whether ``value`` is nested deeper than ``MAX_DEPTH``, without recursion."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            inner
+            for each in level
+            for inner in (each.values() if type(each) is dict else each)
+            if type(inner) is dict or type(inner) is list
+        ]
+        if not level:
+            return False
+    return True

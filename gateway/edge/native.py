@@ -36,6 +36,7 @@ BODY_STEP: Final = 64 * 1024
 """Bytes of a body for which a caller gets ``Road.body_timeout`` anew: a trickle does not keep a connection."""
 LINGER: Final = 2.0
 """Seconds a caller has to read an early refusal while it still sends; closing at once could lose the refusal."""
+_VERSIONS: Final = ("1.1", "1.0")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -103,6 +104,8 @@ class WeirProtocol(HttpToolsProtocol):
         self._awaited = Reading.NOTHING
         self._timed = Reading.NOTHING
         self._taken = 0
+        self._framing = 0
+        self._fed = False
         self._rests_since = 0.0
         self._deaf = False
 
@@ -166,9 +169,20 @@ class WeirProtocol(HttpToolsProtocol):
         self.headers = []
         self._awaited = Reading.HEAD
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header of the head. What stands behind a body (trailers) means nothing here: RFC 9110, 6.5.1."""
+        if self._awaited is Reading.HEAD:
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
+
     def on_headers_complete(self) -> None:
         """Take the request natively if its path is an inference path."""
         parser = self.parser
+        version = parser.get_http_version()
+        if version not in _VERSIONS:
+            raise ValueError("a version of HTTP that is not spoken here")
         if parser.should_upgrade() and parser.get_method() != b"CONNECT":
             return  # the parser reads no body behind such an offer: see without_offer
         self._awaited = Reading.BODY
@@ -180,7 +194,7 @@ class WeirProtocol(HttpToolsProtocol):
             return
         headers = header_map(self.headers)
         method = parser.get_method()
-        modern = parser.get_http_version() == "1.1"
+        modern = version == "1.1"
         exchange = NativeExchange(
             self,
             inference.new_id(),
@@ -213,6 +227,7 @@ class WeirProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Collect the body of a native request."""
+        self._fed = True
         reading = self._reading
         if reading is None:
             super().on_body(body)
@@ -224,7 +239,9 @@ class WeirProtocol(HttpToolsProtocol):
         """Serve a native request once it is whole and its turn has come."""
         if self._awaited is Reading.HEAD:
             return  # an offer to upgrade
+        late = self._timed is Reading.BODY
         self._awaited = self._timed = Reading.NOTHING
+        self._framing = 0
         self._stop_waiting()
         reading, self._reading = self._reading, None
         if reading is None:
@@ -233,6 +250,8 @@ class WeirProtocol(HttpToolsProtocol):
         if reading.response_complete:
             return
         reading.complete(monotonic())
+        if late:
+            self._authenticate_again(reading)
         if reading.turn:
             self._serve(reading)
 
@@ -247,6 +266,8 @@ class WeirProtocol(HttpToolsProtocol):
         cycle.turn = True
         if cycle.whole:
             self._serve(cycle)
+        elif cycle.refusal is not None:
+            self._refuse(cycle)
         else:
             self._invite(cycle)
 
@@ -353,6 +374,16 @@ class WeirProtocol(HttpToolsProtocol):
         else:
             inference.start(exchange, exchange.dialect, exchange.principal)
 
+    def _authenticate_again(self, exchange: NativeExchange) -> None:
+        """Ask once more for the key of a body that took its time: the key may have been revoked meanwhile."""
+        inference = self._road.inference
+        assert inference is not None
+        if exchange.refusal is None:
+            try:
+                exchange.principal = inference.authenticate(exchange.headers)
+            except WeirError as error:
+                exchange.refusal = error
+
     def _invite(self, exchange: NativeExchange) -> None:
         """Tell a caller that waits for it that it may send the body."""
         if exchange.wants_continue:
@@ -370,9 +401,16 @@ class WeirProtocol(HttpToolsProtocol):
     def _watch(self, size: int) -> None:
         """A read of ``size`` bytes left a request incomplete: refuse it, or see to its clock."""
         reading = self._reading
-        if reading is not None and reading.refusal is not None:
+        if reading is not None and reading.refusal is not None and reading.turn:
             self._refuse(reading)
             return
+        if self._awaited is Reading.BODY:
+            # Chunk sizes with their extensions, and trailers: what comes between two pieces of a body.
+            self._framing = 0 if self._fed else self._framing + size
+            self._fed = False
+            if self._framing > MAX_HEAD:
+                self._give_up(BadRequest(f"over {MAX_HEAD} bytes of framing without a byte of the body"))
+                return
         if self._timed is not self._awaited:
             self._timed, self._taken = self._awaited, 0
             self._wait(self._road.header_timeout if self._awaited is Reading.HEAD else self._road.body_timeout)
@@ -397,7 +435,10 @@ class WeirProtocol(HttpToolsProtocol):
     def _tired(self) -> None:
         """The request did not arrive in time."""
         self._patience = None
-        if self._awaited:
+        reading = self._reading
+        if reading is not None and not reading.turn:
+            self._wait(self._road.body_timeout)  # it is we who do not read, until its turn comes
+        elif self._awaited:
             self._give_up(RequestTimeout("the request did not arrive in time; the connection is closed"))
         else:
             self.transport.close()

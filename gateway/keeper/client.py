@@ -28,6 +28,8 @@ from gateway.types.keys import Grant, IssuedKey, KeyLimits, KeyPatch, KeyRecord,
 PATIENCE_S: Final = 1.0
 """How long a call waits for the keeper to be reachable."""
 _FIRST_PAUSE_S: Final = 0.02
+_SETTLING_S: Final = 5.0
+"""Seconds in which a keeper that is not there yet is no news."""
 _LONGEST_PAUSE_S: Final = 0.5
 _UNLIMITED: Final = Grant(0)
 
@@ -225,6 +227,7 @@ class KeeperClient:
     async def _stay_connected(self) -> None:
         pause = _FIRST_PAUSE_S
         trouble = ""
+        began = time.monotonic()
         while True:
             session: Session | None = None
             try:
@@ -235,7 +238,8 @@ class KeeperClient:
                 _log.warning("the keeper is gone; waiting for it")
             except (OSError, TimeoutError, ConnectionLostError, WeirError) as error:
                 reason = f"{type(error).__name__}: {error}"
-                if reason != trouble:
+                # A worker may be up before its keeper; ``start`` says when that takes too long.
+                if reason != trouble and time.monotonic() - began > _SETTLING_S:
                     trouble = reason
                     _log.warning("the keeper cannot be reached", reason=reason)
             finally:

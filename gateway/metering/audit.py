@@ -152,7 +152,9 @@ async def _journal(directory: Path, session: AsyncSession, wrong: list[str]) -> 
             continue  # shipped and deleted meanwhile
     if missing:
         wrong.append(f"{missing} records of the journal count as shipped and are not in the ledger.")
-    counts["quarantined_segments"] = len(list((directory / QUARANTINE).glob(f"*{SUFFIX}")))
+    counts["quarantined_segments"] = aside = len(list((directory / QUARANTINE).glob(f"*{SUFFIX}")))
+    if aside:
+        wrong.append(f"{aside} damaged segments lie in {QUARANTINE}: what they hold is not in the ledger.")
     return counts
 
 

@@ -22,6 +22,8 @@ from gateway.upstream.deadlines import Deadlines
 
 IDLE_LIMIT: Final = 4.0
 """Seconds an idle connection is kept: llama.cpp and uvicorn-based engines close theirs after 5."""
+MAX_HEAD: Final = 256 * 1024
+"""Bytes between two pieces of a body: heads, informational answers, chunk sizes, trailers."""
 LINGER: Final = 1.0
 """Seconds a detached connection may take to end its message before it is closed instead of pooled."""
 
@@ -64,6 +66,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_complete",
+        "_head_bytes",
         "_headers",
         "_informational",
         "_keep",
@@ -84,6 +87,7 @@ class Connection(asyncio.Protocol):
         self._receiver: Receiver | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._parts: list[bytes] = []
+        self._head_bytes = 0
         self._started = False
         self._complete = True
         self._informational = False
@@ -96,11 +100,16 @@ class Connection(asyncio.Protocol):
     # What attempts do with it
 
     def send(self, request: bytes, receiver: Receiver) -> None:
-        """Send a whole request; its response goes to ``receiver``."""
+        """Send a whole request; its response goes to ``receiver``, as does the news that nothing can be sent."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            words = "the backend closed the connection before it was used"
+            receiver.lost(Failure(Cause.RESET, words, sent=False))
+            return
         self._receiver = receiver
         self._started = self._complete = False
-        assert self.transport is not None
-        self.transport.write(request)
+        self._head_bytes = 0
+        transport.write(request)
 
     def detach(self) -> None:
         """Forget the receiver: pool the connection, now or when its message ends shortly."""
@@ -154,7 +163,11 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             broken = True
         receiver = self._receiver
-        if self._parts:
+        if not self._parts:
+            self._head_bytes += len(data)
+            broken = broken or self._head_bytes > MAX_HEAD
+        else:
+            self._head_bytes = 0
             parts = self._parts
             body = parts[0] if len(parts) == 1 else b"".join(parts)
             parts.clear()
@@ -192,8 +205,9 @@ class Connection(asyncio.Protocol):
         self._headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header."""
-        self._headers.append((name.lower(), value))
+        """Keep a header; trailers mean nothing here."""
+        if not self._started:
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Hand the head over; answers 1xx are skipped."""

@@ -88,6 +88,7 @@ def gateway(serve: Serve) -> WeirProcess:
 @pytest.fixture
 def alone(tmp_path: Path) -> Place:
     """A new state folder that nobody keeps."""
+    (tmp_path / "home").mkdir(mode=0o700)
     return Place(environment(tmp_path / "home"))
 
 
@@ -165,7 +166,8 @@ def test_keys_and_teams_live_and_die_by_commands(place: Place) -> None:
     if place.gateway is not None:
         assert not place.works(made["key"])
 
-    assert made["key_id"] in place.said("keys", "revoke", made["key_id"])
+    assert made["key_id"] in place.said("keys", "revoke", f"sk-weir-{made['key_id']}-...")
+    assert all(key["key_id"] != made["key_id"] for key in place.json("keys", "list"))
     if place.gateway is not None:
         eventually(lambda: not place.works(rotated))
 
@@ -297,7 +299,10 @@ def test_an_address_in_use_is_one_sentence(alone: Place, config: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         done = alone.weir("serve", "--config", config, "--port", port)
-    assert refusal(done, 2) == f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --port"
+    assert refusal(done, 2) == (
+        f"cannot listen on 127.0.0.1:{port}: Address already in use; "
+        "choose another with --port, or PORT in the environment"
+    )
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -323,6 +328,39 @@ def test_a_management_key_is_made_once_and_shown_once(alone: Place, config: Path
         assert second.left_nothing()
         assert key not in second.output
         assert "management key" not in second.output
+
+
+# The demo
+
+
+def test_a_second_demo_leaves_the_first_alone(alone: Place) -> None:
+    """It is refused for its port or its state folder before it writes anything, so the first one goes on."""
+    with Process([WEIR, "demo", "--port", "0"], alone.environ) as demo:
+        port = demo.find(r"http://127\.0\.0\.1:(\d+)/v1")
+        demo.find(r"inference key +(sk-weir-\S+)")
+        file = Path(alone.environ["WEIR_HOME"]) / "demo.yaml"
+        before = file.read_bytes()
+        assert "Address already in use" in refusal(alone.weir("demo", "--port", port), 2)
+        assert "keeps" in refusal(alone.weir("demo", "--port", "0"), 2)
+        assert file.read_bytes() == before
+        assert demo.stop() == 0
+
+
+def test_a_new_state_folder_is_said(tmp_path: Path) -> None:
+    """A command in the wrong folder makes a ledger nobody serves: it says so."""
+    home = tmp_path / "elsewhere"
+    done = Place(environment(home)).weir("keys", "create")
+    assert done.returncode == 0
+    assert done.stderr == f"a new state folder, {home}: WEIR_HOME names another\n"
+
+
+def test_serving_after_a_demo_warns_of_its_key(alone: Place, config: Path) -> None:
+    """The key that a demo printed still works in its ledger."""
+    (Path(alone.environ["WEIR_HOME"]) / "demo.key").write_text("sk-weir-abcd1234-" + "ab" * 32)
+    with Process([WEIR, "serve", "--config", config, "--port", "0"], alone.environ) as gateway:
+        gateway.find(r"serves (http://\S+)")
+        assert gateway.stop() == 0
+        assert "the key of a demo that ran in this folder still works" in gateway.output
 
 
 # Simulators

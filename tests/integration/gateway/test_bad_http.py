@@ -240,13 +240,16 @@ async def test_rubbish_behind_a_running_stream_waits_for_its_end(tmp_path: Path)
         SimFleet([SimConfig(timing=Timing(itl=0.04), answer_tokens=15)]) as fleet,
         staged(tmp_path, configuration(over(*fleet)), WEIR_HEADER_TIMEOUT="0.2", WEIR_BODY_TIMEOUT="0.2") as stage,
     ):
-        for rest in (b"\0rubbish\r\n\r\n", b"POST /v1/chat", post(CHAT, BODY, stage.key)[:-10]):
+        half = post(CHAT, BODY, stage.key)[:-10]
+        for rest in (b"\0rubbish\r\n\r\n", b"POST /v1/chat", half):
             async with raw_client(stage.port) as client:
                 await client.send(post(CHAT, changed(stream=True), stage.key))
                 await client.until(b"data: ")
                 await client.send(rest)
                 answer = await client.response()
                 assert events(answer.body)[-1] == "[DONE]"
+                if rest is half:  # its clock runs once its turn has come
+                    assert (await client.response(2)).status == 408
                 assert await client.closed()
 
 
