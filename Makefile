@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null)
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: run test check bench lock env clean
+.PHONY: run test check bench bench-routing lock env clean
 
 run: env                     ## start Weir with a simulated fleet and print how to talk to it
 	@$(BIN)/weir demo
@@ -21,6 +21,9 @@ check: env                   ## format, lint, types, import layers, sizes
 
 bench: env .venv-bench/.made ## the benchmarks beside the peers; writes docs/bench/latest.json, then judge with bench/check.py
 	@$(BIN)/python -m bench.run
+
+bench-routing: env          ## what a routing decision costs in CPU; exits 1 on a missed bar
+	@$(BIN)/python -m bench.routing
 
 env: .venv/.made
 

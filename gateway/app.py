@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from random import Random
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import policies
 from gateway import __version__
@@ -32,6 +32,9 @@ from gateway.fleet.registry import FleetRegistry
 from gateway.metering.journal import Journal
 from gateway.pricing.charge import rates_id
 from gateway.relay import Desk
+from gateway.routing.admission.capacity import FleetCapacity
+from gateway.routing.admission.gate import Gate
+from gateway.routing.admission.queue import AdmissionQueue
 from gateway.routing.pipeline import Policy
 from gateway.routing.registry import PolicyRegistry
 from gateway.routing.router import Router
@@ -39,7 +42,7 @@ from gateway.settings import Settings
 from gateway.telemetry import logs, redaction
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.traces import Tracer, open_tracer
-from gateway.types.errors import Unavailable
+from gateway.types.errors import BadRequest, Unavailable
 from gateway.types.failure import Cause, Failure
 from gateway.types.generation import LedgerReader
 from gateway.types.keys import KeyAdmin, KeyFeed, LimitBook
@@ -118,10 +121,11 @@ class Gateway:
         self.registry = FleetRegistry(
             snapshot, price_id=rates_id, guard=self._guard, health=self._health, pace=Pace(probers=workers)
         )
+        self._capacity = FleetCapacity(self.registry, snapshot.admission.pace)
         self._snapshot = snapshot
         self._watcher: ConfigWatcher | None = None
         self._stack = AsyncExitStack()
-        self._tasks: set[asyncio.Task[bool]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self.peers: Peers | None = None
 
     async def start(self) -> None:
@@ -162,9 +166,15 @@ class Gateway:
             upstream=upstream,
             journal=journal,
             limits=self.books,
+            gate=self._gate(loop),
             tracer=tracer,
             metrics=self.metrics,
         )
+
+    def _gate(self, loop: asyncio.AbstractEventLoop) -> Gate:
+        spec = self._snapshot.admission
+        queue = AdmissionQueue(spec, self._capacity, Random())  # noqa: S311 - shedding, not a secret
+        return Gate(loop, queue, self.registry, self.metrics, enabled=spec.enabled)
 
     async def stop(self) -> None:
         """Stop every part, newest first."""
@@ -224,8 +234,13 @@ class Gateway:
         def changed(snapshot: ConfigSnapshot) -> None:
             self.registry.apply(snapshot)
             upstream.reconfigured()
+            self._capacity.pace = snapshot.admission.pace
+            self.desk.gate.configure(snapshot.admission)
             self._snapshot = snapshot
             conceal_keys(snapshot)
+            making = loop.create_task(self._make_teams(snapshot))
+            self._tasks.add(making)
+            making.add_done_callback(self._tasks.discard)
             self.metrics.config_reloads.add(("accepted",))
 
         def refused(_error: ConfigError) -> None:
@@ -239,6 +254,16 @@ class Gateway:
         loop.add_signal_handler(signal.SIGHUP, self.reload)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one that came during the start comes now
         stack.callback(loop.remove_signal_handler, signal.SIGHUP)
+
+    async def _make_teams(self, snapshot: ConfigSnapshot) -> None:
+        """Make the teams that a changed file names and that are not there yet."""
+        for team in snapshot.teams:
+            try:
+                await self.books.create_team(team.slug, team.name)
+            except BadRequest:
+                continue  # it is there
+            except Unavailable as error:
+                _log.warning("a team of the configuration could not be made", team=team.slug, reason=str(error))
 
     # Metrics that are kept where they arise
 
@@ -256,6 +281,8 @@ class Gateway:
         bind("weir_backend_up", lambda: self._per_backend(_up))
         bind("weir_backend_in_flight", lambda: self._per_backend(lambda load: float(load.in_flight)))
         bind("weir_backend_waiting", lambda: self._per_backend(lambda load: load.waiting))
+        bind("weir_backend_saturation", lambda: self._per_backend(lambda load: load.saturation(time.monotonic())))
+        bind("weir_backend_ttft_error", lambda: self._per_backend(lambda load: load.estimate.ttft_error))
         bind("weir_backend_kv_usage", lambda: self._per_backend(lambda load: load.kv_usage))
 
     def _per_backend(self, read: Callable[[ReplicaLoad], float | None]) -> dict[tuple[str, ...], float]:

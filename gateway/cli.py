@@ -7,10 +7,23 @@ from __future__ import annotations
 
 import typer
 
-from gateway.commands import configuration, database, keys, metering, routing, serving, simulation, teams
+from gateway.commands import (
+    configuration,
+    console,
+    database,
+    keys,
+    lab,
+    metering,
+    models,
+    routing,
+    serving,
+    simulation,
+    teams,
+)
 from gateway.commands.console import fail
 
 app = typer.Typer(name="weir", help="One endpoint for every app; every token metered once.", no_args_is_help=True)
+app.callback()(console.options)
 app.command("serve")(serving.serve)
 app.command("demo")(serving.run_demo)
 app.command("worker", hidden=True)(serving.worker)
@@ -21,8 +34,10 @@ for name, group in (
     ("db", database.app),
     ("keys", keys.app),
     ("teams", teams.app),
+    ("models", models.app),
     ("route", routing.app),
     ("meter", metering.app),
+    ("lab", lab.app),
 ):
     app.add_typer(group, name=name)
 

@@ -95,7 +95,7 @@ def serve_alone(startup: Startup, listener: socket.socket, started: Callable[[],
     return 0 if uvloop.run(main()) else 1
 
 
-def serve_worker(startup: Startup, descriptor: int, leash: int, workers: int) -> int:
+def serve_worker(startup: Startup, descriptor: int, workers: int) -> int:
     """Run one of ``workers`` workers on an inherited socket; return the exit status."""
     from gateway.serving import serve  # noqa: PLC0415 - see above
 
@@ -105,22 +105,22 @@ def serve_worker(startup: Startup, descriptor: int, leash: int, workers: int) ->
             gateway = Gateway(startup.settings, startup.snapshot, client, startup.identity, workers=workers)
             gateway.peers = client.share_metrics
             return await serve(
-                gateway, listener, started=lambda: _log.info("worker started", pid=os.getpid()), leash=leash
+                gateway, listener, started=lambda: _log.info("worker started", pid=os.getpid()), alone=False
             )
 
     return _run(main)
 
 
-def serve_keeper(startup: Startup, leash: int) -> int:
+def serve_keeper(startup: Startup) -> int:
     """Run the keeper of several workers; return the exit status."""
 
     async def main() -> bool:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        loop.add_reader(leash, _let_go, leash, stop)
+        loop.add_signal_handler(signal.SIGINT, stop.set)
         async with _kept(startup) as keeper:
+            # Only now: one that comes while the keeper starts ends it at once, for there is nothing to finish.
+            loop.add_signal_handler(signal.SIGTERM, stop.set)
             await _bootstrap(keeper, startup)
             _log.info("keeper started", pid=os.getpid())
             await stop.wait()
@@ -170,12 +170,6 @@ async def _outlive(keeper: Keeper, seconds: float) -> None:
     ends = monotonic() + seconds
     while keeper.watched and monotonic() < ends:  # noqa: ASYNC110 - once in a process's life; an event would be noise
         await asyncio.sleep(0.05)
-
-
-def _let_go(leash: int, stop: asyncio.Event) -> None:
-    """The supervisor is gone."""
-    asyncio.get_running_loop().remove_reader(leash)
-    stop.set()
 
 
 def _run(main: Callable[[], Coroutine[None, None, bool]]) -> int:

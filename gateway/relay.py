@@ -1,4 +1,4 @@
-"""THE story of a request: admit, plan, attempt, stream, settle.
+"""THE story of a request: admit, queue, plan, attempt, stream, settle.
 
 ``relay`` is told top to bottom and does nothing itself: every stop is one call into the part that owns it. Whatever
 happens, the way out closes the upstream, writes the end of every opened attempt to the journal, and frees what the
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
+import msgspec
+
 from gateway.access.limits import refusal
 from gateway.access.principal import Principal
 from gateway.fleet.snapshot import Endpoint
@@ -20,17 +22,21 @@ from gateway.metering.journal import Journal
 from gateway.metering.meter import Meter, Receipt
 from gateway.metering.record import Status
 from gateway.metering.tap import Tap
+from gateway.routing.admission.gate import CallerLeft, Gate
+from gateway.routing.admission.ticket import State, Ticket
 from gateway.routing.explain import header
-from gateway.routing.interface import RouteRequest
+from gateway.routing.interface import Plan, RouteRequest
+from gateway.routing.metadata import router_metadata
 from gateway.routing.router import Router
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.traces import RequestTrace, Stop, Tracer
 from gateway.types.call import Call
-from gateway.types.errors import Forbidden, UpstreamFailed, WeirError
+from gateway.types.errors import Forbidden, Unavailable, UpstreamFailed, WeirError
 from gateway.types.failure import Cause, Failure
 from gateway.types.keys import LimitBook
 from gateway.types.reply import Bill, Reply
 from gateway.upstream.attempts import Upstream, Walk
+from gateway.upstream.continuation import Continuation
 from gateway.upstream.fold import Folder, unfold
 from gateway.upstream.wire import AttemptFailed
 
@@ -52,6 +58,7 @@ class Desk:
     upstream: Upstream
     journal: Journal
     limits: LimitBook
+    gate: Gate
     tracer: Tracer
     metrics: GatewayMetrics
 
@@ -74,9 +81,11 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
         arrived=reply.arrived,
     )
     expected = (call.max_tokens or EXPECTED_TOKENS) * call.choices
+    plan: Plan | None = None
     walk: Walk | None = None
     receipt: Receipt | None = None
-    refused = ""
+    ticket: Ticket | None = None
+    refused, cut = "", "server"
     hold = 0
     try:
         # Admit: leave under the key's limits, or an answer that says when.
@@ -88,35 +97,28 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
                 raise refusal(grant, principal.limits)
             hold = grant.hold
 
+        # Queue: go on at once while there is room; else wait for a fair turn, or be told when to come back.
+        ticket = desk.gate.enter(call, principal.team, expected)
+        if ticket is not None and ticket.state is State.QUEUED:
+            trace.stop(Stop.QUEUE)
+            await desk.gate.turn(ticket, reply)
+
         # Plan: which replicas may answer, in which order, and why.
         trace.stop(Stop.ROUTE)
         started = time.perf_counter()
-        plan = desk.router.plan(
-            RouteRequest(
-                model_id=call.model,
-                needs=call.needs,
-                prompt_tokens=call.prompt_estimate,
-                prompt_tokens_exact=False,
-                max_tokens=call.max_tokens,
-                choices=call.choices,
-                expected_tokens=expected,
-                stream=call.stream,
-                team=principal.team,
-                preset=None,
-                now=monotonic(),
-            )
-        )
+        wanted = _wanted(call, principal.team, desk.router)
+        plan = desk.router.plan(wanted)
         desk.metrics.route_seconds.observe((), time.perf_counter() - started)
         for drop in plan.drops:
             desk.metrics.route_drops.add((drop.filter,))
-        if not principal.may_use(plan.steps[0].endpoint.model_id, call.model):
-            raise Forbidden(f"this key may not use the model {call.model[:128]!r}", param="model")
+        plan = _permitted(plan, call, principal, desk.router)
         reply.route(header(plan))
 
         # Attempt: down the plan until one begins to answer; from here on the caller's connection steers.
         trace.stop(Stop.ATTEMPT)
-        walk = Walk(desk.upstream, call, plan.steps, meter, trace, reply.request_id)
+        walk = Walk(desk.upstream, call, plan.steps, meter, trace, reply.request_id, wanted.work())
         reply.steer(walk)
+        continuation = Continuation(walk, call, meter, reply.send, desk.metrics)
         attempt = await walk.begin()
 
         # Stream: chunks go through the meter to the caller in the loop step in which they arrive.
@@ -127,18 +129,19 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
             if attempt.answer is not None:
                 meter.answered(attempt.answer)
             elif call.stream:
-                reply.begin(endpoint.model_id, endpoint.provider)
-                attempt.attach(meter.to(reply.send))
+                if not continuation.attached:
+                    reply.begin(endpoint.model_id, endpoint.provider)
+                continuation.attach(attempt, meter.to(continuation.send))
             else:
                 folder = Folder(call.operation)
                 attempt.attach(meter.to(folder.feed))
             failure = _verdict(await walk.finish(attempt), meter.tap)
             walk.judge(failure)
-            if failure is None or call.stream or not walk.give_up(failure):
+            # When it broke: another replica may begin anew if the caller has seen nothing, or go on from what it has.
+            if (following := await continuation.follow(attempt, failure)) is None:
+                failure = _verdict(failure, meter.tap)
                 break
-            # The caller has seen nothing of this answer, so another replica may still give a whole one.
-            desk.metrics.answer(endpoint.model_id, endpoint.slug, meter.failed(failure), None, 0.0)
-            attempt = await walk.begin()
+            attempt = following
 
         # Settle: price it, write CLOSE, and wait for the disk before the caller sees the end.
         trace.stop(Stop.SETTLE)
@@ -148,8 +151,14 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
             http_status=attempt.status,
             upstream_id=attempt.upstream_id,
             error=failure.cause.value if failure is not None else "",
+            again=continuation.again,
         )
         _count(desk.metrics, call, endpoint, receipt)
+        walk.settled(receipt.usage)
+        if failure is None and not reply.gone:
+            desk.router.expectations.answered(call.model, principal.team, receipt.usage.completion // call.choices)
+            took = attempt.began_at - walk.sent_at, attempt.ended_at - walk.sent_at
+            endpoint.track.answered(*took, 0 if receipt.replayed else receipt.usage.completion, attempt.ended_at)
         if meter.tap.disagrees:
             desk.metrics.usage_disagreements.add((walk.candidate.replica.name,))
         if reply.gone:
@@ -159,7 +168,9 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
         # Done: the last bytes, or an honest error.
         if failure is not None:
             raise _error(failure)
-        bill = _bill(receipt)
+        bill = _bill(receipt, continuation.count)
+        if call.explains:
+            reply.explain(router_metadata(call, plan, walk.failures, walk.candidate))
         if attempt.answer is not None and not call.stream:
             reply.answer(attempt.answer, endpoint.model_id, endpoint.provider, bill)
         elif folder is not None:
@@ -170,19 +181,60 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
             reply.finish(unfold(attempt.answer, call.operation), bill)
         else:
             reply.finish(meter.held, bill)
+        endpoint.track.called(reply.calls_sound, attempt.ended_at)
         desk.metrics.overhead.observe((), walk.sent_at - reply.arrived + monotonic() - attempt.ended_at)
     except WeirError as error:
-        refused = error.kind
+        refused = cut = error.kind
+        if call.explains:
+            reply.explain(router_metadata(call, plan, walk.failures if walk is not None else (), None))
         raise
-    except AttemptFailed:
-        return  # the caller left before an answer began; the walk has told the meter
+    except (AttemptFailed, CallerLeft):
+        return  # the caller left before an answer began; the walk, if there was one, has told the meter
+    except asyncio.CancelledError:
+        refused, cut = Unavailable.error_type, "shutdown"
+        raise
     finally:
         if walk is not None:
             walk.close()
-        receipt = meter.abandon() or receipt
+        receipt = _abandon(meter, walk, desk.metrics, "" if reply.gone else cut) or receipt
+        desk.gate.leave(ticket, receipt.usage if receipt is not None else None)
         if hold:
             desk.limits.settle(hold, receipt.usage.total if receipt is not None else 0)
-        _trace_end(trace, refused or "client_cancel", reply, walk, meter, receipt)
+        _trace_end(trace, refused or ("client_cancel" if reply.gone else "server"), reply, walk, meter, receipt)
+
+
+def _wanted(call: Call, team: str, router: Router) -> RouteRequest:
+    """Return what routing is asked."""
+    return RouteRequest(
+        model_id=call.model,
+        needs=call.needs,
+        prompt_tokens=call.prompt_estimate,
+        prompt_tokens_exact=False,
+        max_tokens=call.max_tokens,
+        choices=call.choices,
+        expected_tokens=router.expectations.tokens(call.model, team, call.max_tokens) * call.choices,
+        stream=call.stream,
+        team=team,
+        preset=call.preset,
+        now=monotonic(),
+        prompt=call.body,
+        session=call.session,
+        preferences=call.preferences,
+        slo_ttft=call.slo_ttft,
+        slo_itl=call.slo_itl,
+        priority=call.priority,
+    )
+
+
+def _permitted(plan: Plan, call: Call, principal: Principal, router: Router) -> Plan:
+    """Return ``plan`` with the steps that lead to models the key may use. Raises ``Forbidden`` when none does."""
+    if principal.models is None:
+        return plan
+    allowed = router.permitted(call, principal.models)
+    steps = tuple(step for step in plan.steps if step.endpoint.model_id in allowed)
+    if not steps:
+        raise Forbidden(f"this key may not use the model {call.model[:128]!r}", param="model")
+    return plan if len(steps) == len(plan.steps) else msgspec.structs.replace(plan, steps=steps)
 
 
 def _verdict(failure: Failure | None, tap: Tap) -> Failure | None:
@@ -201,10 +253,20 @@ def _error(failure: Failure) -> UpstreamFailed:
     return UpstreamFailed(failure.message, quoted=failure.cause in {Cause.ERROR, Cause.REFUSED, Cause.OVERLOADED})
 
 
-def _bill(receipt: Receipt) -> Bill:
+def _bill(receipt: Receipt, continuations: int) -> Bill:
     charge = receipt.charge
     completion = charge.completion + charge.reasoning
-    return Bill(receipt.usage, charge.total, charge.total - completion, completion)
+    prompt = charge.total - completion
+    return Bill(receipt.usage, charge.total, prompt, completion, continuations, receipt.replayed)
+
+
+def _abandon(meter: Meter, walk: Walk | None, metrics: GatewayMetrics, cut: str) -> Receipt | None:
+    """End what was left open, and count what the caller had read of it; ``cut`` is as of ``Meter.abandon``."""
+    receipt = meter.abandon(cut)
+    if receipt is not None and walk is not None:
+        endpoint = walk.candidate.endpoint
+        metrics.answer(endpoint.model_id, endpoint.slug, receipt.usage, receipt.ttft, receipt.generation)
+    return receipt
 
 
 def _count(metrics: GatewayMetrics, call: Call, endpoint: Endpoint, receipt: Receipt) -> None:
@@ -212,6 +274,8 @@ def _count(metrics: GatewayMetrics, call: Call, endpoint: Endpoint, receipt: Rec
     if receipt.status is not Status.UPSTREAM_ERROR:
         metrics.request(call.operation, endpoint.model_id, receipt.status, receipt.duration)
     metrics.answer(endpoint.model_id, endpoint.slug, receipt.usage, receipt.ttft, receipt.generation)
+    if receipt.replayed:
+        metrics.replayed_tokens.add((endpoint.model_id,), receipt.replayed)
 
 
 def _trace_end(

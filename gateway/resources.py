@@ -17,13 +17,13 @@ from starlette.requests import ClientDisconnect
 from gateway import __version__
 from gateway.access.principal import Principal
 from gateway.admin.keys import endpoints as key_endpoints
+from gateway.admin.models import endpoints as model_endpoints
 from gateway.admin.routes import endpoints as route_endpoints
 from gateway.admin.teams import endpoints as team_endpoints
 from gateway.app import Gateway, now_us
 from gateway.edge import catalogue, openai_chat
 from gateway.edge.body import decode
 from gateway.refusal import defect, rendered
-from gateway.relay import EXPECTED_TOKENS
 from gateway.routing.explain import explanation
 from gateway.routing.interface import RouteRequest
 from gateway.types.errors import BadRequest, MethodNotAllowed, NotFound, WeirError
@@ -35,6 +35,7 @@ def build_resources(gateway: Gateway) -> FastAPI:
     app.include_router(catalogue.build_router(gateway.registry, gateway.books, _any_key(gateway)))
     app.include_router(key_endpoints.build_router(gateway.books, gateway.books, gateway.management))
     app.include_router(team_endpoints.build_router(gateway.books, gateway.management))
+    app.include_router(model_endpoints.build_router(gateway.registry, _operator(gateway)))
     app.include_router(route_endpoints.build_router(_explainer(gateway), _operator(gateway)))
     for kind in (WeirError, RequestValidationError, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _render)
@@ -79,11 +80,15 @@ def _explainer(gateway: Gateway) -> Callable[[bytes, str], dict[str, Any]]:
             prompt_tokens_exact=False,
             max_tokens=call.max_tokens,
             choices=call.choices,
-            expected_tokens=(call.max_tokens or EXPECTED_TOKENS) * call.choices,
+            expected_tokens=gateway.router.expectations.tokens(call.model, "", call.max_tokens) * call.choices,
             stream=call.stream,
             team="",
-            preset=preset or None,
+            preset=preset or call.preset,
             now=time.monotonic(),
+            prompt=call.body,
+            session=call.session,
+            preferences=call.preferences,
+            priority=call.priority,
         )
         return {"requested": call.model, "model": request.model_id} | explanation(
             gateway.router.plan(request, explain=True)

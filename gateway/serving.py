@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,7 +69,7 @@ async def serve(
     listener: socket.socket,
     *,
     started: Callable[[], None],
-    leash: int | None = None,
+    alone: bool = True,
     stop: asyncio.Event | None = None,
 ) -> bool:
     """Serve until told to stop; return whether the gateway had started.
@@ -79,7 +78,7 @@ async def serve(
         gateway: what to serve; started and stopped here.
         listener: a listening socket.
         started: called once requests are taken.
-        leash: read end of a pipe whose end means that the supervisor is gone, or None.
+        alone: whether no other process takes connections from ``listener``.
         stop: another way to tell it to stop.
     """
     settings = gateway.settings
@@ -101,11 +100,8 @@ async def serve(
         timeout_graceful_shutdown=5,
         backlog=2048,
     )
-    server = Server(config, gateway, started, alone=leash is None)
+    server = Server(config, gateway, started, alone=alone)
     gateway.metrics.bind("weir_open_connections", lambda: len(server.server_state.connections))
-    if leash is not None:
-        os.set_blocking(leash, False)
-        asyncio.get_running_loop().add_reader(leash, _let_go, server, leash)
     watch = asyncio.get_running_loop().create_task(_stop_on(stop, server)) if stop is not None else None
     await server.serve(sockets=[listener])
     if watch is not None:
@@ -123,9 +119,3 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 50)
-
-
-def _let_go(server: Server, leash: int) -> None:
-    """The supervisor is gone: stop as on SIGTERM."""
-    asyncio.get_running_loop().remove_reader(leash)
-    server.should_exit = True

@@ -3,7 +3,8 @@
 The supervisor does no work of its own: it starts the keeper, then the workers, hands them the listening socket, passes
 SIGHUP on, and starts anew whatever dies. Children begin with SIGHUP blocked, so that one that comes while they start
 waits for them instead of ending them. Every child holds the read end of a pipe whose write end only the supervisor
-has: when the supervisor is gone, however it went, the pipe ends and the children stop by themselves.
+has: when the supervisor is gone, however it went, the pipe ends and the children stop by themselves, also those that
+are still starting.
 """
 
 from __future__ import annotations

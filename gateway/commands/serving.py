@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,16 +88,29 @@ def worker(
     workers: Annotated[int, typer.Option(min=1, help="How many workers there are.")] = 1,
 ) -> None:
     """Serve as one of several workers; started by the supervisor."""
+    _heed(leash)
     from gateway.process import prepare, serve_worker
 
-    raise SystemExit(serve_worker(prepare(read_settings()), fd, leash, workers))
+    raise SystemExit(serve_worker(prepare(read_settings()), fd, workers))
 
 
 def keeper(leash: Leash) -> None:
     """Keep the ledger for several workers; started by the supervisor."""
+    _heed(leash)
     from gateway.process import prepare, serve_keeper
 
-    raise SystemExit(serve_keeper(prepare(read_settings()), leash))
+    raise SystemExit(serve_keeper(prepare(read_settings())))
+
+
+def _heed(leash: int) -> None:
+    """Send this process SIGTERM once the supervisor is gone; while it still starts, that ends it at once."""
+
+    def wait() -> None:
+        os.read(leash, 1)  # nothing is ever written: this returns when the supervisor's end is closed
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    # A thread, because imports and reading the configuration leave no event loop time to look.
+    threading.Thread(target=wait, name="leash", daemon=True).start()
 
 
 def _hold_reload() -> None:

@@ -35,10 +35,11 @@ def assemble(
     models = {section.id: _model(section, backends) for section in file.models}
     aliases = {alias: tuple(targets.items()) for alias, targets in file.aliases.items()}
     routing = RoutingSpec(file.routing.default)
+    admission = file.admission.values()
     egress = Egress(networks(file.egress.allow))
     teams = tuple(TeamSpec(team.slug, team.name) for team in file.teams)
     content = msgspec.json.encode(
-        [backends, models, aliases, routing, egress, teams], enc_hook=_encodable, order="deterministic"
+        [backends, models, aliases, routing, egress, teams, admission], enc_hook=_encodable, order="deterministic"
     )
     return ConfigSnapshot(
         version=version,
@@ -50,6 +51,7 @@ def assemble(
         egress=egress,
         teams=teams,
         sources=sources,
+        admission=admission,
     )
 
 
@@ -68,6 +70,8 @@ def _backend(section: BackendSection, api_key: Secret | None) -> BackendSpec:
         on_disconnect=section.on_disconnect,
         timeouts=section.timeouts.values(),
         tags=section.tags,
+        collects=section.collects,
+        zdr=section.retains_nothing,
     )
 
 
@@ -84,6 +88,7 @@ def _model(section: ModelSection, backends: Mapping[str, BackendSpec]) -> ModelS
         capabilities=section.capabilities.base(),
         price=section.price.rates() if section.price else min(prices, key=_rank),
         endpoints=endpoints,
+        pace=section.pace,
     )
 
 
@@ -105,6 +110,8 @@ def _endpoint(model: ModelSection, section: EndpointSection, backends: Mapping[s
         context_length=context,
         max_output=None if longest is None else min(longest, context),
         capabilities=section.capabilities.over(model.capabilities.base()),
+        supported_parameters=section.supported_parameters,
+        tool_quality=section.tool_quality,
     )
 
 

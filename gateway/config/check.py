@@ -44,6 +44,7 @@ def check(draft: Draft, presets: Sequence[str]) -> list[Problem]:
         *_alias_targets(document),
         *_unknown_preset(draft, presets),
         *_ambiguous_providers(draft),
+        *_broken_promises(draft),
         *_forbidden_hosts(draft),
         *_lengths(draft),
         *_endpoints(draft),
@@ -112,6 +113,17 @@ def _ambiguous_providers(draft: Draft) -> Iterator[Problem]:
                 ("backends", index, "name"),
                 f"{shown(backend.name)} is also the provider of another backend",
                 "choose another name, or give this backend the same provider",
+            )
+
+
+def _broken_promises(draft: Draft) -> Iterator[Problem]:
+    """Refuse a backend that keeps nothing and yet may store prompts."""
+    for index, backend in draft.backends.items():
+        if backend.zdr and backend.data_collection == "allow":
+            yield draft.document.problem(
+                ("backends", index, "zdr"),
+                "promises that nothing is kept, but data_collection allows to store prompts",
+                "remove one of them",
             )
 
 

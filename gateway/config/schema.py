@@ -16,8 +16,22 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidato
 
 from gateway.config.egress import Network, backend_url, network
 from gateway.config.problem import RefusedError
-from gateway.config.snapshot import BackendLimits, Capabilities, Capacity, Kind, OnDisconnect, Timeouts
+from gateway.config.snapshot import (
+    BANDS,
+    PACE,
+    AdmissionSpec,
+    BackendLimits,
+    BandSpec,
+    Capabilities,
+    Capacity,
+    DataCollection,
+    Kind,
+    OnDisconnect,
+    Pace,
+    Timeouts,
+)
 from gateway.types.money import MoneyError, Rates, nano_from_usd, rate_from_usd_per_million
+from gateway.types.priority import Priority
 
 _ENVIRONMENT: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -189,19 +203,42 @@ class BackendSection(Section):
     gpu: Line | None = Field(None, description="Its hardware, such as 2xH100.")
     capacity: CapacitySection = Field(CapacitySection(), description="What it can hold at once.")
     limits: LimitsSection = Field(
-        LimitsSection(), description="What may be sent to it. Read and checked; not enforced yet."
+        LimitsSection(),
+        description="What may be sent to it. Each worker of a host keeps an even part; hosts do not share.",
     )
     on_disconnect: OnDisconnect = Field(
         "cancel",
         description="What becomes of a request whose caller left: cancel, or drain (read to the end; not done yet).",
     )
     timeouts: TimeoutsSection = Field(TimeoutsSection(), description="Time limits of one attempt.")
+    data_collection: DataCollection | None = Field(
+        None,
+        description="Whether it may store prompts or train on them: allow or deny. "
+        "Default: deny, for kind openai allow.",
+    )
+    zdr: bool | None = Field(
+        None,
+        description="Whether it keeps nothing of a request (zero data retention). "
+        "Default: true, false for kind openai and with data_collection: allow.",
+    )
     tags: tuple[Name, ...] = Field((), description="Free words for policies.")
 
     @property
     def group(self) -> str:
         """The provider it belongs to."""
         return self.provider or self.name
+
+    @property
+    def collects(self) -> bool:
+        """Whether it may store prompts or train on them; an external API of which nothing is said may."""
+        if self.data_collection is None:
+            return self.kind == "openai" and not self.zdr
+        return self.data_collection == "allow"
+
+    @property
+    def retains_nothing(self) -> bool:
+        """Whether it has zero data retention."""
+        return (self.kind != "openai" and not self.collects) if self.zdr is None else self.zdr
 
 
 class CapabilitiesSection(Section):
@@ -242,6 +279,24 @@ class EndpointSection(Section):
     capabilities: CapabilitiesSection = Field(
         CapabilitiesSection(), description="What differs from the model's capabilities here."
     )
+    supported_parameters: tuple[Name, ...] | None = Field(
+        None, description="Request parameters it supports, by their names in the catalogue. Default: its engine's."
+    )
+    tool_quality: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None,
+        description="How well it calls tools, 0 to 1, such as a benchmark's score; requests with tools prefer more.",
+    )
+
+
+class ModelLimitsSection(Section):
+    """How long a model may keep its callers waiting, in seconds."""
+
+    ttft: Seconds | None = Field(
+        None, description="Seconds to the first token of an attempt. Default: the backend's timeouts.first_byte."
+    )
+    inter_token: Seconds | None = Field(
+        None, description="Seconds between two chunks of an answer. Default: the backend's timeouts.idle."
+    )
 
 
 class ModelSection(Section):
@@ -262,12 +317,102 @@ class ModelSection(Section):
         min_length=1, description="The backends that serve it.", examples=["[{backend: gpu-a}]"]
     )
     capabilities: CapabilitiesSection = Field(CapabilitiesSection(), description="What it can be asked for.")
+    limits: ModelLimitsSection = Field(
+        ModelLimitsSection(), description="How long it may keep its callers waiting, where backends may keep longer."
+    )
+    hedge_after: Seconds | None = Field(
+        None,
+        description="Seconds without a first token after which a second own backend is asked as well; the first to "
+        "begin answers. Default: never.",
+    )
+
+    @property
+    def pace(self) -> Pace:
+        """Its limits as a plain value."""
+        return Pace(self.limits.ttft, self.limits.inter_token, self.hedge_after)
 
 
 class RoutingSection(Section):
     """The defaults of routing."""
 
     default: str = Field("balanced", description="The preset used unless a request names another.")
+
+
+class BandSection(Section):
+    """One priority band; a key that is left out takes the band's default."""
+
+    ceiling: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="Share of a model's replicas that the band may fill. Default: 1.0, 0.9, 0.7 "
+        "(interactive, standard, batch).",
+    )
+    deadline: Seconds | None = Field(
+        None, description="Seconds a request waits at most, then 429. Default: 10, 60, 60."
+    )
+    goal: Seconds | None = Field(
+        None,
+        description="Seconds to the first token that are good enough (1 s more per 8,000 prompt tokens); who waited "
+        "longer than half of it yields to those who can still meet it. Default: 2, 2, none.",
+    )
+    shed: bool | None = Field(
+        None,
+        description="Whether new requests are refused at random while the replicas are fuller than the ceiling. "
+        "Default: false, false, true.",
+    )
+
+    def over(self, base: BandSpec) -> BandSpec:
+        """Return ``base`` with what this section says in its place."""
+        return replace(base, **{name: value for name, value in dict(self).items() if value is not None})
+
+
+class BandsSection(Section):
+    """The priority bands."""
+
+    interactive: BandSection = Field(BandSection(), description="Somebody is watching.")
+    standard: BandSection = Field(BandSection(), description="What a request is unless it says otherwise.")
+    batch: BandSection = Field(BandSection(), description="Nobody waits.")
+
+
+class QueueSection(Section):
+    """How much may wait, per model and process."""
+
+    requests: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        2_000, description="Requests that may wait; with 0 none waits."
+    )
+    bytes: Annotated[int, Field(ge=0, le=10**12)] = Field(
+        268_435_456, description="Bytes of request bodies that may wait."
+    )
+
+
+class AdmissionSection(Section):
+    """How requests wait for a turn when the replicas of their model are full."""
+
+    enabled: bool = Field(True, description="Whether they wait here; if not, they go on and wait in the engines.")
+    queue: QueueSection = Field(QueueSection(), description="How much may wait, per model and process.")
+    pace: Seconds = Field(
+        PACE,
+        description="Seconds between two tokens of an answer beyond which a replica counts as full; for one that is "
+        "slow by itself, twice what a single answer takes.",
+    )
+    half_life: Seconds = Field(
+        60.0, description="Seconds in which what a team was served loses half of its weight in fair sharing."
+    )
+    bands: BandsSection = Field(BandsSection(), description="The priority bands.")
+    weights: dict[TeamSlug, Annotated[float, Field(ge=0.001, le=1000)]] = Field(
+        default_factory=dict, description="Shares of teams by slug; 1 for those not named."
+    )
+
+    def values(self) -> AdmissionSpec:
+        """Return the section as a plain value."""
+        return AdmissionSpec(
+            enabled=self.enabled,
+            queue_requests=self.queue.requests,
+            queue_bytes=self.queue.bytes,
+            pace=self.pace,
+            half_life=self.half_life,
+            bands={band: getattr(self.bands, band.value).over(BANDS[band]) for band in Priority},
+            weights=self.weights,
+        )
 
 
 class EgressSection(Section):
@@ -294,13 +439,15 @@ class FileSection(Section):
         examples=["[{name: gpu-a, kind: vllm, url: http://10.0.0.11:8000}]"],
     )
     models: tuple[ModelSection, ...] = Field(
-        min_length=1,
-        description="The models callers can name.",
-        examples=["[{id: qwen/qwen3-32b, context_length: 40960, price: {…}, endpoints: [{backend: gpu-a}]}]"],
+        (),
+        description="The models callers can name. What backends serve besides is shown by `weir models discovered`.",
     )
     aliases: dict[ModelId, Annotated[dict[str, Weight], Field(min_length=1)]] = Field(
         default_factory=dict, description="Other names for models: each a mapping of model ids to weights."
     )
     routing: RoutingSection = Field(RoutingSection(), description="The defaults of routing.")
+    admission: AdmissionSection = Field(
+        AdmissionSection(), description="How requests wait for a turn when the replicas of their model are full."
+    )
     egress: EgressSection = Field(EgressSection(), description="Where backends may be.")
     teams: tuple[TeamSection, ...] = Field((), description="Teams that exist from the start.")

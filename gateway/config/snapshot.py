@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, get_args
 
 from gateway.config.egress import Egress
 from gateway.config.source import SourceFile
 from gateway.types.money import Rates
+from gateway.types.priority import Priority
 
 Kind = Literal["vllm", "tgi", "sglang", "llamacpp", "openai"]
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
 OnDisconnect = Literal["cancel", "drain"]
+DataCollection = Literal["allow", "deny"]
 
 
 class Secret:
@@ -81,6 +84,21 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How long a model may keep its callers waiting, in seconds; None leaves it to the timeouts of the backend.
+
+    Attributes:
+        ttft: to the first token of an attempt, after which another replica is asked.
+        inter_token: between two chunks of an answer, after which it counts as stalled.
+        hedge_after: to the first token, after which a second replica is asked beside the first; None never does.
+    """
+
+    ttft: float | None = None
+    inter_token: float | None = None
+    hedge_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a model can be asked for. Endpoints may say otherwise than their model."""
 
@@ -107,6 +125,8 @@ class BackendSpec:
         gpu: description such as ``2xH100``, or None.
         on_disconnect: a request whose caller left is stopped (``cancel``) or read to its end (``drain``).
         tags: free words for policies.
+        collects: whether it may store prompts or train on them.
+        zdr: whether it keeps nothing of a request.
     """
 
     name: str
@@ -122,6 +142,8 @@ class BackendSpec:
     on_disconnect: OnDisconnect = "cancel"
     timeouts: Timeouts = Timeouts()
     tags: tuple[str, ...] = ()
+    collects: bool = False
+    zdr: bool = True
 
 
 class EndpointGroup(NamedTuple):
@@ -147,6 +169,8 @@ class EndpointSpec:
         cost: what the owner pays per token, or None when the backend is not billed by token.
         context_length: tokens of prompt and answer together.
         max_output: longest answer in tokens, or None when only the context bounds it.
+        supported_parameters: request parameters it supports by their names in the catalogue, or None for its engine's.
+        tool_quality: how well it calls tools, 0 to 1, or None when nobody said.
     """
 
     model_id: str
@@ -160,6 +184,8 @@ class EndpointSpec:
     context_length: int
     max_output: int | None
     capabilities: Capabilities
+    supported_parameters: tuple[str, ...] | None = None
+    tool_quality: float | None = None
 
     @property
     def group(self) -> EndpointGroup:
@@ -180,6 +206,7 @@ class ModelSpec:
         max_output: longest answer in tokens, or None.
         price: the model's own; without one, that of its cheapest endpoint (prompt and completion together).
         endpoints: at least one, in the order of the file.
+        pace: how long it may keep its callers waiting.
     """
 
     id: str
@@ -191,6 +218,7 @@ class ModelSpec:
     capabilities: Capabilities
     price: Rates
     endpoints: tuple[EndpointSpec, ...]
+    pace: Pace = Pace()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +230,58 @@ class RoutingSpec:
     """
 
     default: str
+
+
+@dataclass(frozen=True, slots=True)
+class BandSpec:
+    """The rules of one priority band.
+
+    Attributes:
+        ceiling: share of a pool that the band may fill, 0 to 1.
+        deadline: seconds a request waits at most.
+        goal: seconds to the first token of an empty prompt that requests should meet, or None when they have no hurry.
+        shed: whether new requests are refused at random while the pool is fuller than ``ceiling``.
+    """
+
+    ceiling: float
+    deadline: float
+    goal: float | None = None
+    shed: bool = False
+
+
+BANDS: Final[Mapping[Priority, BandSpec]] = MappingProxyType(
+    {
+        Priority.INTERACTIVE: BandSpec(ceiling=1.0, deadline=10.0, goal=2.0),
+        Priority.STANDARD: BandSpec(ceiling=0.9, deadline=60.0, goal=2.0),
+        Priority.BATCH: BandSpec(ceiling=0.7, deadline=60.0, shed=True),
+    }
+)
+"""The bands as long as the file does not say otherwise."""
+PACE: Final = 0.06
+"""Seconds between two tokens: faster than people read."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionSpec:
+    """How requests wait for a turn when the replicas of their model are full.
+
+    Attributes:
+        enabled: whether they wait here at all.
+        queue_requests: requests that may wait per model.
+        queue_bytes: bytes of prompts that may wait per model.
+        pace: seconds between two tokens beyond which a replica counts as full.
+        half_life: seconds in which a team's service loses half of its weight in fair sharing.
+        bands: rules by band, all of them.
+        weights: shares of teams by slug; 1 for those not named.
+    """
+
+    enabled: bool = True
+    queue_requests: int = 2_000
+    queue_bytes: int = 268_435_456
+    pace: float = PACE
+    half_life: float = 60.0
+    bands: Mapping[Priority, BandSpec] = field(default_factory=lambda: BANDS)
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +306,7 @@ class ConfigSnapshot:
         egress: where backends may be.
         teams: teams that exist from the start.
         sources: the files this was read from.
+        admission: how requests wait for a turn.
     """
 
     version: int = field(compare=False)
@@ -237,3 +318,4 @@ class ConfigSnapshot:
     egress: Egress
     teams: tuple[TeamSpec, ...]
     sources: tuple[SourceFile, ...] = field(compare=False)
+    admission: AdmissionSpec = AdmissionSpec()

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
+from msgspec.structs import astuple
 
 from gateway.access.principal import Principal
 from gateway.fleet.snapshot import Fleet, Model
@@ -20,23 +21,10 @@ from gateway.types import ids
 from gateway.types.errors import BadRequest, NotFound
 from gateway.types.generation import AttemptRecord, GenerationRecord, LedgerReader
 from gateway.types.money import Rates, usd_json, usd_per_token_text
+from gateway.types.tokens import Usage
 
 Authenticate = Callable[[Request], Principal]
 _encode: Final = msgspec.json.Encoder().encode
-
-PARAMETERS: Final = (
-    "frequency_penalty",
-    "logit_bias",
-    "max_tokens",
-    "min_p",
-    "presence_penalty",
-    "repetition_penalty",
-    "seed",
-    "stop",
-    "temperature",
-    "top_k",
-    "top_p",
-)
 
 
 class Fleets(Protocol):
@@ -91,7 +79,14 @@ def _json(document: Any) -> Response:
 
 
 def _visible(fleet: Fleet, caller: Principal) -> list[dict[str, Any]]:
-    return [model_object(model) for model in fleet.models.values() if caller.management or caller.may_use(model.id)]
+    """Return the models and then the aliases that a key may use; a picker shows what it is shown."""
+    found = [model_object(model) for model in fleet.models.values() if caller.management or caller.may_use(model.id)]
+    for alias, shares in fleet.aliases.items():
+        drawn = [fleet.models[name] for name, _ in shares if caller.management or caller.may_use(name, alias)]
+        if drawn:
+            meant = " or ".join(model.name for model in drawn)
+            found.append(model_object(drawn[0]) | {"id": alias, "name": alias, "description": f"Stands for {meant}."})
+    return found
 
 
 def model_object(model: Model) -> dict[str, Any]:
@@ -99,9 +94,7 @@ def model_object(model: Model) -> dict[str, Any]:
     can = model.capabilities
     inputs = ["text"] + ["image"] * can.vision + ["audio"] * can.audio
     output = "embeddings" if can.embeddings else "text"
-    supported = list(PARAMETERS)
-    supported += ["tools", "tool_choice"] * can.tools + ["response_format", "structured_outputs"] * can.json_schema
-    supported += ["logprobs", "top_logprobs"] * can.logprobs
+    supported: frozenset[str] = frozenset().union(*(endpoint.parameters for endpoint in model.endpoints))
     return {
         "id": model.id,
         "object": "model",
@@ -149,10 +142,13 @@ def pricing_object(rates: Rates) -> dict[str, str]:
 
 def generation_object(record: GenerationRecord) -> dict[str, Any]:
     """Return a generation with every member the official clients need; ``tokens_*`` are the engine's own counts."""
-    last = record.attempts[-1]
-    usage = last.usage
+    # An answer that broke and went on elsewhere is the sum of its parts; what failed without being part of it is not.
+    last = next((each for each in reversed(record.attempts) if each.status != "failed"), record.attempts[-1])
+    parts = [each for each in record.attempts if each.status == "continued"] + [last]
+    usage = Usage(*(sum(counts) for counts in zip(*(astuple(each.usage) for each in parts), strict=True)))
+    first = parts[0]
     created = dt.datetime.fromtimestamp(record.created_us / 1e6, tz=dt.UTC)
-    cost = msgspec.Raw(usd_json(last.charge_nano))
+    cost = msgspec.Raw(usd_json(sum(each.charge_nano for each in parts)))
     return {
         "id": ids.text(record.request_id),
         "request_id": ids.text(record.request_id),
@@ -169,9 +165,9 @@ def generation_object(record: GenerationRecord) -> dict[str, Any]:
         "cancelled": last.status == "client_cancel",
         "external_user": last.user or None,
         "finish_reason": last.finish_reason or None,
-        "generation_time": _ms(last.generation_us),
+        "generation_time": _ms(sum(each.generation_us for each in parts)),
         "http_referer": f"https://{last.app}" if last.app else None,
-        "latency": _ms(last.ttft_us) if last.ttft_us else None,
+        "latency": _ms(first.ttft_us) if first.ttft_us else None,
         "moderation_latency": None,
         "native_finish_reason": last.finish_reason or None,
         "native_tokens_cached": usage.cache_read,
@@ -179,6 +175,7 @@ def generation_object(record: GenerationRecord) -> dict[str, Any]:
         "native_tokens_completion_images": usage.image_completion,
         "native_tokens_prompt": usage.prompt,
         "native_tokens_reasoning": usage.reasoning,
+        "num_continuations": len(parts) - 1,
         "num_fetches": None,
         "num_input_audio_prompt": None,
         "num_media_completion": None,
@@ -194,6 +191,7 @@ def generation_object(record: GenerationRecord) -> dict[str, Any]:
         "streamed": last.streamed,
         "tokens_completion": usage.completion,
         "tokens_prompt": usage.prompt,
+        "tokens_replayed": sum(each.replayed for each in record.attempts),
         "upstream_id": last.upstream_id or None,
         "upstream_inference_cost": None,
         "usage_source": last.source,

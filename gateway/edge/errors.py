@@ -22,18 +22,25 @@ STATUS_LINES: Final = {
 
 def error_object(error: WeirError) -> dict[str, Any]:
     """Return the ``error`` member of an error body."""
-    return {
+    shown: dict[str, Any] = {
         "message": error.message,
         "type": error.openai_type,
         "param": error.param,
         "code": error.code,
         "metadata": {"error_type": error.kind, **error.metadata},
     }
+    availability = shown["metadata"].pop("availability", None)
+    if availability is not None:
+        shown["availability"] = availability
+    return shown
 
 
-def error_body(error: WeirError, request_id: str) -> bytes:
-    """Return a whole error body."""
-    return _encoder.encode({"error": error_object(error), "request_id": request_id})
+def error_body(error: WeirError, request_id: str, explained: dict[str, Any] | None = None) -> bytes:
+    """Return a whole error body, with what a caller who asked for it is told of routing."""
+    body: dict[str, Any] = {"error": error_object(error), "request_id": request_id}
+    if explained is not None:
+        body["openrouter_metadata"] = explained
+    return _encoder.encode(body)
 
 
 def retry_after(error: WeirError) -> int | None:

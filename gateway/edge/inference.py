@@ -17,6 +17,7 @@ from gateway.access.keys import REASONS
 from gateway.access.principal import Principal
 from gateway.edge import embeddings, openai_chat, openai_completions
 from gateway.edge.body import decode
+from gateway.edge.controls import read_headers
 from gateway.edge.exchange import Exchange
 from gateway.edge.openai_reply import OpenAIReply, respond_error
 from gateway.relay import Desk, relay
@@ -105,6 +106,7 @@ class Inference:
             exchange.body = b""
             _annotate(call, exchange.headers)
             reply = OpenAIReply(exchange, call)
+            read_headers(call, exchange.headers)
             await relay(call, principal, reply, self.desk)
         except WeirError as error:
             self._fail(exchange, reply, error)

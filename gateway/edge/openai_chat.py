@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from gateway.edge.body import shape
+from gateway.edge.controls import RoutingShape, read_body
 from gateway.types.call import Call, Need, Operation
 
 TOKENS_PER_MESSAGE: Final = 4
@@ -29,7 +30,7 @@ class Message(msgspec.Struct):
     name: str | None = None
 
 
-class LengthShape(msgspec.Struct, kw_only=True):
+class LengthShape(RoutingShape, kw_only=True):
     """Every name by which callers limit the length of an answer, OpenAI's own and those of engines."""
 
     max_completion_tokens: Positive | None = None
@@ -54,7 +55,6 @@ class LengthShape(msgspec.Struct, kw_only=True):
 class ChatShape(LengthShape):
     """The members of a chat request whose types are checked here; all others go to the engine's field rules."""
 
-    model: Annotated[str, Meta(min_length=1, max_length=256)]
     messages: Annotated[list[Message], Meta(min_length=1)]
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
@@ -72,7 +72,6 @@ class ChatShape(LengthShape):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=50)] | None = None
     logit_bias: dict[str, float] | None = None
-    user: str | None = None
 
 
 def read(body: dict[str, Any], *, openrouter: bool) -> Call:
@@ -101,10 +100,10 @@ def read(body: dict[str, Any], *, openrouter: bool) -> Call:
     choices = chat.n or 1
     if choices > 1:
         needs |= Need.MANY_CHOICES
-    return Call(
+    call = Call(
         operation=Operation.CHAT,
         body=body,
-        model=chat.model,
+        model=chat.named,
         stream=bool(chat.stream),
         wants_usage=openrouter or bool(chat.stream_options and chat.stream_options.get("include_usage")),
         choices=choices,
@@ -115,6 +114,8 @@ def read(body: dict[str, Any], *, openrouter: bool) -> Call:
         openrouter=openrouter,
         user=(chat.user or "")[:128],
     )
+    read_body(call, chat)
+    return call
 
 
 def _parts(parts: list[dict[str, Any]], needs: Need) -> tuple[Need, int, int]:

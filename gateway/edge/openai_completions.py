@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from gateway.edge.body import shape
+from gateway.edge.controls import read_body
 from gateway.edge.openai_chat import BYTES_PER_TOKEN, LengthShape, Seed
 from gateway.types.call import Call, Need, Operation
 
@@ -16,7 +17,6 @@ Prompt = str | list[str | int | list[int]]
 class CompletionShape(LengthShape):
     """The members of a completion request whose types are checked here."""
 
-    model: Annotated[str, Meta(min_length=1, max_length=256)]
     prompt: Prompt
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
@@ -29,7 +29,6 @@ class CompletionShape(LengthShape):
     logprobs: Annotated[int, Meta(ge=0, le=50)] | None = None
     echo: bool | None = None
     suffix: str | None = None
-    user: str | None = None
 
 
 def read(body: dict[str, Any], *, openrouter: bool) -> Call:
@@ -42,10 +41,10 @@ def read(body: dict[str, Any], *, openrouter: bool) -> Call:
         needs |= Need.LOGPROBS
     if completion.n is not None and completion.n > 1:  # several prompts are no matter: every engine takes them
         needs |= Need.MANY_CHOICES
-    return Call(
+    call = Call(
         operation=Operation.COMPLETIONS,
         body=body,
-        model=completion.model,
+        model=completion.named,
         stream=bool(completion.stream),
         wants_usage=openrouter or bool(completion.stream_options and completion.stream_options.get("include_usage")),
         choices=choices,
@@ -57,6 +56,8 @@ def read(body: dict[str, Any], *, openrouter: bool) -> Call:
         prompts=prompts,
         user=(completion.user or "")[:128],
     )
+    read_body(call, completion)
+    return call
 
 
 def measure(prompt: Prompt) -> tuple[int, int, int]:

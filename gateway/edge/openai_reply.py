@@ -14,8 +14,9 @@ import msgspec
 
 from gateway.edge.errors import error_body, error_object, retry_after
 from gateway.edge.exchange import Exchange
+from gateway.edge.tool_calls import ToolCalls
 from gateway.types import ids
-from gateway.types.call import Call, Operation
+from gateway.types.call import Call, Need, Operation
 from gateway.types.chunk import Chunk, TextChunk
 from gateway.types.errors import WeirError
 from gateway.types.money import usd_json
@@ -41,12 +42,14 @@ class OpenAIReply:
     __slots__ = (
         "_created",
         "_exchange",
+        "_explained",
         "_fingerprint",
         "_generation",
         "_model",
         "_provider",
         "_route",
         "_text_head",
+        "_tool_calls",
         "arrived",
         "call",
         "request_id",
@@ -60,6 +63,8 @@ class OpenAIReply:
         self._model = call.model
         self._provider = ""
         self._route = b""
+        self._explained: dict[str, Any] | None = None
+        self._tool_calls = ToolCalls(call.body["tools"]) if Need.TOOLS in call.needs else None
         self._fingerprint: str | None = None
         self._text_head = b""
         self.request_id = exchange.request_id
@@ -70,6 +75,11 @@ class OpenAIReply:
         """Whether the caller has left."""
         return self._exchange.gone
 
+    @property
+    def calls_sound(self) -> bool | None:
+        """See ``Reply``."""
+        return self._tool_calls.sound if self._tool_calls is not None else None
+
     def steer(self, flow: Flow) -> None:
         """See ``Reply``."""
         self._exchange.steer(flow)
@@ -77,6 +87,10 @@ class OpenAIReply:
     def route(self, text: str) -> None:
         """See ``Reply``."""
         self._route = b"x-weir-route: %s\r\n" % text.encode("ascii", "replace")
+
+    def explain(self, metadata: dict[str, Any]) -> None:
+        """See ``Reply``."""
+        self._explained = metadata
 
     def begin(self, model: str, provider: str) -> None:
         """See ``Reply``."""
@@ -95,6 +109,8 @@ class OpenAIReply:
         data = self._events(chunks)
         if self.call.wants_usage:
             data += b"data: %s\n\n" % _encode(self._usage_chunk(chunks, bill))
+        elif self._explained is not None:
+            data += b"data: %s\n\n" % _encode(self._last_chunk())
         self._exchange.close(data + _DONE)
 
     def answer(self, answer: dict[str, Any], model: str, provider: str, bill: Bill) -> None:
@@ -111,7 +127,12 @@ class OpenAIReply:
         else:
             for choice in head.get("choices", ()):
                 choice.pop("native_finish_reason", None)
+        if self._tool_calls is not None:
+            for choice in head.get("choices", ()):
+                self._tool_calls.take(choice)
         head["usage"] = usage_json(bill, call.operation)
+        if self._explained is not None:
+            head["openrouter_metadata"] = self._explained
         self._exchange.respond(200, _JSON + self._headers(), _encode(head))
 
     def fail(self, error: WeirError) -> None:
@@ -127,9 +148,11 @@ class OpenAIReply:
                     "provider": self._provider,
                     "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}],
                 }
+            if self._explained is not None:
+                body["openrouter_metadata"] = self._explained
             self._exchange.close(b"data: %s\n\n" % _encode(body))
             return
-        respond_error(self._exchange, error, self._route)
+        respond_error(self._exchange, error, self._route, self._explained)
 
     def _headers(self) -> bytes:
         generation = self._generation.encode("ascii")
@@ -150,6 +173,9 @@ class OpenAIReply:
             choices = chunk["choices"]
             if not choices:
                 continue
+            if self._tool_calls is not None:
+                for choice in choices:
+                    self._tool_calls.take(choice)
             if "usage" in chunk:
                 del chunk["usage"]
             chunk["id"] = generation
@@ -181,16 +207,23 @@ class OpenAIReply:
         self._text_head = b'data: %s,"choices":[{"index":' % _encode(head)[:-1]
         return self._text_head
 
-    def _usage_chunk(self, chunks: Sequence[Chunk], bill: Bill) -> dict[str, Any]:
-        call = self.call
+    def _last_chunk(self) -> dict[str, Any]:
+        """Return a chunk without choices, with what the caller is told of routing."""
         chunk: dict[str, Any] = {
             "id": self._generation,
-            "object": _OBJECTS[call.operation],
+            "object": _OBJECTS[self.call.operation],
             "created": self._created,
             "model": self._model,
             "choices": [],
-            "usage": usage_json(bill, call.operation),
         }
+        if self._explained is not None:
+            chunk["openrouter_metadata"] = self._explained
+        return chunk
+
+    def _usage_chunk(self, chunks: Sequence[Chunk], bill: Bill) -> dict[str, Any]:
+        call = self.call
+        chunk = self._last_chunk()
+        chunk["usage"] = usage_json(bill, call.operation)
         if call.openrouter:
             members = (part for part in chunks if isinstance(part, dict))  # a text chunk never finishes a choice
             last = next((choice for part in members for choice in part["choices"] if choice["finish_reason"]), None)
@@ -217,7 +250,7 @@ def usage_json(bill: Bill, operation: Operation) -> msgspec.Raw:
         b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,"cost":%s,"is_byok":false,'
         b'"prompt_tokens_details":{"cached_tokens":%d,"cache_write_tokens":%d,"audio_tokens":%d},'
         b'"completion_tokens_details":{"reasoning_tokens":%d,"audio_tokens":%d,"image_tokens":%d},'
-        b'"cost_details":{"upstream_inference_prompt_cost":%s,"upstream_inference_completions_cost":%s}}'
+        b'"cost_details":{"upstream_inference_prompt_cost":%s,"upstream_inference_completions_cost":%s}%s}'
         % (
             usage.prompt,
             usage.completion,
@@ -231,11 +264,16 @@ def usage_json(bill: Bill, operation: Operation) -> msgspec.Raw:
             usage.image_completion,
             usd_json(bill.prompt),
             usd_json(bill.completion),
+            b',"continuation":{"count":%d,"replayed_tokens":%d}' % (bill.continuations, bill.replayed)
+            if bill.continuations
+            else b"",
         )
     )
 
 
-def respond_error(exchange: Exchange, error: WeirError, headers: bytes = b"") -> None:
+def respond_error(
+    exchange: Exchange, error: WeirError, headers: bytes = b"", explained: dict[str, Any] | None = None
+) -> None:
     """Send an error as a whole response; before a dialect has read the request there is no reply to ask."""
     identity = ids.text(exchange.request_id)
     wait = retry_after(error)
@@ -247,4 +285,4 @@ def respond_error(exchange: Exchange, error: WeirError, headers: bytes = b"") ->
         headers += b"www-authenticate: Bearer\r\n"
     elif error.code == 405:
         headers += b"allow: POST\r\n"
-    exchange.respond(error.code, _JSON + headers, error_body(error, identity))
+    exchange.respond(error.code, _JSON + headers, error_body(error, identity, explained))

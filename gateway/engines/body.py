@@ -6,6 +6,7 @@ as the API being imitated does; the caller's own dictionary is never changed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.engines.fields import FORBIDDEN, FORBIDDEN_TEMPLATE_ARGUMENTS, LENGTH_FIELDS, SET_FIELDS
@@ -13,6 +14,17 @@ from gateway.engines.kind import Engine
 from gateway.types.call import Operation
 
 _FORBIDDEN: Final = frozenset(FORBIDDEN)
+_SETTLED: Final = SET_FIELDS | {
+    "input",
+    "logprobs",
+    "messages",
+    "n",
+    "prompt",
+    "response_format",
+    "tools",
+    "top_logprobs",
+}
+"""Fields by which a request was judged, metered and routed: nobody may change them afterwards."""
 _GENERATION_FIELDS: Final = SET_FIELDS - {"model"}
 _OPENAI_LENGTH_FIELDS: Final = ("max_completion_tokens", "max_tokens")
 
@@ -65,6 +77,26 @@ def upstream_body(
         if passing.get(name) == value:
             del passing[name]
     return passing
+
+
+def with_options(
+    body: dict[str, Any], options: Mapping[str, Mapping[str, Any]], names: frozenset[str]
+) -> dict[str, Any]:
+    """Return ``body`` with the fields that a caller wants a provider to get.
+
+    Args:
+        body: the caller's decoded body.
+        options: more fields, by case-folded provider slug.
+        names: the slugs of the one who gets the body. Options of narrower names are not told apart from wider ones.
+    """
+    more = {
+        name: value
+        for slug, fields in options.items()
+        if slug in names
+        for name, value in fields.items()
+        if name.casefold() not in _SETTLED
+    }
+    return body | more if more else body
 
 
 def _passing(engine: Engine, fields: frozenset[str], body: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ An ``Engine`` is data: the rest of the gateway asks it instead of testing for a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
@@ -28,6 +28,8 @@ class MetricNames:
 
     Values of one name are summed over its label sets (data-parallel engines report one each), ``kv_usage`` is the
     maximum. An engine without ``kv_usage`` may have ``kv_used_tokens`` and ``kv_total_tokens``, whose ratio it is.
+    ``kv_total_tokens`` is the size of the KV cache, too; where there is none, ``cache_config`` has the labels
+    ``block_size`` and ``num_gpu_blocks``. ``preemptions`` counts requests thrown out for want of room.
     """
 
     running: tuple[str, ...] = ()
@@ -35,6 +37,29 @@ class MetricNames:
     kv_usage: tuple[str, ...] = ()
     kv_used_tokens: tuple[str, ...] = ()
     kv_total_tokens: tuple[str, ...] = ()
+    cache_config: tuple[str, ...] = ()
+    preemptions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """How an engine goes on with an answer that another replica began. Text completions take the text in the prompt.
+
+    Attributes:
+        chat: whether it goes on with an assistant message at the end of a chat.
+        verbatim: that message reaches the model to its last blank; if not, the chat template may cut blanks off.
+        fields: body fields that ask for it.
+        template_arguments: members of ``chat_template_kwargs`` without which it is refused.
+        reasoning: name under which that message takes the reasoning before the text, or ``""`` when it takes none.
+        always: an assistant message at the end of a chat is gone on with even unasked.
+    """
+
+    chat: bool = True
+    verbatim: bool = True
+    fields: Mapping[str, object] = field(default_factory=dict)
+    template_arguments: Mapping[str, object] = field(default_factory=dict)
+    reasoning: str = ""
+    always: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +86,8 @@ class Engine:
         context_error: words, in lower case, in the body of a refusal that mean the prompt is too long.
         probe_pause: fewest seconds between two probes; asked more often, the engine is late to notice callers who left.
         neutral: fields with a value that changes nothing and that the engine refuses nevertheless; they are dropped.
+        resume: how it goes on with an answer begun elsewhere, or None when it cannot.
+        external: somebody else runs it and bills every request, so none is sent to it twice for speed.
     """
 
     kind: str
@@ -81,6 +108,8 @@ class Engine:
     context_error: tuple[str, ...]
     probe_pause: float = 0.0
     neutral: tuple[tuple[str, float], ...] = ()
+    resume: Resume | None = None
+    external: bool = False
 
 
 def joined(base: str, path: str) -> str:

@@ -2,7 +2,10 @@
 
 A streamed answer stops as soon as its connection closes, a whole one may run to its end, hence ``always_stream``. Usage
 counts one choice only, however many were asked for. While every slot is busy a request gets no byte, not even headers.
-In prefill it looks for callers who left only after a second in which nobody asked it anything, its metrics included.
+It goes on with an assistant message at the end of a chat, put behind the rendered chat as it is, unless
+``--no-prefill-assistant`` says otherwise, and refuses that while thinking is on. Whole answers then repeat the message,
+streams as a rule do not. In prefill it looks for callers who left only after a second in which nobody asked it
+anything, its metrics included.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS, SAMPLING_FIELDS
-from gateway.engines.kind import PATHS, Engine, MetricNames
+from gateway.engines.kind import PATHS, Engine, MetricNames, Resume
 from gateway.types.call import Operation
 
 _SAMPLING: Final = SAMPLING_FIELDS | {
@@ -73,4 +76,5 @@ LLAMACPP: Final = Engine(
     passes_unknown=False,
     probe_pause=1.5,
     context_error=("exceeds the available context size", "exceed_context_size"),
+    resume=Resume(template_arguments={"enable_thinking": False}, always=True),
 )

@@ -32,4 +32,5 @@ OPENAI: Final = Engine(
     },
     passes_unknown=True,
     context_error=("context_length_exceeded", "maximum context length", "context length", "context window"),
+    external=True,
 )

@@ -1,6 +1,7 @@
 """SGLang: metrics need ``--enable-metrics``; full is 503 "The request queue is full." (``--max-queued-requests``).
 
-It polls for disconnected clients and aborts their requests.
+It polls for disconnected clients and aborts their requests. An assistant message to go on with is put behind the
+rendered chat as it is.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS, TOKEN_FIELDS
-from gateway.engines.kind import PATHS, Engine, MetricNames
+from gateway.engines.kind import PATHS, Engine, MetricNames, Resume
 from gateway.types.call import Operation
 
 _SAMPLING: Final = TOKEN_FIELDS | {
@@ -35,6 +36,8 @@ SGLANG: Final = Engine(
         running=("sglang:num_running_reqs",),
         waiting=("sglang:num_queue_reqs",),
         kv_usage=("sglang:token_usage",),
+        kv_total_tokens=("sglang:max_total_num_tokens",),
+        preemptions=("sglang:num_retracted_requests_total",),
     ),
     paths=PATHS,
     overload_statuses=frozenset({429, 503}),
@@ -51,4 +54,5 @@ SGLANG: Final = Engine(
     },
     passes_unknown=False,
     context_error=("context length", "maximum allowed length", "input is too long"),
+    resume=Resume(fields={"continue_final_message": True}),
 )

@@ -2,7 +2,8 @@
 
 It stops a request when its response channel closes. It gives one choice per chat and has no embeddings; bad input,
 too long prompts among it, is 422. Its gauges have no KV usage, but the tokens of the running batch and the most
-tokens a batch can hold.
+tokens a batch can hold. An assistant message at the end of a chat loses its last blanks or is taken for a whole turn,
+so only text completions are gone on with.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS
-from gateway.engines.kind import PATHS, Engine, MetricNames
+from gateway.engines.kind import PATHS, Engine, MetricNames, Resume
 from gateway.types.call import Operation
 
 TGI: Final = Engine(
@@ -39,4 +40,5 @@ TGI: Final = Engine(
     passes_unknown=False,
     context_error=("`inputs` tokens + `max_new_tokens` must be", "`inputs` must have less than"),
     neutral=(("top_p", 1),),
+    resume=Resume(chat=False),
 )

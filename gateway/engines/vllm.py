@@ -1,7 +1,8 @@
 """vLLM: the V1 engine's names, with those of older releases accepted.
 
 Full is 503 (``--max-num-queued-reqs``, ``--max-num-queued-tokens``); without those limits it queues without bound. A
-closed connection aborts the request, streamed or not.
+closed connection aborts the request, streamed or not. To go on with an assistant message it cuts the rendered chat
+behind that message; blanks at its end that the chat template took away are then missing.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS, TOKEN_FIELDS
-from gateway.engines.kind import PATHS, Engine, MetricNames
+from gateway.engines.kind import PATHS, Engine, MetricNames, Resume
 from gateway.types.call import Operation
 
 _SAMPLING: Final = TOKEN_FIELDS | {
@@ -53,6 +54,8 @@ VLLM: Final = Engine(
         running=("vllm:num_requests_running",),
         waiting=("vllm:num_requests_waiting",),
         kv_usage=("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+        cache_config=("vllm:cache_config_info",),
+        preemptions=("vllm:num_preemptions_total", "vllm:num_preemptions"),
     ),
     paths=PATHS,
     overload_statuses=frozenset({429, 503}),
@@ -69,4 +72,9 @@ VLLM: Final = Engine(
     },
     passes_unknown=False,
     context_error=("maximum context length", "context length is only", "maximum input length", "maximum model length"),
+    resume=Resume(
+        verbatim=False,
+        fields={"continue_final_message": True, "add_generation_prompt": False},
+        reasoning="reasoning_content",
+    ),
 )

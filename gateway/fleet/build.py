@@ -1,53 +1,95 @@
 """From a configuration to the fleet that serves it.
 
 Expects a checked configuration and raises nothing on one. What is known of a replica's load survives a reload as long
-as its name, URL and kind stay the same.
+as its name, URL and kind stay the same, and the track record of an endpoint as long as it is one of the same model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from types import MappingProxyType
 
 from gateway.config.snapshot import BackendSpec, Capabilities, ConfigSnapshot, EndpointGroup, EndpointSpec, ModelSpec
 from gateway.engines.catalogue import ENGINES
+from gateway.engines.parameters import supported
+from gateway.fleet.estimate import Estimate
 from gateway.fleet.load import ReplicaLoad
+from gateway.fleet.priors import most_running, prior
 from gateway.fleet.snapshot import Candidate, Endpoint, Fleet, Model, Replica
+from gateway.fleet.track import Track
 from gateway.types.money import Rates
 
 PriceId = Callable[[Rates], int]
 """Gives rates the id under which the journal knows them."""
 
 
-def build(snapshot: ConfigSnapshot, previous: Fleet | None, price_id: PriceId) -> Fleet:
-    """Return the fleet of ``snapshot``; loads of unchanged replicas come from ``previous``."""
+def build(snapshot: ConfigSnapshot, previous: Fleet | None, price_id: PriceId, *, workers: int = 1) -> Fleet:
+    """Return the fleet of ``snapshot``; loads of unchanged replicas come from ``previous``.
+
+    Limits of a backend are shared evenly by the ``workers`` processes of this host, so that together they keep them.
+    """
     known = previous.replicas if previous is not None else {}
     replicas = {
-        name: Replica(name, spec, ENGINES[spec.kind], _load(spec, known.get(name)))
+        name: Replica(name, spec, ENGINES[spec.kind], _load(spec, known.get(name), workers))
         for name, spec in snapshot.backends.items()
     }
+    tracks = _tracks(previous)
     return Fleet(
         version=snapshot.version,
-        models=MappingProxyType({id_: _model(spec, replicas, price_id) for id_, spec in snapshot.models.items()}),
+        models=MappingProxyType(
+            {id_: _model(spec, replicas, price_id, tracks) for id_, spec in snapshot.models.items()}
+        ),
         replicas=MappingProxyType(replicas),
         aliases=snapshot.aliases,
         default_preset=snapshot.routing.default,
     )
 
 
-def _load(spec: BackendSpec, known: Replica | None) -> ReplicaLoad:
-    """Return the load to go on with: the known one when it is still the same server."""
+def _load(spec: BackendSpec, known: Replica | None, workers: int) -> ReplicaLoad:
+    """Return the load to go on with, the known one when it is still the same server, told what its owner now says."""
     if known is not None and (known.backend.url, known.backend.kind) == (spec.url, spec.kind):
-        return known.load
-    return ReplicaLoad()
+        load = known.load
+    else:
+        load = ReplicaLoad()
+    believed = prior(spec)
+    if load.estimate.prior != believed:
+        load.estimate = Estimate(believed)
+    load.ceiling.limit(most_running(spec))
+    limits = spec.limits
+    load.quota.limit(_part(limits.rpm, workers), _part(limits.tpm, workers), _part(limits.concurrent, workers))
+    if spec.capacity.kv_tokens is not None and load.kv_tokens is None:
+        load.kv_tokens = spec.capacity.kv_tokens
+        load.prefix.resize(spec.capacity.kv_tokens)
+    return load
 
 
-def _model(spec: ModelSpec, replicas: dict[str, Replica], price_id: PriceId) -> Model:
+def _tracks(previous: Fleet | None) -> dict[tuple[str, str], Track]:
+    """Return the track records of all endpoints of ``previous``, by model and slug."""
+    if previous is None:
+        return {}
+    return {
+        (endpoint.model_id, endpoint.slug): endpoint.track
+        for model in previous.models.values()
+        for endpoint in model.endpoints
+    }
+
+
+def _part(limit: int | None, workers: int) -> float | None:
+    """Return one worker's part of a limit, at least one."""
+    return None if limit is None else max(1.0, limit / workers)
+
+
+def _model(
+    spec: ModelSpec, replicas: dict[str, Replica], price_id: PriceId, tracks: Mapping[tuple[str, str], Track]
+) -> Model:
     groups: dict[EndpointGroup, list[EndpointSpec]] = {}
     for endpoint in spec.endpoints:
         groups.setdefault(endpoint.group, []).append(endpoint)
-    endpoints = {group: _endpoint(group, specs, price_id) for group, specs in groups.items()}
+    endpoints = {
+        group: replace(_endpoint(group, specs, replicas, price_id, tracks), pace=spec.pace)
+        for group, specs in groups.items()
+    }
     return Model(
         id=spec.id,
         name=spec.name,
@@ -65,12 +107,20 @@ def _model(spec: ModelSpec, replicas: dict[str, Replica], price_id: PriceId) -> 
     )
 
 
-def _endpoint(group: EndpointGroup, specs: Sequence[EndpointSpec], price_id: PriceId) -> Endpoint:
+def _endpoint(
+    group: EndpointGroup,
+    specs: Sequence[EndpointSpec],
+    replicas: Mapping[str, Replica],
+    price_id: PriceId,
+    tracks: Mapping[tuple[str, str], Track],
+) -> Endpoint:
     """Return the endpoint of ``specs``, its replicas, with what all of them can keep."""
     price = specs[0].price.resolved()
     longest = [spec.max_output for spec in specs if spec.max_output is not None]
+    qualities = [spec.tool_quality for spec in specs if spec.tool_quality is not None]
+    slug = _slug(group)
     return Endpoint(
-        slug=_slug(group),
+        slug=slug,
         model_id=group.model_id,
         provider=group.provider,
         quantization=group.quantization,
@@ -82,7 +132,18 @@ def _endpoint(group: EndpointGroup, specs: Sequence[EndpointSpec], price_id: Pri
         capabilities=Capabilities(
             **{flag.name: all(getattr(spec.capabilities, flag.name) for spec in specs) for flag in fields(Capabilities)}
         ),
+        parameters=frozenset.intersection(*(_parameters(spec, replicas[spec.backend]) for spec in specs)),
+        tool_quality=min(qualities, default=None),
+        track=tracks.get((group.model_id, slug)) or Track(),
     )
+
+
+def _parameters(spec: EndpointSpec, replica: Replica) -> frozenset[str]:
+    """Return what one replica supports: what the configuration says, else what its engine takes."""
+    if spec.supported_parameters is not None:
+        return frozenset(spec.supported_parameters)
+    can = spec.capabilities
+    return supported(replica.engine, tools=can.tools, json_schema=can.json_schema, logprobs=can.logprobs)
 
 
 def _slug(group: EndpointGroup) -> str:
@@ -100,4 +161,16 @@ def _candidate(spec: EndpointSpec, endpoint: Endpoint, replica: Replica, price_i
         cost=cost,
         cost_id=price_id(cost) if cost is not None else 0,
         slug=f"{endpoint.slug}/{replica.name}",
+        names=_names(endpoint, replica),
     )
+
+
+def _names(endpoint: Endpoint, replica: Replica) -> frozenset[str]:
+    """Return every slug for a replica at an endpoint, the widest its provider, the narrowest its own name."""
+    provider, quantization, region = endpoint.provider, endpoint.quantization, endpoint.region
+    names = {provider, endpoint.slug, replica.name, f"{endpoint.slug}/{replica.name}"}
+    if quantization:
+        names.add(f"{provider}/{quantization}")
+    if region:
+        names |= {f"{provider}/{region}", f"{provider}@{region}"}
+    return frozenset(name.casefold() for name in names)

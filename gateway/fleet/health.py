@@ -88,6 +88,8 @@ class Health:
             retry_after: seconds the backend asked to wait, or None when it did not say.
         """
         load = replica.load
+        if replica.engine.metrics_path is not None:  # what an external API refuses is a matter of its limits
+            load.ceiling.refused(load.depth, now)
         asked, seconds = False, COOL_OFF
         if retry_after is not None and retry_after > 0:
             asked, seconds = True, min(retry_after, LONGEST)

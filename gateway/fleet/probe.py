@@ -212,11 +212,18 @@ class Probe:
             return False
         found = gauges.read(page.body, engine.metrics)
         if not found.empty:
-            load.reported(found.running, found.waiting, found.kv_usage, self._clock())
+            load.reported(
+                found.running,
+                found.waiting,
+                found.kv_usage,
+                self._clock(),
+                kv_tokens=found.kv_tokens,
+                preemptions=found.preemptions,
+            )
         return True
 
     async def _look_at_models(self) -> None:
-        """Compare the replica's model list with what the configuration says, and log what is missing."""
+        """Compare the replica's model list with what the configuration says: log what is missing, note what is more."""
         self._models_from = self._clock() + MODELS_EVERY
         try:
             page = await self._client.get(self._replica.engine.models_path, self._pace.page_limit)
@@ -225,6 +232,7 @@ class Probe:
             return
         if served is None:
             return
+        self._replica.load.offers = frozenset(served - self._models)
         missing = self._models - served
         if missing and missing != self._missing:
             _log.warning("replica does not list its models", replica=self._replica.name, missing=sorted(missing))

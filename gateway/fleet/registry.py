@@ -55,13 +55,13 @@ class FleetRegistry:
         self._started = False
         self._probes: dict[str, tuple[Probe, asyncio.Task[None]]] = {}
         self._stopping: set[asyncio.Task[None]] = set()
-        self.fleet: Fleet = build(snapshot, None, price_id)
+        self.fleet: Fleet = build(snapshot, None, price_id, workers=pace.probers)
         guard.configure(snapshot.egress)
         health.watch(self.fleet)
 
     def apply(self, snapshot: ConfigSnapshot) -> Fleet:
         """Make ``snapshot`` the configuration served from now on and return its fleet; call it on the event loop."""
-        self.fleet = build(snapshot, self.fleet, self._price_id)
+        self.fleet = build(snapshot, self.fleet, self._price_id, workers=self._pace.probers)
         self._guard.configure(snapshot.egress)
         self._health.watch(self.fleet)
         if self._started:

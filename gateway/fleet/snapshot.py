@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gateway.config.snapshot import BackendSpec, Capabilities
+from gateway.config.snapshot import BackendSpec, Capabilities, Pace
 from gateway.engines.kind import Engine
 from gateway.fleet.load import ReplicaLoad
+from gateway.fleet.track import Track
 from gateway.types.money import Rates
 
 
@@ -37,6 +38,10 @@ class Endpoint:
         price_id: id of ``price`` for the journal.
         context_length: tokens of prompt and answer together.
         max_output: longest answer in tokens, or None when only the context bounds it.
+        parameters: request parameters it supports, by their names in the catalogue.
+        tool_quality: how well it calls tools, 0 to 1, or None when nobody said.
+        track: what requests have met here; live.
+        pace: how long its model may keep callers waiting.
     """
 
     slug: str
@@ -49,6 +54,10 @@ class Endpoint:
     context_length: int
     max_output: int | None
     capabilities: Capabilities
+    parameters: frozenset[str] = frozenset()
+    tool_quality: float | None = None
+    track: Track = field(default_factory=Track)
+    pace: Pace = field(default_factory=Pace)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +69,7 @@ class Candidate:
         cost: what the owner pays per token, or None when the backend is not billed by token.
         cost_id: id of ``cost`` for the journal, 0 when there is none.
         slug: endpoint slug and backend name, the narrowest name of this candidate.
+        names: every slug by which callers may mean it, case-folded: from its provider to its replica.
     """
 
     endpoint: Endpoint
@@ -68,6 +78,7 @@ class Candidate:
     cost: Rates | None
     cost_id: int
     slug: str
+    names: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from gateway.access.limits import WINDOW_NS
+from gateway.access.rules import checked_limits
 from gateway.keeper import protocol
 from gateway.keeper.address import socket_path
 from gateway.keeper.protocol import Method, OpenHold
@@ -108,6 +111,7 @@ class KeeperClient:
 
     async def create_key(self, new: NewKey) -> IssuedKey:
         """Make a key."""
+        checked_limits(new.limits)  # here already, because the protocol has no numbers beyond 64 bits
         return await self._call(protocol.CREATE_KEY, (new,))
 
     async def keys(self, team: str | None = None) -> Sequence[KeyRecord]:
@@ -120,6 +124,8 @@ class KeeperClient:
 
     async def update_key(self, key_id: str, patch: KeyPatch) -> KeyRecord:
         """Change a key."""
+        if patch.limits is not msgspec.UNSET:
+            checked_limits(patch.limits)
         return await self._call(protocol.UPDATE_KEY, (key_id, patch))
 
     async def rotate_key(self, key_id: str, overlap_s: float) -> IssuedKey:

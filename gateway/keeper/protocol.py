@@ -165,8 +165,15 @@ _decoder: Final = msgspec.msgpack.Decoder(Message)
 
 
 def raw(value: Any) -> msgspec.Raw:
-    """Return ``value``, arguments or a result, encoded for a message."""
-    return msgspec.Raw(_encoder.encode(value))
+    """Return ``value``, arguments or a result, encoded for a message.
+
+    Raises:
+        BadRequest: it holds a number beyond 64 bits or a text that is not Unicode.
+    """
+    try:
+        return msgspec.Raw(_encoder.encode(value))
+    except (OverflowError, UnicodeEncodeError):
+        raise errors.BadRequest("a number is too large, or a text is not valid Unicode") from None
 
 
 def frame(message: Message) -> bytes:

@@ -83,14 +83,19 @@ class Session(asyncio.Protocol):
         return session
 
     def request(self, method: Method[R], arguments: Sequence[Any], heard: Heard[R] | None = None) -> asyncio.Future[R]:
-        """Send a call and return its future result; fails with ``ConnectionLostError`` or the keeper's error."""
+        """Send a call and return its future result; fails with ``ConnectionLostError`` or the keeper's error.
+
+        Raises:
+            BadRequest: ``arguments`` cannot be said.
+        """
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         if self._transport is None:
             future.set_exception(ConnectionLostError())
             return future
+        said = raw(arguments)
         self._last_call += 1
         self._calls[self._last_call] = _Call(method, future, heard)
-        self._transport.write(frame(Request(self._last_call, method.name, raw(arguments))))
+        self._transport.write(frame(Request(self._last_call, method.name, said)))
         return future
 
     def notify(self, method: Method[None], arguments: Sequence[Any]) -> None:

@@ -162,6 +162,7 @@ def _attempt(pairs: Sequence[Pair]) -> AttemptRecord:
         duration_us=row.duration_us,
         generation_us=row.generation_us,
         upstream_id=row.upstream_id,
+        replayed=row.replayed,
     )
 
 

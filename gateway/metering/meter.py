@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import add
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
+from msgspec.structs import astuple
 
 from gateway.fleet.snapshot import Candidate
 from gateway.metering.journal import Journal
+from gateway.metering.legs import Leg, charged, cost, share, shares
 from gateway.metering.record import Close, Dimensions, Open, Progress, RowKind, Status
 from gateway.metering.tap import Tap
 from gateway.pricing.charge import charge
@@ -29,10 +32,12 @@ from gateway.types.tokens import NO_USAGE, Usage, UsageSource
 PROGRESS_TOKENS: Final = 256
 """Deltas after which progress is journalled; at most this many tokens of a killed process go unbilled."""
 PROGRESS_SECONDS: Final = 1.0
+MOST_HELD: Final = 64
+"""Chunks kept behind the end of the last choice: an engine has its usage to say there, and nothing else."""
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """What one answered attempt comes to.
+    """What one answer comes to, all attempts that gave it together.
 
     Attributes:
         status: how it ended.
@@ -43,6 +48,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
         ttft: seconds from the arrival of the request to its first output, or None.
         generation: seconds from the first output to the last.
         duration: seconds from the arrival of the request to its end.
+        replayed: tokens that engines read or made once more to go on with the answer; in no other count.
     """
 
     status: Status
@@ -53,6 +59,14 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     ttft: float | None
     generation: float
     duration: float
+    replayed: int = 0
+
+
+class Answering(Protocol):
+    """An attempt that has begun to answer: the backend's HTTP status, and the engine's own id of the answer."""
+
+    status: int
+    upstream_id: str
 
 
 class Meter:
@@ -66,6 +80,7 @@ class Meter:
     __slots__ = (
         "_app",
         "_arrived",
+        "_beside",
         "_call",
         "_candidate",
         "_deliver",
@@ -74,6 +89,7 @@ class Meter:
         "_journal",
         "_key_id",
         "_last",
+        "_legs",
         "_loop",
         "_number",
         "_open",
@@ -110,6 +126,8 @@ class Meter:
         self._number = 0
         self._open = False
         self._opened_us = 0
+        self._legs: list[Leg] = []
+        self._beside: Leg | None = None
         self._first = 0.0
         self._last = 0.0
         self._progress_at = 0.0
@@ -120,7 +138,12 @@ class Meter:
     # The walk's observer
 
     def opened(self, number: int, candidate: Candidate) -> None:
-        """Journal that an attempt is about to be made. Raises ``Unavailable`` when it could not be metered."""
+        """Journal that an attempt is about to be made. Raises ``Unavailable`` when it could not be metered.
+
+        Another one that is still open is kept beside it until one of the two has failed.
+        """
+        if self._open:
+            self._beside = self._leg(0, "", "")
         call, endpoint, engine = self._call, candidate.endpoint, candidate.replica.engine
         self._number, self._candidate = number, candidate
         self._dims = Dimensions(
@@ -147,10 +170,12 @@ class Meter:
         self.tap = Tap(
             call.operation,
             call.choices,
-            call.prompt_estimate,
+            call.prompt_estimate + (self.produced()[0] if self._legs else 0),
             delta_is_token=engine.delta_is_token,
             counts_all_choices=engine.counts_all_choices,
             prompts=call.prompts,
+            context=endpoint.context_length,
+            longest=call.max_tokens,
         )
         journal = self._journal
         journal.declare(endpoint.price_id, endpoint.price)
@@ -159,22 +184,61 @@ class Meter:
         journal.append(Open(self._request_id, number, self._dims, self._opened_us, call.prompt_estimate))
         self._open = True
 
+    def turn(self, number: int) -> None:
+        """Of two open attempts, go on with ``number``."""
+        beside = self._beside
+        if beside is not None and beside.number == number:
+            self._beside = self._leg(0, "", "")
+            self._take(beside)
+
     def failed(self, failure: Failure) -> Usage:
-        """Journal that the attempt last opened failed before its caller saw anything of it; nobody waits for the disk.
+        """Journal that the current attempt failed before its caller saw anything of it; nobody waits for the disk.
 
         Returns:
             The tokens that the engine made all the same; they are the owner's cost.
         """
-        if failure.cause is Cause.ABORTED:
+        if failure.cause is Cause.ABORTED and not self._legs:
             status = Status.CLIENT_CANCEL
         else:
             status = Status.REFUSED if failure.cause is Cause.REFUSED else Status.FAILED
         usage, source = (NO_USAGE, UsageSource.NONE) if self.tap.silent else self.tap.count()
-        cost = self._cost(usage)
-        self._journal.append(
-            self._close(status, usage, source, NO_CHARGE, cost, failure.status, "", failure.cause.value)
-        )
+        leg = self._leg(failure.status, "", failure.cause.value)
+        self._open = False
+        self._journal.append(self._close(leg, status, usage, source, NO_CHARGE, cost(leg.candidate, usage)))
+        if self._beside is not None:
+            self._take(self._beside)
+            self._beside = None
         return usage
+
+    # An answer that several attempts give (see ``gateway.upstream.continuation.Legs``)
+
+    @property
+    def silent(self) -> bool:
+        """Whether the current attempt has given no output."""
+        return self.tap.silent
+
+    def produced(self) -> tuple[int, bool]:
+        """Return the completion tokens given so far by all attempts, and whether they were counted exactly."""
+        taps = [(leg.tap, leg.again) for leg in self._legs]
+        if self._open:
+            taps.append((self.tap, 0))
+        counts = [(*tap.count(), again) for tap, again in taps]
+        exact = all(source is not UsageSource.ESTIMATED for _, source, _ in counts)
+        return sum(max(0, usage.completion - again) for usage, _, again in counts), exact
+
+    def parted(self, attempt: Answering, failure: Failure, again: int) -> None:
+        """Keep the attempt last opened as part of the answer: it broke, and another one goes on.
+
+        Its end is journalled with that of the answer, which decides who pays; until then its progress stands for it.
+
+        Args:
+            attempt: what broke.
+            failure: why.
+            again: tokens of it that were made once more and are no part of the answer.
+        """
+        self._legs.append(self._leg(attempt.status, attempt.upstream_id, failure.cause.value, again))
+        self._progress()
+        self._open = False
 
     # The answer's sink
 
@@ -188,7 +252,7 @@ class Meter:
         if tap.finished:
             for chunk in chunks:
                 tap.chunk(chunk)
-            self.held.extend(chunks)
+            self.held.extend(chunks[: max(0, MOST_HELD - len(self.held))])
             return
         for position, chunk in enumerate(chunks):
             if type(chunk) is TextChunk:
@@ -209,8 +273,7 @@ class Meter:
             now - self._progress_at >= PROGRESS_SECONDS and tap.deltas > self._progress_deltas
         ):
             self._progress_deltas, self._progress_at = tap.deltas, now
-            usage, source = tap.count()
-            self._journal.append(Progress(self._request_id, self._number, usage, source))
+            self._progress()
 
     def answered(self, answer: dict[str, Any]) -> None:
         """Count a whole answer."""
@@ -219,86 +282,163 @@ class Meter:
 
     # The end
 
-    def settle(self, *, gone: bool, failed: bool, http_status: int, upstream_id: str, error: str) -> Receipt:
-        """Journal the end of the attempt that answered and return its receipt; await the journal's commit after it.
+    def settle(
+        self, *, gone: bool, failed: bool, http_status: int, upstream_id: str, error: str, again: int = 0
+    ) -> Receipt:
+        """Journal the end of the answer and return its receipt; await the journal's commit after it.
 
         Args:
             gone: the caller left before the end.
-            failed: the engine failed after output had begun.
+            failed: the engine failed after output had begun, and no other one went on.
             http_status: what the backend answered.
             upstream_id: the engine's own id of the answer.
             error: the cause, when it failed.
+            again: tokens of the last attempt that were made once more and are no part of the answer.
         """
-        tap, candidate = self.tap, self._candidate
-        assert candidate is not None
-        usage, source = tap.count()
+        if not self._open and self._legs:
+            self._take(self._legs.pop())
         status = Status.OK
-        if failed or tap.failed:
+        if failed or self.tap.failed:
             status, error = Status.UPSTREAM_ERROR, error or "error"
         elif gone:
             status = Status.CLIENT_CANCEL
-        if status is Status.CLIENT_CANCEL and tap.silent and source is not UsageSource.UPSTREAM:
+        last = self._leg(http_status, upstream_id, error, again)
+        self._open = False
+        if not self._legs:
+            return self._settle_one(last, status)
+        return self._settle_all([*self._legs, last], status)
+
+    def _settle_one(self, leg: Leg, status: Status) -> Receipt:
+        """Journal the end of an answer that one attempt gave."""
+        tap, candidate = leg.tap, leg.candidate
+        usage, source = tap.count()
+        stopped = status is Status.CLIENT_CANCEL or not leg.http_status
+        if stopped and tap.silent and source is not UsageSource.UPSTREAM:
             # The engine was stopped before its first token; what prefill it did is not known.
             usage, source = NO_USAGE, UsageSource.NONE
         pays = status is not Status.UPSTREAM_ERROR and not (status is Status.OK and _empty(tap, usage))
-        charged = charge(usage, candidate.endpoint.price) if pays and usage.total else NO_CHARGE
-        cost = self._cost(usage)
-        record = self._close(status, usage, source, charged, cost, http_status, upstream_id, error)
+        paid = charge(usage, candidate.endpoint.price) if pays and usage.total else NO_CHARGE
+        record = self._close(leg, status, usage, source, paid, cost(candidate, usage))
         self._journal.append(record)
         return Receipt(
             status,
             usage,
             source,
-            charged,
-            cost,
-            self._first - self._arrived if self._first else None,
-            self._last - self._first,
+            paid,
+            record.cost,
+            leg.first - self._arrived if leg.first else None,
+            leg.last - leg.first,
             record.duration_us / 1e6,
         )
 
-    def abandon(self) -> Receipt | None:
-        """End an attempt that neither failed nor was settled, because the request itself was torn down."""
-        if not self._open:
-            return None
-        return self.settle(gone=True, failed=False, http_status=0, upstream_id="", error="")
+    def _settle_all(self, legs: Sequence[Leg], status: Status) -> Receipt:
+        """Journal the end of an answer that several attempts gave, a row for each."""
+        pays = status is not Status.UPSTREAM_ERROR
+        usage, replayed, paid, owed = NO_USAGE, 0, NO_CHARGE, NO_CHARGE
+        for leg, (own, source, read) in zip(legs, shares(legs), strict=True):
+            later, ends = leg is not legs[0], leg is legs[-1]
+            made = Status.CONTINUED if pays else Status.FAILED
+            due = charged(own, leg.candidate.endpoint.price, later=later) if pays else NO_CHARGE
+            spent = cost(leg.candidate, leg.tap.count()[0] if source is not UsageSource.NONE else NO_USAGE)
+            record = self._close(leg, status if ends else made, own, source, due, spent, read)
+            self._journal.append(record)
+            usage, replayed = _sum(usage, own), replayed + read
+            paid, owed = _sum(paid, due), _sum(owed, spent)
+        self._legs = []
+        first = next((leg.first for leg in legs if leg.first), 0.0)
+        return Receipt(
+            status,
+            usage,
+            source,
+            paid,
+            owed,
+            first - self._arrived if first else None,
+            sum(leg.last - leg.first for leg in legs),
+            record.duration_us / 1e6,
+            replayed,
+        )
 
-    def _cost(self, usage: Usage) -> Charge:
-        """Return what ``usage`` costs the owner."""
-        rates = self._candidate.cost if self._candidate is not None else None
-        return charge(usage, rates) if rates is not None and usage.total else NO_CHARGE
+    def abandon(self, cut: str) -> Receipt | None:
+        """End an attempt that neither failed nor was settled, because the request itself was torn down.
+
+        Args:
+            cut: why the gateway ended it, for which the team does not pay; ``""`` when the caller left.
+        """
+        if not self._open and not self._legs:
+            return None
+        if self._beside is not None:
+            self.failed(Failure(Cause.HEDGED, "the request was torn down"))
+        return self.settle(gone=not cut, failed=bool(cut), http_status=0, upstream_id="", error=cut)
+
+    def _take(self, leg: Leg) -> None:
+        """Make ``leg`` the current attempt again."""
+        self._number, self._candidate, self._dims, self._opened_us = leg.number, leg.candidate, leg.dims, leg.opened_us
+        self.tap, self._first, self._last = leg.tap, leg.first, leg.last
+        self._open = True
+
+    def _leg(self, http_status: int, upstream_id: str, error: str, again: int = 0) -> Leg:
+        """Return the current attempt as far as it got."""
+        assert self._candidate is not None
+        assert self._dims is not None
+        return Leg(
+            self._number,
+            self._candidate,
+            self._dims,
+            self._opened_us,
+            self.tap,
+            self._first,
+            self._last,
+            http_status,
+            upstream_id,
+            error,
+            again,
+        )
+
+    def _progress(self) -> None:
+        """Journal what the team would pay for the current attempt if this process died now."""
+        usage, source = self.tap.count()
+        later = any(leg.number != self._number for leg in self._legs)
+        self._journal.append(Progress(self._request_id, self._number, share(usage, 0)[0] if later else usage, source))
 
     def _close(
         self,
+        leg: Leg,
         status: Status,
         usage: Usage,
         source: UsageSource,
-        charged: Charge,
-        cost: Charge,
-        http_status: int,
-        upstream_id: str,
-        error: str,
+        paid: Charge,
+        spent: Charge,
+        replayed: int = 0,
     ) -> Close:
-        assert self._dims is not None
-        self._open = False
+        first = leg.first if leg.first and not (self._legs and leg.number != self._legs[0].number) else 0.0
         return Close(
             self._request_id,
-            self._number,
+            leg.number,
             RowKind.USAGE,
-            self._dims,
-            self._opened_us,
+            leg.dims,
+            leg.opened_us,
             status,
-            self.tap.finish_reason[:64],
-            http_status,
+            leg.tap.finish_reason[:64],
+            leg.http_status,
             usage,
             source,
-            charged,
-            cost,
-            int((self._first - self._arrived) * 1e6) if self._first else 0,
+            paid,
+            spent,
+            int((first - self._arrived) * 1e6) if first else 0,
             int((monotonic() - self._arrived) * 1e6),
-            int((self._last - self._first) * 1e6),
-            upstream_id[:128],
-            error,
+            int((leg.last - leg.first) * 1e6),
+            leg.upstream_id[:128],
+            leg.error,
+            replayed,
         )
+
+
+Counted = TypeVar("Counted", Usage, Charge)
+
+
+def _sum(one: Counted, other: Counted) -> Counted:
+    """Return the sums of all classes."""
+    return type(one)(*map(add, astuple(one), astuple(other)))
 
 
 def _empty(tap: Tap, usage: Usage) -> bool:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
+from gateway.metering.legs import charged
 from gateway.metering.record import Close, Open, Price, Progress, RowKind, Status
 from gateway.metering.segments import CHUNK, SegmentFile, SegmentParser
 from gateway.pricing.charge import charge
@@ -62,15 +63,24 @@ async def find_orphans(files: Iterable[SegmentFile]) -> list[Close]:
                     await asyncio.sleep(0)
             if not more or not data or parser.foreign:
                 break
-    return [
-        _orphan(record, attempts.progress.get(key), attempts.rates)
-        for key, record in attempts.opened.items()
-        if key not in attempts.closed
-    ]
+    # Several open attempts of one request are the legs of one answer: only the last one is the caller's request.
+    left = sorted(key for key in attempts.opened if key not in attempts.closed)
+    found = []
+    for place, key in enumerate(left):
+        later = place > 0 and left[place - 1][0] == key[0]
+        goes_on = place + 1 < len(left) and left[place + 1][0] == key[0]
+        status = Status.ORPHANED
+        if goes_on:
+            status = Status.CONTINUED if key in attempts.progress else Status.FAILED
+        found.append(_orphan(attempts.opened[key], attempts.progress.get(key), attempts.rates, status, later=later))
+    return found
 
 
-def _orphan(record: Open, progress: Progress | None, rates: dict[int, Rates]) -> Close:
-    """Return the row of an attempt that was opened as ``record`` says and got as far as ``progress``."""
+def _orphan(record: Open, progress: Progress | None, rates: dict[int, Rates], status: Status, *, later: bool) -> Close:
+    """Return the row of an attempt that was opened as ``record`` says and got as far as ``progress``.
+
+    A ``later`` leg does not pay the rate per request again.
+    """
     usage = progress.usage if progress else NO_USAGE
     price, cost = rates.get(record.dims.price_id), rates.get(record.dims.cost_id)
     return Close(
@@ -79,9 +89,9 @@ def _orphan(record: Open, progress: Progress | None, rates: dict[int, Rates]) ->
         RowKind.USAGE,
         record.dims,
         record.opened_us,
-        Status.ORPHANED,
+        status,
         usage=usage,
         source=progress.source if progress else UsageSource.NONE,
-        charge=charge(usage, price) if price and usage.completion else NO_CHARGE,
+        charge=charged(usage, price, later=later) if price and usage.completion else NO_CHARGE,
         cost=charge(usage, cost) if cost and usage.total else NO_CHARGE,
     )

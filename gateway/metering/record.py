@@ -43,9 +43,12 @@ class Status(StrEnum):
     CLIENT_CANCEL = "client_cancel"
     """The caller left; the team pays the tokens produced until the engine was stopped."""
     UPSTREAM_ERROR = "upstream_error"
-    """The engine failed after output had begun, or finished with an error; the team pays nothing."""
+    """The engine failed after output had begun, or finished with an error; the team pays nothing. So it is when the
+    gateway itself cut the answer off: the error is then ``shutdown``, or the kind of the error the caller was told."""
+    CONTINUED = "continued"
+    """The engine failed after output had begun and another attempt went on; the team pays the tokens it got."""
     FAILED = "failed"
-    """The attempt failed before its caller saw any of it; another one, or an error, followed. The team pays nothing."""
+    """The attempt failed, and another one, or an error, followed without it. The team pays nothing."""
     REFUSED = "refused"
     """The engine refused the request itself (its 4xx); nobody pays."""
     ORPHANED = "orphaned"
@@ -179,6 +182,7 @@ class Close(msgspec.Struct, array_like=True, frozen=True, tag="c", gc=False):
         generation_us: from the first to the last token.
         upstream_id: the engine's own id of the answer.
         error: ``error_type`` when it failed, else ``""``.
+        replayed: tokens that the engine read or made once more because it went on with an answer; in no other count.
     """
 
     request_id: bytes
@@ -198,6 +202,7 @@ class Close(msgspec.Struct, array_like=True, frozen=True, tag="c", gc=False):
     generation_us: int = 0
     upstream_id: str = ""
     error: str = ""
+    replayed: int = 0
 
 
 class End(msgspec.Struct, array_like=True, frozen=True, tag="c", gc=False):
@@ -220,6 +225,7 @@ class End(msgspec.Struct, array_like=True, frozen=True, tag="c", gc=False):
     generation_us: int = 0
     upstream_id: str = ""
     error: str = ""
+    replayed: int = 0
 
 
 Record = Head | Seal | Price | Open | Progress | Close
@@ -251,8 +257,7 @@ def frames(data: bytes, offset: int = 0) -> Iterator[tuple[bytes, int]]:
     """Yield the payload of each whole frame of ``data`` from ``offset`` on, with the offset behind it.
 
     Stops silently at the first frame that is short, oversized or fails its CRC: that is the torn tail of a writer
-    that died, or bytes not written yet. A caller tells damage in the middle from a torn tail by whether the writer
-    is gone and bytes follow.
+    that died, or bytes not written yet, or damage; ``gateway.metering.segments.SegmentParser`` tells which.
     """
     end = len(data)
     unpack, size, checksum = HEADER.unpack_from, HEADER.size, google_crc32c.value

@@ -48,6 +48,8 @@ LONGEST_FRAME: Final = HEADER.size + MAX_PAYLOAD
 CHUNK: Final = 256 * 1024
 """Bytes to read at once; more than the longest frame."""
 _SETTLED_S: Final = 60.0
+_TORN_ZEROS: Final = 32
+"""Zeros that no frame ends with: they stand for bytes that never reached the disk."""
 _NAME: Final = re.compile(r"[0-9]{8}T[0-9]{12}Z-([0-9]+-[0-9a-f]{16})\.weirj")
 _FRAME_START: Final = re.compile(rb"(?s)(?=..[\x00\x01]\x00.{4}(?:[\x90-\x9f]|\xdc..)\xa1[hspogc])")
 
@@ -193,7 +195,8 @@ class SegmentParser:
 
     Attributes:
         position: the byte behind the last record yielded, where reading goes on.
-        damaged: bytes stepped over because no record could be read from them, although more followed.
+        damaged: bytes stepped over because no record could be read from them, although they are not the beginning of
+            one whose writing was broken off.
         sealed: whether the segment's ``Seal`` was seen.
         foreign: whether the segment was written in a newer format, of which nothing is read.
     """
@@ -273,7 +276,10 @@ class SegmentParser:
             found = _next_frame(data, offset + 1)
             if found is None:
                 if not more:
-                    return  # a torn tail
+                    if final and not _torn(data[offset:]):
+                        self.damaged += rest
+                        self.position = base + len(data)
+                    return
                 # A frame may begin in the last bytes and end behind them.
                 found = max(offset + 1, len(data) - LONGEST_FRAME)
             self.damaged += found - offset
@@ -291,6 +297,22 @@ def _next_frame(data: bytes, offset: int) -> int | None:
         if payload is not None:
             return match.start()
     return None
+
+
+def _torn(rest: bytes) -> bool:
+    """Return whether ``rest`` is what a write leaves that was broken off: a frame without its end, or zeros for it.
+
+    A frame that is there to its last byte and fails its CRC, or a length that no frame has, was damaged later. So was
+    the length of a frame that is longer than ``rest`` although the CRC is that of ``rest``.
+    """
+    written = rest.rstrip(b"\0")
+    if not written or len(rest) - len(written) >= _TORN_ZEROS:
+        rest = written
+    if len(rest) < HEADER.size:
+        return True
+    length, crc = HEADER.unpack_from(rest)
+    payload = rest[HEADER.size :]
+    return bool(len(payload) < length <= MAX_PAYLOAD and google_crc32c.value(payload) != crc)
 
 
 def _scan(data: bytes, offset: int, most: int) -> tuple[list[bytes], list[bytes], int]:

@@ -4,7 +4,8 @@ One per host, by a lock in the journal's folder. A batch is one transaction: led
 inserted, and the position reached in each segment. Whatever fails or is killed in between is repeated, and the
 ledger's key makes the repetition harmless. While the database is away the journal grows and nothing is lost; ``run``
 tries again for ever. A segment is deleted only when all of it is in the ledger and its writer is gone from it;
-one that holds unreadable bytes in its middle is shipped as far as it can be read and then put aside, never deleted.
+one that holds unreadable bytes is shipped as far as it can be read and then put aside, never deleted. The beginning of
+a record at its very end is none: that is a write which the writer's death broke off.
 """
 
 from __future__ import annotations

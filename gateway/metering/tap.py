@@ -10,10 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from gateway.types.call import Operation
 from gateway.types.chunk import Chunk, TextChunk
 from gateway.types.tokens import NO_USAGE, Usage, UsageSource
 
+_BOUNDLESS: Final = 1 << 40
+_SLACK: Final = 64
+"""Tokens by which an engine may exceed a limit: it counts its own marks as well."""
 BYTES_PER_TOKEN: Final = 4
 """The usual estimate for English text; stated in ``usage_source`` as ``estimated``."""
 
@@ -32,6 +37,8 @@ class Tap:
         "_choices",
         "_counts_all_choices",
         "_delta_is_token",
+        "_most",
+        "_most_prompt",
         "_operation",
         "_output_bytes",
         "_parts",
@@ -55,7 +62,21 @@ class Tap:
         delta_is_token: bool,
         counts_all_choices: bool,
         prompts: int = 1,
+        context: int = _BOUNDLESS,
+        longest: int | None = None,
     ) -> None:
+        """Begin to count an answer.
+
+        Args:
+            operation: what was asked for.
+            choices: how many choices the answer will have.
+            prompt_estimate: tokens of the prompt, for want of the engine's count.
+            delta_is_token: the engine sends one token per delta.
+            counts_all_choices: the engine's usage counts all choices together.
+            prompts: how many prompts there are.
+            context: tokens that fit the endpoint's context. Usage that says more is no usage.
+            longest: tokens each choice was limited to, or None.
+        """
         self._operation = operation
         self._choices = choices
         self._prompt_estimate = prompt_estimate
@@ -65,6 +86,8 @@ class Tap:
         self._reported_tokens = 0
         self._waiting_for = set(range(choices))
         self._output_bytes = 0
+        self._most_prompt = _BOUNDLESS if operation is Operation.EMBEDDINGS else context * prompts
+        self._most = min(context, longest or context) * choices + _SLACK
         self._parts: dict[int, Mapping[str, Any]] | None = {}
         self._per_prompt = choices // prompts
         self.deltas = 0
@@ -131,10 +154,18 @@ class Tap:
     def count(self) -> tuple[Usage, UsageSource]:
         """Return the tokens so far and where the numbers come from."""
         usage = self._usage()
+        if usage is not None and usage.completion > self._most:
+            usage = None
         counted = self.deltas if self._delta_is_token and self.deltas else -(-self._output_bytes // BYTES_PER_TOKEN)
         if usage is None:
             source = UsageSource.COUNTED if self._delta_is_token and self.deltas else UsageSource.ESTIMATED
             return Usage(self._prompt_estimate, counted), source
+        if not 0 < usage.prompt <= self._most_prompt:
+            usage = msgspec.structs.replace(usage, prompt=self._prompt_estimate)
+        if counted and not usage.completion:
+            # There was output, so this is no count of it: a member left out, or one that is no number.
+            exact = self._delta_is_token and self.deltas
+            return _with_completion(usage, counted), UsageSource.COUNTED if exact else UsageSource.ESTIMATED
         if self._choices > 1 and not self._counts_all_choices and counted > usage.completion:
             return _with_completion(usage, counted), UsageSource.COUNTED
         if not self.finished and self._delta_is_token and self.deltas > usage.completion:
@@ -155,7 +186,7 @@ class Tap:
         """Keep the engine's usage unless an earlier one counted more tokens."""
         if type(usage) is dict:
             tokens = _count(usage.get("completion_tokens"))
-            if tokens >= self._reported_tokens:
+            if self._most >= tokens >= self._reported_tokens:
                 self._reported_tokens = tokens
                 self._reported = usage
 
@@ -223,7 +254,9 @@ def usage_of(document: Any) -> Usage | None:
 
 
 def _count(value: Any) -> int:
-    return value if type(value) is int and 0 < value < 1 << 40 else 0
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 < value < _BOUNDLESS else 0
 
 
 def _with_completion(usage: Usage, completion: int) -> Usage:

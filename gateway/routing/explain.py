@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from gateway.routing.interface import Plan
+from gateway.routing.outlook import Prediction
 from gateway.routing.refusal import shown_drop
+from gateway.types.money import usd_text
 
 _DIGITS: Final = 4
 
@@ -21,8 +23,9 @@ def header(plan: Plan) -> str:
 def explanation(plan: Plan) -> dict[str, Any]:
     """Return the decision: every candidate with its score and terms in the order of the plan, every drop, the pick.
 
-    ``terms`` are there when the plan was asked to explain itself: for each scorer its share of the total and the
-    candidate's score on it.
+    ``terms`` and ``predicted`` are there when the plan was asked to explain itself: for each scorer its share of the
+    total and the candidate's score on it, and what the request would meet there. ``tiers`` has what each tier that
+    applied gave the candidate; the lowest is tried first.
     """
     position = {id(candidate): index for index, candidate in enumerate(plan.scored)}
     # A picker may leave candidates out; they are shown behind those that it took.
@@ -43,6 +46,8 @@ def explanation(plan: Plan) -> dict[str, Any]:
                     name: {"share": round(share, _DIGITS), "score": round(scores[index], _DIGITS)}
                     for name, share, scores in plan.terms
                 },
+                "predicted": _predicted(plan.predictions[index]) if plan.predictions else {},
+                "tiers": {name: round(ranks[index], _DIGITS) for name, ranks in plan.ranks},
             }
         )
     return {
@@ -51,4 +56,15 @@ def explanation(plan: Plan) -> dict[str, Any]:
         "considered": plan.considered,
         "candidates": candidates,
         "drops": [shown_drop(drop) for drop in plan.drops],
+    }
+
+
+def _predicted(found: Prediction) -> dict[str, Any]:
+    return {
+        "ttft_s": round(found.ttft, _DIGITS),
+        "itl_s": round(found.itl, _DIGITS + 2),
+        "cached_tokens": found.cached,
+        "saturation": round(found.saturation, _DIGITS),
+        "cost_usd": usd_text(found.cost),
+        "ttft_error": None if found.ttft_error is None else round(found.ttft_error, _DIGITS),
     }

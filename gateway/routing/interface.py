@@ -7,7 +7,7 @@ than the work inside it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from random import Random as Random
@@ -15,8 +15,13 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from gateway.fleet.booking import Work
+from gateway.fleet.prefix import BLOCK_TOKENS
 from gateway.fleet.snapshot import Candidate
+from gateway.routing.outlook import Outlook, Prediction
 from gateway.types.call import Need
+from gateway.types.preferences import Preferences
+from gateway.types.priority import Priority
 
 PartT_co = TypeVar("PartT_co", covariant=True)
 
@@ -36,6 +41,18 @@ class RouteRequest(msgspec.Struct, eq=False, gc=False):
         team: slug of the team that asks.
         preset: name of the preset to route with, or None for the default.
         now: monotonic seconds of the decision.
+        client: who the expected length of answers is learned for, such as a team or one of its applications.
+        blocks: chain hashes of the prompt's blocks, the first block first; empty when nobody made them. See
+            ``gateway.fleet.prefix``.
+        block_tokens: tokens that each of ``blocks`` stands for.
+        prompt: the request's body, which ``blocks`` are made of when a policy wants them, or None.
+        session: what the caller calls this conversation, or ``""``.
+        preferences: the caller's controls, or None when there are none.
+        slo_ttft: seconds within which the caller wants the first token, or None.
+        slo_itl: seconds between two tokens that the caller wants at most, or None.
+        priority: the request's band.
+        upstream_excluded: names of replicas that must not be used, such as those that this very answer broke on.
+        outlook: what the request would meet at the candidates, once a policy asked; see ``gateway.routing.outlook``.
     """
 
     model_id: str
@@ -49,6 +66,21 @@ class RouteRequest(msgspec.Struct, eq=False, gc=False):
     team: str
     preset: str | None
     now: float
+    client: str = ""
+    blocks: tuple[int, ...] = ()
+    block_tokens: float = BLOCK_TOKENS
+    prompt: Mapping[str, Any] | None = None
+    session: str = ""
+    preferences: Preferences | None = None
+    slo_ttft: float | None = None
+    slo_itl: float | None = None
+    priority: Priority = Priority.STANDARD
+    upstream_excluded: frozenset[str] = frozenset()
+    outlook: Outlook | None = None
+
+    def work(self) -> Work:
+        """Return what this asks of a replica, for its books."""
+        return Work(self.prompt_tokens, self.expected_tokens, self.blocks, self.block_tokens, self.session)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +156,26 @@ class Picker(Protocol):
         """Return indexes into ``candidates``, best first; each at most once, at least one."""
 
 
+class Tier(Protocol):
+    """Puts candidates in tiers: all of a lower one are tried before any of a higher one, whatever their scores.
+
+    Several tiers nest: the first decides, the next one only between its equals. Scores and picker order what is equal
+    in all of them.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name in presets and explanations."""
+
+    def applies(self, request: RouteRequest) -> bool:
+        """Whether this can tell candidates apart for ``request``; if not, it is skipped."""
+
+    def ranks(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Sequence[float]:
+        """Return the tier of each candidate; never NaN."""
+
+
 class PartClass(Protocol[PartT_co]):
-    """A class of filters, scorers or pickers: a name, a model of its parameters, and a constructor that takes them."""
+    """A class of filters, scorers, tiers or pickers: its name, the model of its parameters, its constructor."""
 
     @property
     def name(self) -> str:
@@ -141,11 +191,19 @@ class PartClass(Protocol[PartT_co]):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything presets may be made of."""
+    """Everything presets may be made of, and what every preset obeys.
+
+    Attributes:
+        filters, scorers, pickers, tiers: what presets may name.
+        binding_filters, binding_tiers: what is in force whatever a preset says, before its own: the caller's controls.
+    """
 
     filters: tuple[PartClass[Filter], ...]
     scorers: tuple[PartClass[Scorer], ...]
     pickers: tuple[PartClass[Picker], ...]
+    tiers: tuple[PartClass[Tier], ...] = ()
+    binding_filters: tuple[PartClass[Filter], ...] = ()
+    binding_tiers: tuple[PartClass[Tier], ...] = ()
 
 
 class Plan(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -159,6 +217,8 @@ class Plan(msgspec.Struct, frozen=True, eq=False, gc=False):
         scored: candidates that were scored.
         scores: total score of each of ``scored``.
         terms: for each scorer its name, weight and scores; empty unless the decision was asked to explain itself.
+        ranks: for each tier that applied its name and the tier of each of ``scored``.
+        predictions: what each of ``scored`` would mean; empty unless the decision was asked to explain itself.
     """
 
     steps: tuple[Candidate, ...]
@@ -168,3 +228,5 @@ class Plan(msgspec.Struct, frozen=True, eq=False, gc=False):
     scored: tuple[Candidate, ...]
     scores: tuple[float, ...]
     terms: tuple[tuple[str, float, tuple[float, ...]], ...]
+    ranks: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    predictions: tuple[Prediction, ...] = ()

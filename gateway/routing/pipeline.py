@@ -1,4 +1,4 @@
-"""The decision itself: filters, then weighted scorers, then the picker.
+"""The decision itself: filters, then weighted scorers, then tiers and the picker.
 
 Filters that cannot drop anything for a request are skipped. When nothing is left the request is refused with the error
 of the filter that dropped the last candidate; what a filter dropped is never routed to.
@@ -7,12 +7,15 @@ of the filter that dropped the last candidate; what a filter dropped is never ro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from gateway.fleet.snapshot import Candidate
-from gateway.routing.interface import Drop, Filter, Picker, Plan, RouteRequest, Scorer
+from gateway.routing.interface import Drop, Filter, Picker, Plan, RouteRequest, Scorer, Tier
+from gateway.routing.outlook import predictions
 from gateway.routing.refusal import refused
+from gateway.routing.shortlist import LONGEST, shortlist
+from gateway.routing.tiers import ordered, ranked
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,8 @@ class Policy:
         filters: in the order they run.
         scorers: each with its share of the total; shares add up to 1.
         picker: orders what was scored.
+        tiers: what is tried before what, whatever the scores.
+        reads_prompts: whether a part of it compares prompts with what replicas have cached.
     """
 
     name: str
@@ -32,6 +37,14 @@ class Policy:
     filters: tuple[Filter, ...]
     scorers: tuple[tuple[Scorer, float], ...]
     picker: Picker
+    tiers: tuple[Tier, ...] = ()
+
+    reads_prompts: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look whether a part compares prompts with what replicas have cached."""
+        parts: list[object] = [*(scorer for scorer, _ in self.scorers), *self.tiers, self.picker]
+        object.__setattr__(self, "reads_prompts", any(getattr(part, "reads_prompts", False) for part in parts))
 
 
 def decide(
@@ -62,6 +75,8 @@ def decide(
             kept = filter_.keep(request, kept, drops)
             if not kept:
                 raise refused(request, filter_, drops)
+    if len(kept) > LONGEST and policy.reads_prompts and request.preferences is None:
+        kept = shortlist(request, kept)
     totals: list[float] = []
     terms: list[tuple[str, float, tuple[float, ...]]] = []
     for scorer, share in policy.scorers:
@@ -77,7 +92,10 @@ def decide(
             totals = [share * score for score in scores]
         if explain:
             terms.append((scorer.name, share, tuple(clamped(score) for score in scores)))
-    order = policy.picker.order(request, kept, totals, rng)
+    if not totals:
+        totals = [0.0] * len(kept)
+    ranks = ranked(request, kept, policy.tiers) if policy.tiers else ()
+    order = ordered(request, kept, totals, ranks, policy.picker, rng)
     return Plan(
         steps=tuple(map(kept.__getitem__, order)),
         policy=policy.name,
@@ -86,6 +104,8 @@ def decide(
         scored=tuple(kept),
         scores=tuple(totals),
         terms=tuple(terms),
+        ranks=ranks,
+        predictions=predictions(request, kept) if explain else (),
     )
 
 

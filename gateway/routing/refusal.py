@@ -16,6 +16,17 @@ from gateway.types.errors import ContextTooLong, NotFound, Unavailable, WeirErro
 SOONEST: Final = 1.0
 """Seconds after which a retry is suggested when nothing says when a replica comes back."""
 NEAR_NAMES: Final = 3
+EXCLUDED_BY: Final = {
+    "only": "allowed_providers",
+    "ignore": "allowed_providers",
+    "quantization": "quantization",
+    "data_collection": "data_policy:training",
+    "zdr": "data_policy:zdr",
+    "max_price": "max_price",
+    "supported_parameters": "require_parameters",
+    "context": "context_length",
+}
+"""Filters of callers' wishes, and OpenRouter's word for each in ``error.availability``."""
 
 
 def unknown_model(name: str, known: Sequence[str]) -> NotFound:
@@ -47,6 +58,9 @@ def refused(request: RouteRequest, last: Filter, drops: Sequence[Drop]) -> WeirE
     decisive = [drop for drop in drops if drop.filter == last.name]
     metadata: dict[str, Any] = {"drops": [shown_drop(drop) for drop in drops]}
     reasons = "; ".join(dict.fromkeys(drop.reason for drop in decisive))
+    field = getattr(last, "field", None)
+    if field is not None:
+        return _unwanted(request, field, reasons, drops, metadata)
     if last.refusal is Refusal.UNSUPPORTED:
         message = f"no endpoints found that support this request to {request.model_id}: {reasons}"
         return NotFound(message, metadata=metadata)
@@ -60,6 +74,27 @@ def refused(request: RouteRequest, last: Filter, drops: Sequence[Drop]) -> WeirE
         metadata=metadata,
         retry_after=_soonest(decisive, request.now),
     )
+
+
+def _unwanted(
+    request: RouteRequest, field: str, reasons: str, drops: Sequence[Drop], metadata: dict[str, Any]
+) -> NotFound:
+    """Return the error for a request whose own wish, in ``field``, left nothing, with what there is."""
+    endpoints = list(dict.fromkeys(drop.candidate.endpoint.slug for drop in drops))
+    metadata |= {
+        "available_providers": list(dict.fromkeys(drop.candidate.endpoint.provider for drop in drops)),
+        "available_endpoints": endpoints,
+        "availability": {
+            "code": "constraint_filtered",
+            "retryable": False,
+            "constraint": field,
+            "excluded_by": list(
+                dict.fromkeys(EXCLUDED_BY[drop.filter] for drop in drops if drop.filter in EXCLUDED_BY)
+            ),
+        },
+    }
+    message = f"no endpoint of {request.model_id} is left by {field}: {reasons}; there are {', '.join(endpoints)}"
+    return NotFound(message, param=field, metadata=metadata)
 
 
 def shown_drop(drop: Drop) -> dict[str, str]:

@@ -45,8 +45,9 @@ class _WeightedUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Preset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     description: Annotated[str, msgspec.Meta(min_length=1)]
     filters: tuple[_Use, ...]
-    scorers: Annotated[tuple[_WeightedUse, ...], msgspec.Meta(min_length=1)]
     picker: _Use
+    scorers: tuple[_WeightedUse, ...] = ()
+    tiers: tuple[_Use, ...] = ()
 
 
 class PolicyRegistry:
@@ -60,6 +61,9 @@ class PolicyRegistry:
         self._filters = _by_name(parts.filters)
         self._scorers = _by_name(parts.scorers)
         self._pickers = _by_name(parts.pickers)
+        self._tiers = _by_name(parts.tiers)
+        self._binding_filters = tuple(_default(made) for made in parts.binding_filters)
+        self._binding_tiers = tuple(_default(made) for made in parts.binding_tiers)
 
     def load(self, folder: Path) -> Mapping[str, Policy]:
         """Return the policies of all ``*.yaml`` files in ``folder``, by file name without its ending.
@@ -101,17 +105,22 @@ class PolicyRegistry:
             for index, use in enumerate(preset.scorers)
         ]
         picker = self._made(document, self._pickers, ("picker",), preset.picker, problems)
+        tiers = [
+            self._made(document, self._tiers, ("tiers", index), use, problems) for index, use in enumerate(preset.tiers)
+        ]
         if problems or picker is None:
             raise PresetError(problems)
-        total = sum(use.weight for use in preset.scorers)
+        chosen = [*self._binding_filters, *(one for one in filters if one is not None)]
+        total = sum(use.weight for use in preset.scorers) or 1.0
         return Policy(
             name=name,
             description=preset.description,
-            filters=tuple(sorted((one for one in filters if one is not None), key=lambda one: _ORDER[one.refusal])),
+            filters=tuple(sorted(chosen, key=lambda one: _ORDER[one.refusal])),
             scorers=tuple(
                 (one, use.weight / total) for one, use in zip(scorers, preset.scorers, strict=True) if one is not None
             ),
             picker=picker,
+            tiers=(*self._binding_tiers, *(one for one in tiers if one is not None)),
         )
 
     def _made(
@@ -133,6 +142,11 @@ class PolicyRegistry:
         except msgspec.ValidationError as error:
             problems.append(_problem(document, (*key, "params"), error, tuple(made.parameters.__struct_fields__)))
             return None
+
+
+def _default(made: PartClass[PartT_co]) -> PartT_co:
+    """Return one of a class that needs no parameters."""
+    return made(made.parameters())
 
 
 def _by_name(classes: Sequence[PartClass[PartT_co]]) -> dict[str, PartClass[PartT_co]]:

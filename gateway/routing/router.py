@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from random import Random
 
+from gateway.fleet.expectation import Expectations
+from gateway.fleet.prefix import chain
 from gateway.fleet.registry import FleetRegistry
 from gateway.fleet.snapshot import Model
-from gateway.routing.candidates import resolve
 from gateway.routing.interface import Plan, RouteRequest
 from gateway.routing.pipeline import Policy, decide
+from gateway.routing.preferences import gather, named, targets
+from gateway.routing.prompt import text
 from gateway.routing.refusal import near_names
+from gateway.types.call import Call
 from gateway.types.errors import BadRequest
 
 
@@ -24,41 +28,53 @@ class Router:
         registry: holds the fleet.
         policies: presets by name; holds the default of every configuration that is accepted.
         rng: randomness of aliases and pickers.
+
+    Attributes:
+        expectations: how long answers usually are.
     """
 
-    __slots__ = ("_policies", "_registry", "_rng")
+    __slots__ = ("_policies", "_registry", "_rng", "expectations")
 
     def __init__(self, registry: FleetRegistry, policies: Mapping[str, Policy], rng: Random) -> None:
         self._registry = registry
         self._policies = policies
         self._rng = rng
+        self.expectations = Expectations()
 
     def model(self, name: str) -> Model:
         """Return the model a caller means by ``name``; an alias draws. Raises ``NotFound``."""
-        return resolve(self._registry.fleet, name, self._rng)
+        return named(self._registry.fleet, name, self._rng)[0]
 
     def knows(self, name: str) -> bool:
         """Return whether ``name`` is the id of a model that is served now."""
         return name in self._registry.fleet.models
+
+    def permitted(self, call: Call, allowed: frozenset[str]) -> frozenset[str]:
+        """Return the ids of models that a key with the models and aliases ``allowed`` may get for ``call``."""
+        names = (call.model, *call.preferences.models) if call.preferences is not None else (call.model,)
+        return allowed | {id_ for name in names for id_ in targets(self._registry.fleet, name, allowed)}
 
     def plan(self, request: RouteRequest, *, explain: bool = False) -> Plan:
         """Return the order in which replicas are to be tried; ``request.model_id`` becomes the chosen model's id.
 
         Raises:
             NotFound: unknown model, or no endpoint supports the request.
-            BadRequest: unknown preset, or the request is too long for every endpoint.
+            BadRequest: unknown preset, provider or quantization, or the request is too long for every endpoint.
             Unavailable: those that could serve it are down, out or full.
         """
         fleet = self._registry.fleet
         model = fleet.models.get(request.model_id)
-        if model is None:
-            model = resolve(fleet, request.model_id, self._rng)
-            request.model_id = model.id
+        if model is None or request.preferences is not None:
+            candidates = gather(fleet, request, self._rng)
+        else:
+            candidates = model.candidates
         name = request.preset or fleet.default_preset
         policy = self._policies.get(name)
         if policy is None:
             raise self._unknown_preset(name)
-        return decide(request, model.candidates, policy, self._rng, explain=explain)
+        if policy.reads_prompts and request.prompt is not None and not request.blocks:
+            request.blocks = chain(text(request.prompt))
+        return decide(request, candidates, policy, self._rng, explain=explain)
 
     def _unknown_preset(self, name: str) -> BadRequest:
         near = near_names(name, list(self._policies))

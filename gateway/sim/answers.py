@@ -109,7 +109,9 @@ def compose(request: ChatRequest | CompletionRequest, prompts: Sequence[Prompt],
     """Return the choices for ``request``; raises BadRequest when a named tool does not exist."""
     choices: list[Choice] = []
     for prompt in prompts:
-        digest = prompt.digest(config.seed ^ (request.seed or 0))
+        begun = isinstance(request, ChatRequest) and request.begun
+        asked = request.before() if begun and isinstance(request, ChatRequest) else prompt
+        digest = asked.digest(config.seed ^ (request.seed or 0))
         room = max(1, config.context_length - prompt.tokens)
         limit = room if request.limit is None else min(room, request.limit)
         function = request.wanted_function() if isinstance(request, ChatRequest) else None
@@ -131,11 +133,13 @@ def _call(function: Function, index: int, digest: int, limit: int) -> Choice:
 
 
 def _words(request: Generation, index: int, digest: int, limit: int, config: SimConfig) -> Choice:
-    reasoning = config.reasoning_tokens if isinstance(request, ChatRequest) else 0
+    begun = request.begun if isinstance(request, ChatRequest) else ""
+    reasoning = config.reasoning_tokens if isinstance(request, ChatRequest) and not begun else 0
     if request.response_format is not None and request.response_format.is_json:
-        content = text.split(msgspec.json.encode(_structured(request, digest)).decode())
+        content: Sequence[str] = text.split(msgspec.json.encode(_structured(request, digest)).decode())
     else:
-        content = text.pieces(digest, _natural(request, digest, limit - reasoning, config))
+        room = limit - reasoning + (text.count(begun) if begun else 0)
+        content = _after(begun, text.pieces(digest, _natural(request, digest, room, config)))
     stopped = _stopped(content, request.stops)
     pieces = tuple(text.pieces(digest + 1, reasoning)) + tuple(stopped[0])
     if len(pieces) > limit:
@@ -143,6 +147,19 @@ def _words(request: Generation, index: int, digest: int, limit: int, config: Sim
     if stopped[1] is None and request.ignore_eos and len(pieces) == limit:
         return Choice(index, pieces, "length", reasoning=reasoning)
     return Choice(index, pieces, "stop", stopped[1], reasoning=reasoning)
+
+
+def _after(begun: str, pieces: Sequence[str]) -> Sequence[str]:
+    """Return what of ``pieces`` comes behind ``begun``; all of them when it does not begin so."""
+    whole = "".join(pieces)
+    if not begun or not whole.startswith(begun):
+        return pieces
+    left = len(begun)
+    for place, piece in enumerate(pieces):
+        if left < len(piece):
+            return (piece[left:], *pieces[place + 1 :])
+        left -= len(piece)
+    return ()
 
 
 def _natural(request: Generation, digest: int, limit: int, config: SimConfig) -> int:

@@ -20,16 +20,18 @@ from gateway.sim.answers import Answer
 from gateway.sim.books import BookEntry, Books
 from gateway.sim.config import SimConfig
 from gateway.sim.connection import Connection
-from gateway.sim.engine import Engine, GenerationRun
+from gateway.sim.engine import Engine
 from gateway.sim.exchange import Call, WholeExchange
 from gateway.sim.faces import face_of
 from gateway.sim.faces.face import Document
 from gateway.sim.faults import Faults, Strikes
 from gateway.sim.requests import BadRequest
+from gateway.sim.stepped import SteppedEngine
 from gateway.sim.streaming import StreamExchange
 from gateway.sim.vectors import embeddings
 from gateway.sim.wire import Reply, Request
 from gateway.sim.work import Work, Works
+from gateway.stepmodel import PROFILES
 
 _STREAMED = "text/event-stream; charset=utf-8"
 
@@ -44,7 +46,7 @@ class Backend:
         self.config = config
         self.books = Books(config.books_limit)
         self.faults = Faults(config.faults, seed=config.seed)
-        self.engine = Engine(config, loop)
+        self.engine = _engine(config, loop)
         self.face = face_of(config, self.engine)
         self._routes = dict(self.face.routes())
         self._paths = {path for _, path in self._routes}
@@ -193,7 +195,7 @@ class Backend:
         )
         entry.id, entry.prompt_tokens = answer.id, answer.prompt_tokens
         exchange = self._exchange(Call(connection, request, self.face, answer, entry, self.books, strikes), work)
-        exchange.begin(GenerationRun(self.engine, work.prompt, work.steps, exchange, streamed=work.stream))
+        exchange.begin(self.engine.generation(work.prompt, work.steps, exchange, streamed=work.stream))
         return None
 
     def _exchange(self, call: Call, work: Work) -> StreamExchange | WholeExchange:
@@ -222,6 +224,12 @@ class Backend:
         entry.status = reply.status
         self.books.close(entry, "refused")
         connection.answer(reply, keep_alive=request.keep_alive)
+
+
+def _engine(config: SimConfig, loop: asyncio.AbstractEventLoop) -> Engine:
+    if config.profile is None:
+        return Engine(config, loop)
+    return SteppedEngine(config, loop, PROFILES[config.profile])
 
 
 def _message(reply: Reply) -> str:

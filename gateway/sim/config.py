@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gateway.sim.faults import Fault
+from gateway.stepmodel import PROFILES
 
 Kind = Literal["vllm", "sglang", "tgi", "openai"]
 
@@ -73,6 +74,8 @@ class SimConfig:
         control_port: a second port that serves only ``/sim/*`` and stays open while faults close the first;
             None opens none, 0 takes a free one.
         timing: latencies, slots and queue.
+        profile: times and memory by the step model with this profile (``gateway.stepmodel.PROFILES``) instead of
+            ``timing``, of which the limits still hold; None does not.
         seed: makes texts, vectors, jitter and fault probabilities repeat.
         context_length: tokens of prompt and answer together.
         answer_tokens: tokens of an answer that nothing else limits.
@@ -99,6 +102,7 @@ class SimConfig:
     port: int = 0
     control_port: int | None = None
     timing: Timing = INSTANT
+    profile: str | None = None
     seed: int = 0
     context_length: int = 40_960
     answer_tokens: int = 24
@@ -124,6 +128,10 @@ class SimConfig:
         for name in ("context_length", "answer_tokens", "embedding_dimensions", "kv_tokens", "max_body_bytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
+        if self.profile is not None and self.profile not in PROFILES:
+            raise ValueError(f"profile must be one of {', '.join(PROFILES)}, not {self.profile!r}")
+        if self.profile is not None and self.kv_tokens < self.context_length:
+            raise ValueError("kv_tokens must be at least context_length: a longest request would wait for ever")
         if self.answer_tokens_max is not None and self.answer_tokens_max < self.answer_tokens:
             raise ValueError("answer_tokens_max must not be less than answer_tokens")
         if self.reasoning_tokens < 0 or self.books_limit < 0:

@@ -47,6 +47,7 @@ class Counters:
         "finished",
         "generation_tokens",
         "itl",
+        "preemptions",
         "prompt_tokens",
         "queue_time",
         "refused",
@@ -60,6 +61,7 @@ class Counters:
         self.generation_tokens = 0
         self.cache_queries = 0
         self.cache_hits = 0
+        self.preemptions = 0
         self.finished: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.ttft = Histogram()

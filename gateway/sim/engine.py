@@ -162,9 +162,14 @@ class GenerationRun:
             return
         was = self.phase
         if was is Phase.DECODE and not self.streamed:
-            passed = int((time.monotonic() - self.first_at) / self._itl) + 1 if self._itl > 0 else self.steps
-            self.done = min(self.steps, self.limit, passed)
+            self.done = min(self.limit, self._produced())
         self._leave(Phase.STOPPED, was)
+
+    def _produced(self) -> int:
+        """Return the decode steps of a whole answer that are done by now."""
+        if self._itl <= 0:
+            return self.steps
+        return min(self.steps, int((time.monotonic() - self.first_at) / self._itl) + 1)
 
     def _first(self) -> None:
         self._handle = None
@@ -264,6 +269,10 @@ class Engine:
         if reason is not None:
             self.counters.refused[reason] += 1
         return reason
+
+    def generation(self, prompt: Prompt, steps: int, reader: Reader, *, streamed: bool) -> GenerationRun:
+        """Return a request for ``submit``."""
+        return GenerationRun(self, prompt, steps, reader, streamed=streamed)
 
     def submit(self, run: GenerationRun) -> None:
         """Start ``run``, or put it at the end of the queue."""

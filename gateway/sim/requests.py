@@ -132,6 +132,17 @@ class ChatRequest(Generation):
     tool_choice: str | ToolChoice | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
+    continue_final_message: bool | None = None
+
+    @property
+    def begun(self) -> str:
+        """The text of the assistant message that the answer goes on with, or ``""``."""
+        last = self.messages[-1] if self.messages and self.continue_final_message else None
+        return last.content if last is not None and last.role == "assistant" and isinstance(last.content, str) else ""
+
+    def before(self) -> Prompt:
+        """Return the prompt without the message that the answer goes on with."""
+        return msgspec.structs.replace(self, messages=self.messages[:-1]).prompts()[0]
 
     @property
     def limit(self) -> int | None:

@@ -25,6 +25,8 @@ FIRST_TOKEN_BUCKETS: Final = tuple(0.0025 * 2**i for i in range(16))
 """2.5 ms to 82 s, doubling."""
 INTER_TOKEN_BUCKETS: Final = tuple(0.000625 * 2**i for i in range(13))
 """0.6 ms to 2.6 s, doubling."""
+QUEUE_BUCKETS: Final = tuple(0.005 * 2**i for i in range(15))
+"""5 ms to 82 s, doubling."""
 OVERHEAD_BUCKETS: Final = tuple(0.000025 * 2**i for i in range(15))
 """25 us to 0.4 s, doubling."""
 ROUTE_BUCKETS: Final = tuple(0.000005 * 2**i for i in range(13))
@@ -97,6 +99,17 @@ class GatewayMetrics(Registry):
         self.upstream_failures = self.counter(
             "weir_upstream_failures_total", "Upstream tries that failed, by cause.", "backend", "cause"
         )
+        self.continuations = self.counter(
+            "weir_continuations_total", "Streams that broke before their end, by what became of them.", "outcome"
+        )
+        self.replayed_tokens = self.counter(
+            "weir_replayed_tokens_total",
+            "Tokens that backends read or made once more to go on with answers that had broken.",
+            "model",
+        )
+        self.hedges = self.counter(
+            "weir_hedges_total", "Requests sent to a second backend because the first was slow to begin.", "outcome"
+        )
         self.gauge("weir_retry_budget_remaining", "Retries that may still be made in the current window.")
         self.gauge("weir_backend_up", "Whether a backend may be sent requests: 1 or 0.", "backend", fold=Fold.MIN)
         self.gauge("weir_backend_in_flight", "Requests sent to a backend and not ended.", "backend")
@@ -104,6 +117,15 @@ class GatewayMetrics(Registry):
         self.gauge(
             "weir_backend_kv_usage",
             "Share of a backend's KV cache in use, 0 to 1, as it reported.",
+            "backend",
+            fold=Fold.MAX,
+        )
+        self.gauge(
+            "weir_backend_saturation", "How full a backend is: 1 when something is used up.", "backend", fold=Fold.MAX
+        )
+        self.gauge(
+            "weir_backend_ttft_error",
+            "Running median of the relative error of predicted times to first token.",
             "backend",
             fold=Fold.MAX,
         )
@@ -128,6 +150,23 @@ class GatewayMetrics(Registry):
         )
         self.auth_failures = self.counter(
             "weir_auth_failures_total", "Requests refused for their key, by reason.", "reason"
+        )
+        self.gauge(
+            "weir_admission_queued", "Requests that wait for room on the replicas of their model.", "model", "band"
+        )
+        self.admission_wait = self.histogram(
+            "weir_admission_wait_seconds",
+            "Time requests waited for room, of those that had to.",
+            "model",
+            "band",
+            buckets=QUEUE_BUCKETS,
+        )
+        self.admission_refusals = self.counter(
+            "weir_admission_refusals_total",
+            "Requests turned away because the replicas of their model were full.",
+            "model",
+            "band",
+            "reason",
         )
 
     def _declare_metering(self) -> None:
@@ -195,11 +234,11 @@ class GatewayMetrics(Registry):
     def attempt(self, backend: str, cause: Cause | None) -> None:
         """Count an upstream try that ended: well (``cause`` None), or why not.
 
-        A refusal of the request itself and a caller who left are outcomes, not failures of the backend.
+        A refusal of the request itself, a caller who left and a lost race are outcomes, not failures of the backend.
         """
         if cause is None:
             self.attempts.add((backend, "ok"))
-        elif cause is Cause.REFUSED or cause is Cause.ABORTED:
+        elif cause is Cause.REFUSED or cause is Cause.ABORTED or cause is Cause.HEDGED:
             self.attempts.add((backend, cause.value))
         else:
             self.attempts.add((backend, "failed"))

@@ -21,6 +21,7 @@ class Stop(StrEnum):
     """The stops of a request, in order."""
 
     ADMIT = "admit"
+    QUEUE = "queue"
     ROUTE = "route"
     ATTEMPT = "attempt"
     STREAM = "stream"

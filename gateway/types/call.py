@@ -7,6 +7,9 @@ from typing import Any
 
 import msgspec
 
+from gateway.types.preferences import Preferences
+from gateway.types.priority import Priority
+
 
 class Operation(StrEnum):
     """What kind of answer is asked for."""
@@ -49,6 +52,14 @@ class Call(msgspec.Struct, eq=False):
         app: calling application, ``""`` when it did not say or said something unusable.
         user: the caller's end-user id, or ``""``.
         traceparent: W3C trace context that came with the request, or ``""``.
+        preferences: what the caller asks of routing, or None when nothing.
+        preset: the routing preset the caller names, or None.
+        session: what the caller calls this conversation, or ``""``.
+        priority: the request's band.
+        slo_ttft: seconds within which the caller wants the first token, or None.
+        slo_itl: seconds between two tokens that the caller wants at most, or None.
+        deadline: seconds from its arrival after which an answer that has not begun is of no use, or None.
+        explains: whether the caller wants to be told how the request was routed (``openrouter_metadata``).
     """
 
     operation: Operation
@@ -66,3 +77,11 @@ class Call(msgspec.Struct, eq=False):
     app: str = ""
     user: str = ""
     traceparent: str = ""
+    preferences: Preferences | None = None
+    preset: str | None = None
+    session: str = ""
+    priority: Priority = Priority.STANDARD
+    slo_ttft: float | None = None
+    slo_itl: float | None = None
+    deadline: float | None = None
+    explains: bool = False

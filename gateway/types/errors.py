@@ -8,6 +8,7 @@ edge renders it in the caller's dialect. The tree::
     ├── Unauthorized 401          ├── HeadTooLarge 431
     ├── Forbidden 403             ├── RateLimited 429 (Retry-After)
     ├── NotFound 404              ├── Unavailable 503 (Retry-After)
+    ├── Overloaded 429 (Retry-After)
     ├── MethodNotAllowed 405      ├── UpstreamFailed 502 / 504 / the engine's own status
     ├── RequestTimeout 408        └── Internal 500
     ├── PayloadTooLarge 413
@@ -136,6 +137,14 @@ class RateLimited(WeirError):
 
     status = 429
     error_type = "rate_limit_exceeded"
+    openai_type = "rate_limit_error"
+
+
+class Overloaded(WeirError):
+    """Every replica is busy and others were before; ``retry_after`` says when the queue will have moved on."""
+
+    status = 429
+    error_type = "provider_overloaded"
     openai_type = "rate_limit_error"
 
 

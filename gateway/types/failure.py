@@ -32,9 +32,11 @@ class Cause(StrEnum):
     """The engine failed: a 5xx status, an error body in a 200, an error event, an error finish."""
     ABORTED = "aborted"
     """The gateway gave the attempt up because its caller left."""
+    HEDGED = "hedged"
+    """The gateway gave the attempt up because another one of the same request began first."""
 
 
-_HARMLESS = frozenset({Cause.OVERLOADED, Cause.REFUSED, Cause.ABORTED})
+_HARMLESS = frozenset({Cause.OVERLOADED, Cause.REFUSED, Cause.ABORTED, Cause.HEDGED})
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ class AttemptRecord(msgspec.Struct, frozen=True):
         status: see ``gateway.metering.record.Status``.
         charge_nano: what the team paid, nano-USD.
         cost_nano: what the owner paid, nano-USD.
+        replayed: see ``gateway.metering.record.Close``.
         ttft_us, duration_us, generation_us: microseconds, see ``gateway.metering.record.Close``.
     """
 
@@ -47,6 +48,7 @@ class AttemptRecord(msgspec.Struct, frozen=True):
     generation_us: int
     upstream_id: str
     error: str
+    replayed: int = 0
 
 
 class GenerationRecord(msgspec.Struct, frozen=True):

@@ -34,12 +34,16 @@ class Bill(msgspec.Struct, frozen=True, gc=False):
         total: nano-USD charged.
         prompt: nano-USD of it for all prompt classes and the request fee.
         completion: nano-USD of it for all completion classes.
+        continuations: how often another replica went on with the answer.
+        replayed: tokens that were read or made once more for that; in no other count and not charged.
     """
 
     usage: Usage
     total: int
     prompt: int
     completion: int
+    continuations: int = 0
+    replayed: int = 0
 
 
 class Reply(Protocol):
@@ -58,11 +62,18 @@ class Reply(Protocol):
     def gone(self) -> bool:
         """See the attributes."""
 
+    @property
+    def calls_sound(self) -> bool | None:
+        """Whether every tool call of the answer sent so far can be run; None when there is none."""
+
     def steer(self, flow: Flow) -> None:
         """From now on tell ``flow`` when the caller leaves, stops reading or reads again."""
 
     def route(self, text: str) -> None:
         """Set the ``x-weir-route`` header; before ``begin``, ``answer`` or ``fail``."""
+
+    def explain(self, metadata: dict[str, Any]) -> None:
+        """Tell the caller how the request was routed, with the end of the answer or with the error that comes next."""
 
     def begin(self, model: str, provider: str) -> None:
         """Start a stream of answers from ``model`` at ``provider``."""

@@ -28,17 +28,28 @@ from gateway.upstream.openai import (
     mend_answer,
     mend_chunk,
 )
-from gateway.upstream.sse import MAX_LINE, EventReader, LineTooLong
+from gateway.upstream.sse import EventReader, LineTooLong
 from gateway.upstream.wire import Connection
 
 Sink = Callable[[list[Chunk]], None]
 
 MAX_ANSWER: Final = 128 * 1024 * 1024
 MAX_ERROR: Final = 64 * 1024
+MAX_PARTIAL: Final = 1024 * 1024
+MOST_LINES: Final = 256
+"""Lines of a document over several ``data:`` lines, which is tried to be read with each: nobody sends so many."""
 
 
 class Attempt:
     """Receives one upstream response (see ``gateway.upstream.wire.Receiver``).
+
+    Args:
+        loop: the event loop.
+        engine: who answers.
+        operation: what was asked for.
+        first_byte: seconds to the first event or the whole answer.
+        idle: seconds between two reads of an answer.
+        strict: ``idle`` is between two chunks of it, and a sign of life does not do.
 
     Attributes:
         deadline: monotonic seconds at which the current limit strikes.
@@ -69,6 +80,7 @@ class Attempt:
         "_reader",
         "_sink",
         "_size",
+        "_strict",
         "answer",
         "began_at",
         "chunks",
@@ -88,12 +100,14 @@ class Attempt:
         *,
         first_byte: float,
         idle: float,
+        strict: bool = False,
     ) -> None:
         self._loop = loop
         self._engine = engine
         self._operation = operation
         self._chat = operation is Operation.CHAT
         self._idle = idle
+        self._strict = strict
         self._begun: asyncio.Future[None] = loop.create_future()
         self._done: asyncio.Future[None] | None = None
         self._connection: Connection | None = None
@@ -141,6 +155,19 @@ class Attempt:
         if pending:
             sink(pending)
 
+    def redirect(self, sink: Sink) -> None:
+        """Send all that comes from now on to ``sink``."""
+        self._sink = sink
+
+    def unfold(self, chunks: list[Chunk]) -> None:
+        """Take a whole answer as the ``chunks`` of a stream that says the same."""
+        self.answer = None
+        self._pending = chunks
+
+    def reject(self, message: str) -> None:
+        """Fail an attempt whose answer is not what was asked for."""
+        self._fail(Failure(Cause.MALFORMED, message, self.status))
+
     def abort(self) -> None:
         """Give up: close the upstream socket at once."""
         self._fail(Failure(Cause.ABORTED, "the caller left"))
@@ -173,6 +200,11 @@ class Attempt:
 
     # Receiver
 
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers of the answer, names in lower case; none before they came."""
+        return self._headers
+
     def head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Decide by status and content type how the body is read."""
         self.status = status
@@ -187,6 +219,10 @@ class Attempt:
 
     def data(self, data: bytes) -> None:
         """Take the body bytes of one read."""
+        self._size += len(data)
+        if self._size > MAX_ANSWER:
+            self._fail(Failure(Cause.MALFORMED, "the backend's answer is too large", self.status))
+            return
         if self._reader is not None:
             try:
                 payloads = self._reader.feed(data)
@@ -203,14 +239,10 @@ class Attempt:
                 return
             if payloads:
                 self._events(payloads)
-            elif self.began_at:
+            elif self.began_at and not self._strict:
                 self.deadline = monotonic() + self._idle  # a comment: the backend is alive
             return
-        self._size += len(data)
         if self._error_body and self._size > MAX_ERROR:
-            return
-        if self._size > MAX_ANSWER:
-            self._fail(Failure(Cause.MALFORMED, "the backend's answer is too large", self.status))
             return
         self._body.append(data)
 
@@ -248,7 +280,7 @@ class Attempt:
             if self._partial or not payload:
                 if not self._partial:
                     continue
-                if not payload or len(self._partial) > MAX_LINE:
+                if not payload or len(self._partial) > MAX_PARTIAL or self._partial.count(b"\n") > MOST_LINES:
                     break
                 payload = self._partial + b"\n" + payload  # noqa: PLW2901 - a document over several data lines
             text = self._text(payload)

@@ -1,24 +1,27 @@
 """The failover walk: candidates of a plan are tried in order until one begins its answer.
 
 Before an answer has begun, another replica takes over unnoticed, within the retry budget; a connection that was refused
-or reset before the request was sent costs none. After it has begun, failures are the relay's to report honestly.
+or reset before the request was sent costs none. Where the model says so, a slow start sets a second own replica beside
+the first. After an answer has begun, what comes of a failure is for ``gateway.upstream.continuation`` to decide.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final, Protocol
 
 import msgspec
 
-from gateway.engines.body import upstream_body
+from gateway.engines.body import upstream_body, with_options
+from gateway.fleet.booking import Work
 from gateway.fleet.health import Health
+from gateway.fleet.load import ReplicaLoad
 from gateway.fleet.snapshot import Candidate
 from gateway.telemetry.metrics import GatewayMetrics
-from gateway.telemetry.traces import AttemptTrace, RequestTrace
+from gateway.telemetry.traces import RequestTrace
 from gateway.types.call import Call, Operation
 from gateway.types.errors import Unavailable, UpstreamFailed, WeirError
 from gateway.types.failure import Cause, Failure
@@ -27,9 +30,11 @@ from gateway.types.tokens import Usage
 from gateway.upstream.attempt import Attempt
 from gateway.upstream.budget import RetryBudget
 from gateway.upstream.deadlines import Deadlines
-from gateway.upstream.wire import AttemptFailed, Connection, Pool, Resolve
+from gateway.upstream.trial import Trial
+from gateway.upstream.wire import AttemptFailed, Pool, Resolve
 
 _LEFT: Final = Failure(Cause.ABORTED, "the caller left before an answer began", sent=False)
+_LATER: Final = Failure(Cause.HEDGED, "another backend began to answer first")
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -47,12 +52,29 @@ class Observer(Protocol):
     def opened(self, number: int, candidate: Candidate) -> None:
         """Try ``number`` is about to go to ``candidate``. May raise ``WeirError`` to stop the walk."""
 
+    def turn(self, number: int) -> None:
+        """Of two tries under way, what comes next concerns ``number``."""
+
     def failed(self, failure: Failure) -> Usage:
-        """The try last opened failed before its caller saw anything of it; return the tokens it made all the same."""
+        """The current try failed before its caller saw anything of it; return the tokens it made all the same."""
+
+
+class Resumption(Protocol):
+    """What the replicas that are left are asked for in place of the call, once an answer has broken."""
+
+    def takes(self, candidate: Candidate) -> bool:
+        """Whether ``candidate`` can do it."""
+
+    def call(self, candidate: Candidate) -> Call:
+        """Return what ``candidate`` is asked."""
 
 
 class Upstream:
-    """The data plane's way to all backends of a worker: pools, deadlines, retry budget, health."""
+    """The data plane's way to all backends of a worker: pools, deadlines, retry budget, health.
+
+    Attributes:
+        echoes: whether a replica, asked to go on with an answer, says again what is known; by name, once it was seen.
+    """
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, health: Health, resolve: Resolve, metrics: GatewayMetrics
@@ -62,6 +84,7 @@ class Upstream:
         self.deadlines = Deadlines(loop)
         self.health = health
         self.budget = RetryBudget()
+        self.echoes: dict[str, bool] = {}
         self._resolve = resolve
         self._pools: dict[str, Pool] = {}
         self._heads: dict[tuple[str, Operation, bool], bytes] = {}
@@ -87,11 +110,14 @@ class Upstream:
         limit, most = call.max_tokens, candidate.endpoint.max_output
         if most is not None and limit is not None and limit > most:
             limit = most
+        content, wishes = call.body, call.preferences
+        if wishes is not None and wishes.options:
+            content = with_options(content, wishes.options, candidate.names)
         body = _encoder.encode(
             upstream_body(
                 engine,
                 call.operation,
-                call.body,
+                content,
                 upstream_model=candidate.upstream_model,
                 max_tokens=limit,
                 stream=stream,
@@ -141,28 +167,27 @@ class Walk:
     """One request's way along its plan.
 
     Attributes:
-        attempt: the try that is going on or has begun, or None.
-        candidate: where ``attempt`` went.
-        number: 1-based number of the current try.
+        candidate: where the current try goes.
+        number: how many tries there were.
         tried: the tries that failed.
-        sent_at: monotonic seconds at which the current try was sent.
     """
 
     __slots__ = (
         "_aborted",
-        "_booked",
         "_call",
-        "_connecting",
         "_identity",
         "_left",
         "_observer",
-        "_span",
+        "_paused",
+        "_resumption",
+        "_rival",
         "_trace",
+        "_trial",
         "_upstream",
-        "attempt",
+        "_was_sent_at",
+        "_work",
         "candidate",
         "number",
-        "sent_at",
         "tried",
     )
 
@@ -174,22 +199,29 @@ class Walk:
         observer: Observer,
         trace: RequestTrace,
         request_id: RequestId,
+        work: Work | None = None,
     ) -> None:
         self._upstream = upstream
+        self._work = work
         self._call = call
-        self._left = iter(steps)
+        self._left: Iterator[Candidate] = iter(steps)
         self._observer = observer
         self._trace = trace
-        self._span: AttemptTrace | None = None
         self._identity = b"x-request-id: gen-%s\r\n" % request_id.hex().encode("ascii")
         self._aborted = False
-        self._booked = 0
-        self._connecting: asyncio.Task[Connection] | None = None
-        self.attempt: Attempt | None = None
+        self._resumption: Resumption | None = None
+        self._trial: Trial | None = None
+        self._rival: Trial | None = None
+        self._was_sent_at = 0.0
+        self._paused = False
         self.candidate = steps[0]
         self.number = 0
         self.tried: list[Tried] = []
-        self.sent_at = 0.0
+
+    @property
+    def failures(self) -> Sequence[tuple[Candidate, int]]:
+        """The tries that failed and the status that each backend gave, 0 for none."""
+        return [(tried.candidate, tried.failure.status) for tried in self.tried]
 
     async def begin(self) -> Attempt:
         """Try candidates until one begins its answer and return that attempt; after ``give_up``, those that are left.
@@ -200,30 +232,28 @@ class Walk:
         """
         if not self.tried:
             self._upstream.budget.request(monotonic())
-        for candidate in self._left:
+        while (candidate := next(self._left, None)) is not None:
             if self._aborted:
                 raise AttemptFailed(_LEFT)
             if self.tried and not self._may_retry(self.tried[-1].failure):
                 break
-            self.candidate = candidate
-            self.number += 1
-            self._observer.opened(self.number, candidate)
-            backend = candidate.replica.backend
-            self._span = self._trace.attempt(
-                self.number, candidate.endpoint.provider, candidate.upstream_model, backend.url
-            )
-            attempt = await self._try(candidate, self._identity + self._span.headers())
+            attempt = await self._race(self._open(candidate))
             failure = attempt.failure
             if failure is None:
+                if self._paused:
+                    attempt.pause()  # the caller did not read when the try before broke, and will say when it does
                 return attempt
+            candidate = self.candidate
             self.judge(failure)
             self._ended()
             self._observer.failed(failure)
             if failure.cause is Cause.ABORTED:
                 raise AttemptFailed(failure)
             self.tried.append(Tried(candidate, failure))
-            if not failure.retryable:
-                break
+            if not failure.retryable and self._resumption is None:
+                # What one replica refuses the others of its model would refuse too, but another model may take it.
+                model = candidate.endpoint.model_id
+                self._left = iter([each for each in self._left if each.endpoint.model_id != model])
         raise self._error()
 
     async def finish(self, attempt: Attempt) -> Failure | None:
@@ -231,7 +261,7 @@ class Walk:
         if not attempt.over:
             await attempt.done()
         if attempt.chunks > 1:
-            self.candidate.replica.load.streamed(attempt.chunks - 1, attempt.last_at - attempt.began_at)
+            self._wrote(attempt)
         return attempt.failure
 
     def give_up(self, failure: Failure) -> bool:
@@ -242,13 +272,26 @@ class Walk:
         self.tried.append(Tried(self.candidate, failure))
         return True
 
+    def go_on(self, resumption: Resumption) -> None:
+        """Ask the replicas that are left for ``resumption`` from now on, those that seem able to answer first."""
+        self._resumption = resumption
+        now = monotonic()
+        able = [candidate for candidate in self._left if resumption.takes(candidate)]
+        self._left = iter(sorted(able, key=lambda candidate: not _seems_able(candidate.replica.load, now)))
+
+    @property
+    def echoes(self) -> dict[str, bool]:
+        """See ``Upstream``."""
+        return self._upstream.echoes
+
     def judge(self, failure: Failure | None) -> None:
         """Tell the breaker and the metrics how the current try ended."""
         cause = failure.cause if failure is not None else None
         self._upstream.metrics.attempt(self.candidate.replica.name, cause)
-        if self._span is not None:
-            self._span.end(cause, self.attempt.status if self.attempt is not None else 0)
+        if self._trial is not None:
+            self._trial.span.end(cause, self._trial.attempt.status)
         health, replica, now = self._upstream.health, self.candidate.replica, monotonic()
+        self.candidate.endpoint.track.ended(failure, now)
         if failure is None or failure.cause is Cause.REFUSED:
             health.succeeded(replica, now)
         elif failure.cause is Cause.OVERLOADED:
@@ -259,96 +302,129 @@ class Walk:
     def abort(self) -> None:
         """The caller left: stop whatever is going on, at once."""
         self._aborted = True
-        if self._connecting is not None:
-            self._connecting.cancel()
-        if self.attempt is not None and not self.attempt.over:
-            self.attempt.abort()
+        for trial in (self._trial, self._rival):
+            if trial is not None:
+                trial.abort()
 
     def pause(self) -> None:
         """The caller does not keep up: stop reading."""
-        if self.attempt is not None:
-            self.attempt.pause()
+        self._paused = True
+        if self._trial is not None:
+            self._trial.attempt.pause()
 
     def resume(self) -> None:
         """The caller reads again."""
-        if self.attempt is not None:
-            self.attempt.resume()
+        self._paused = False
+        if self._trial is not None:
+            self._trial.attempt.resume()
 
     def close(self) -> None:
         """Free everything; call it on every path out."""
-        if self.attempt is not None and not self.attempt.over:
-            self.attempt.abort()
-        self._ended()
+        for trial in (self._trial, self._rival):
+            if trial is not None:
+                trial.abort()
+                trial.ended()
+        self._trial = self._rival = None
 
-    async def _try(self, candidate: Candidate, extra: bytes) -> Attempt:
-        """Send the request, with the header lines ``extra``, to one candidate and wait until it begins or fails."""
-        upstream, call, engine = self._upstream, self._call, candidate.replica.engine
-        timeouts = candidate.replica.backend.timeouts
+    @property
+    def sent_at(self) -> float:
+        """Monotonic seconds at which the current try, or the last one, was sent; 0 before the first."""
+        return self._trial.sent_at if self._trial is not None else self._was_sent_at
+
+    def settled(self, usage: Usage) -> None:
+        """Learn from the usage of the answer what the replica had of the prompt."""
+        if self._trial is not None:
+            self._trial.booking.cached_in_truth(usage.cache_read)
+
+    def _wrote(self, attempt: Attempt) -> None:
+        if self._trial is not None:
+            self._trial.booking.wrote(attempt.chunks, attempt.last_at)
+
+    def _open(self, candidate: Candidate) -> Trial:
+        """Begin the next try, with ``candidate``."""
+        self.number += 1
+        self._observer.opened(self.number, candidate)
+        url = candidate.replica.backend.url
+        span = self._trace.attempt(self.number, candidate.endpoint.provider, candidate.upstream_model, url)
+        call = self._call if self._resumption is None else self._resumption.call(candidate)
+        return Trial(self._upstream.loop, self._upstream.deadlines, self.number, candidate, call, span, self._work)
+
+    async def _run(self, trial: Trial) -> Attempt:
+        """Send a try on its way and wait until it begins or fails."""
+        candidate, call = trial.candidate, trial.call
+        engine = candidate.replica.engine
         stream = call.operation is not Operation.EMBEDDINGS and (call.stream or engine.always_stream)
-        request = upstream.request(candidate, call, stream=stream, extra=extra)
-        pool = upstream.pool(candidate)
-        load = candidate.replica.load
-        self._booked = call.prompt_estimate
-        load.sent(self._booked)
-        connection = pool.take()
-        while True:
-            attempt = self.attempt = Attempt(
-                upstream.loop, engine, call.operation, first_byte=timeouts.first_byte, idle=timeouts.idle
-            )
-            if connection is None:
-                connection = await self._connect(pool, timeouts.connect, attempt)
-                if connection is None:
-                    return attempt
-                attempt.deadline = monotonic() + timeouts.first_byte
-            self.sent_at = monotonic()
-            attempt.start(connection, request)
-            upstream.deadlines.watch(attempt)
-            await attempt.begun()
-            failure = attempt.failure
-            if failure is None:
-                load.answered(self._booked, attempt.began_at - self.sent_at)
-                self._booked = -1
-                return attempt
-            if failure.cause is Cause.RESET and not connection.fresh and not self._aborted:
-                upstream.deadlines.forget(attempt)
-                connection = None  # a stale keep-alive connection: the engine never saw the request
-                continue
-            return attempt
+        extra = self._identity + trial.span.headers()
+        request = self._upstream.request(candidate, call, stream=stream, extra=extra)
+        return await trial.run(self._upstream.pool(candidate), request)
 
-    async def _connect(self, pool: Pool, limit: float, attempt: Attempt) -> Connection | None:
-        """Open a connection; on failure note it in ``attempt`` and return None."""
-        self._connecting = self._upstream.loop.create_task(pool.connect(limit))
+    async def _race(self, trial: Trial) -> Attempt:
+        """Return the attempt that begins, or failed; when the model hedges, a second try may run beside the first."""
+        self._trial, self.candidate = trial, trial.candidate
+        after = trial.candidate.endpoint.pace.hedge_after
+        if after is None or self._resumption is not None or trial.candidate.replica.engine.external:
+            return await self._run(trial)
+        first = self._upstream.loop.create_task(self._run(trial))
+        tasks = [first]
         try:
-            connection = await self._connecting
-            if not self._aborted:
-                return connection
-            connection.abort()  # the caller left when the connection was there, but not yet used
-            attempt.abort()
-        except AttemptFailed as error:
-            attempt.lost(error.failure)
-        except asyncio.CancelledError:
-            if not self._aborted:
-                self._connecting.cancel()
-                raise
-            attempt.abort()
+            await asyncio.wait(tasks, timeout=after)
+            candidate = None if first.done() or self._aborted else self._second(trial)
+            if candidate is None:
+                return await first
+            rival = self._rival = self._open(candidate)
+            tasks.append(self._upstream.loop.create_task(self._run(rival)))
+            return await self._winner((trial, first), (rival, tasks[1]))
         finally:
-            self._connecting = None
+            for task in tasks:
+                task.cancel()
+
+    def _second(self, trial: Trial) -> Candidate | None:
+        """Return whom to ask beside ``trial``: another own replica that seems able to answer, if a retry is left."""
+        left, now = list(self._left), monotonic()
+        self._left = iter(left)
+        for place, candidate in enumerate(left):
+            able = not candidate.replica.engine.external and _seems_able(candidate.replica.load, now)
+            if able and candidate.endpoint.model_id == trial.candidate.endpoint.model_id:
+                if not self._upstream.budget.take(now):
+                    return None
+                self._left = iter(left[:place] + left[place + 1 :])
+                return candidate
         return None
+
+    async def _winner(self, *pairs: tuple[Trial, asyncio.Task[Attempt]]) -> Attempt:
+        """Return the attempt that begins first; what became of the other one is told here."""
+        await asyncio.wait([task for _, task in pairs], return_when=asyncio.FIRST_COMPLETED)
+        done = [pair for pair in pairs if pair[1].done()]
+        begun = [pair for pair in done if pair[1].result().failure is None]
+        winner, task = begun[0] if begun else next((pair for pair in pairs if pair not in done), done[0])
+        loser, other = next(pair for pair in pairs if pair[0] is not winner)
+        failure = other.result().failure if other.done() else None
+        if failure is None:
+            failure = _LATER
+            loser.abort()
+        # The walk looks at the loser only for as long as it takes to write down how it ended.
+        self._trial, self._rival, self.candidate = loser, winner, loser.candidate
+        self._observer.turn(loser.number)
+        self.judge(failure)
+        loser.ended()
+        self._observer.failed(failure)
+        if failure is not _LATER:
+            self.tried.append(Tried(loser.candidate, failure))
+        self._trial, self._rival, self.candidate = winner, None, winner.candidate
+        attempt = await task
+        outcome = "none" if attempt.failure is not None else "first" if winner is pairs[0][0] else "second"
+        self._upstream.metrics.hedges.add((outcome,))
+        return attempt
 
     def _may_retry(self, failure: Failure) -> bool:
         return not failure.sent or self._upstream.budget.take(monotonic())
 
     def _ended(self) -> None:
         """Take the current try out of the replica's books; harmless when it is out already."""
-        attempt = self.attempt
-        if attempt is None:
-            return
-        self._upstream.deadlines.forget(attempt)
-        load = self.candidate.replica.load
-        if self._booked >= 0:
-            load.unanswered(self._booked)
-        load.ended()
-        self.attempt = None
+        if self._trial is not None:
+            self._was_sent_at = self._trial.sent_at
+            self._trial.ended()
+            self._trial = None
 
     def _error(self) -> WeirError:
         """Return the error for a walk on which no answer began."""
@@ -387,3 +463,8 @@ class Walk:
         if failure.cause is Cause.FIRST_BYTE:
             return UpstreamFailed(failure.message, code=504, kind="timeout", metadata=metadata)
         return UpstreamFailed(failure.message, metadata=metadata, quoted=failure.cause is Cause.ERROR)
+
+
+def _seems_able(load: ReplicaLoad, now: float) -> bool:
+    """Whether nothing speaks against a replica that a plan chose some time ago."""
+    return load.ready and not load.draining and load.ejected_until <= now and load.cooling_until <= now

@@ -16,6 +16,12 @@ from gateway.types.chunk import Chunk, TextChunk
 
 _FOLDED: Final = frozenset({"index", "delta", "text", "logprobs", "message"})
 """Members of a chunk's choice that are put together; a ``message``, which some send at the end, says them again."""
+
+
+class _Pieces(list[str]):
+    """Text that grows; joined once, at the end, since adding to a long text copies it each time."""
+
+
 _TEXT_MEMBERS: Final = ("content", "reasoning_content", "reasoning", "refusal")
 
 
@@ -39,7 +45,7 @@ class Folder:
                 if self._operation is Operation.CHAT:
                     _fold_delta(choice.setdefault("message", {"role": "assistant", "content": None}), piece["delta"])
                 else:
-                    choice["text"] = choice.get("text", "") + piece["text"]
+                    choice["text"] = _grown(choice.get("text"), piece["text"])
                 _fold_logprobs(choice, piece.get("logprobs"))
                 for name, value in piece.items():
                     if name not in _FOLDED and value is not None:
@@ -52,7 +58,10 @@ class Folder:
         for choice in choices:
             choice.setdefault("finish_reason", None)
             choice.setdefault("logprobs", None)
+            _join(choice)
+            _join(choice.get("message", {}))
             for call in choice.get("message", {}).get("tool_calls", ()):
+                _join(call["function"])
                 call.pop("index", None)
         self._last.pop("usage", None)
         return {
@@ -79,13 +88,29 @@ def _fold_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:
         elif name in _TEXT_MEMBERS and (value is None or isinstance(value, str)):
             known = message.get(name)
             if value is not None:
-                message[name] = known + value if isinstance(known, str) else value
+                message[name] = _grown(known, value)
         elif name == "role":
             message["role"] = value or "assistant"
         elif isinstance(value, list) and isinstance(message.get(name), list):
             message[name] = message[name] + value
         else:
             message[name] = value
+
+
+def _grown(known: Any, value: Any) -> Any:
+    """Return ``known`` with ``value`` behind it where both are text, else ``value``."""
+    if not isinstance(value, str) or not isinstance(known, str | _Pieces):
+        return value
+    pieces = known if isinstance(known, _Pieces) else _Pieces((known,))
+    pieces.append(value)
+    return pieces
+
+
+def _join(members: dict[str, Any]) -> None:
+    """Make texts of the pieces, in place."""
+    for name, value in members.items():
+        if type(value) is _Pieces:
+            members[name] = "".join(value)
 
 
 def _fold_calls(calls: list[dict[str, Any]], parts: list[dict[str, Any]]) -> None:
@@ -98,8 +123,7 @@ def _fold_calls(calls: list[dict[str, Any]], parts: list[dict[str, Any]]) -> Non
             if name == "function":
                 function = call["function"]
                 for member, text in value.items():
-                    known = function.get(member)
-                    function[member] = known + text if isinstance(known, str) and isinstance(text, str) else text
+                    function[member] = _grown(function.get(member), text)
             elif name != "index":
                 call[name] = value
 
@@ -113,7 +137,7 @@ def _fold_logprobs(choice: dict[str, Any], logprobs: Any) -> None:
         return
     for name, value in logprobs.items():
         if isinstance(value, list) and isinstance(known.get(name), list):
-            known[name] = known[name] + value
+            known[name].extend(value)
         elif known.get(name) is None:
             known[name] = value
 

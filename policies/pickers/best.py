@@ -12,9 +12,10 @@ from gateway.routing.interface import Random, RouteRequest
 
 
 class BestParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What counts as a tie."""
+    """What counts as a tie, and how often another one is tried."""
 
     near: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.05
+    explore: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.0
 
 
 class BestPicker:
@@ -22,15 +23,17 @@ class BestPicker:
 
     Candidates within ``near`` of the best score are as good as equal: two of them are drawn at random and the one with
     fewer requests goes first (power of two choices), so that several gateways that see the same scores do not all
-    run to one replica. The rest are fallbacks, best first.
+    run to one replica. The rest are fallbacks, best first. A share ``explore`` of requests goes to any candidate by
+    chance, so that what is believed of those that lose is put to the test.
     """
 
     name: ClassVar[str] = "best"
     parameters: ClassVar[type[msgspec.Struct]] = BestParams
 
     def __init__(self, params: BestParams) -> None:
-        """Keep the share."""
+        """Keep the shares."""
         self._share = 1.0 - params.near
+        self._explore = params.explore
 
     def order(
         self,
@@ -44,6 +47,9 @@ class BestPicker:
         if count == 1:
             return (0,)
         order = sorted(range(count), key=scores.__getitem__, reverse=True)
+        if self._explore and rng.random() < self._explore:
+            order.insert(0, order.pop(int(rng.random() * count)))
+            return order
         least = scores[order[0]] * self._share
         ties = count
         while scores[order[ties - 1]] < least:

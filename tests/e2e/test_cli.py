@@ -170,6 +170,7 @@ def test_keys_and_teams_live_and_die_by_commands(place: Place) -> None:
     assert all(key["key_id"] != made["key_id"] for key in place.json("keys", "list"))
     if place.gateway is not None:
         eventually(lambda: not place.works(rotated))
+    assert "a limit is a whole number from 1" in refusal(place.weir("keys", "create", "--rpm", "9" * 23), 1)
 
 
 def test_tables_are_whole_in_a_pipe(alone: Place) -> None:

@@ -6,9 +6,10 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -278,8 +279,22 @@ async def test_nothing_is_left_when_the_supervisor_is_killed(serve: Serve) -> No
     assert (await asyncio.to_thread(cluster.audit))["ledger"]["rows_ok"] == 2
 
 
+@pytest.mark.parametrize("pause", [0.05, 0.4, 0.8, 1.2, 1.6])
+def test_nothing_is_left_when_the_supervisor_is_killed_while_its_children_start(serve: Serve, pause: float) -> None:
+    """However far the children have come, they end at once, and the port is free."""
+    cluster = serve(workers=2)
+    children = Path(f"/proc/{cluster.pid}/task/{cluster.pid}/children")
+    eventually(lambda: len(children.read_text().split()) == 3)
+    time.sleep(pause)
+    cluster.signal(signal.SIGKILL)
+    assert cluster.left_nothing(20.0)
+    again = serve(cluster.home)
+    again.ready()
+    assert again.stop() == 0
+
+
 async def test_being_told_to_stop_lets_answers_finish_and_tells_the_rest(serve: Serve) -> None:
-    """SIGTERM: not ready, nothing new; what runs has the grace, then an error; status 0 and every attempt closed."""
+    """SIGTERM: not ready, nothing new; what runs has the grace, then an error nobody pays; status 0, all closed."""
     cluster = running(serve(workers=2, WEIR_GRACE="3"))
     async with clients(cluster) as both, caller(cluster.url) as http:
         async with asyncio.TaskGroup() as group:
@@ -295,7 +310,20 @@ async def test_being_told_to_stop_lets_answers_finish_and_tells_the_rest(serve: 
     assert await asyncio.to_thread(cluster.ended) == 0
     assert await asyncio.to_thread(cluster.left_nothing)
     rows = (await asyncio.to_thread(cluster.audit))["ledger"]
-    assert (rows["requests"], rows["rows_ok"], rows.get("rows_orphaned", 0)) == (8, 4, 0)
+    assert {name: count for name, count in rows.items() if name.startswith("rows_")} == {
+        "rows_ok": 4,
+        "rows_upstream_error": 4,
+    }
+    paid = [await _paid(cluster, seen.id) for seen in ends]
+    assert paid == [("shutdown", 0)] * 4
+
+
+async def _paid(cluster: WeirProcess, identity: str) -> tuple[str, int]:
+    """Return the error of the one attempt of an answer and what its team pays for it."""
+    with closing(sqlite3.connect(cluster.home / "weir.db")) as books:
+        query = "SELECT error, charge_nano FROM ledger JOIN label_set USING (label_id) WHERE request_id = ?"
+        ((error, charge),) = books.execute(query, (bytes.fromhex(identity.removeprefix("gen-")),))
+        return error, charge
 
 
 async def _is_draining(http: httpx.AsyncClient) -> bool:

@@ -9,7 +9,9 @@ import httpx
 from tests.fakes.raw_client import events, text_of
 from tests.harness import Backend, Stage, configuration
 
-CHEAP: Final = 'price: {prompt: "0.01", completion: "0.01"}'
+CHEAP: Final = 'price: {prompt: "0.01", completion: "0.01"}, cost: {prompt: "0.001", completion: "0.001"}'
+"""What callers pay little for and costs the owner next to nothing."""
+DEAR: Final = 'cost: {prompt: "0.05", completion: "0.20"}'
 LIMITS: Final = "timeouts: {connect: 5, first_byte: 0.6, idle: 0.6}"
 
 
@@ -19,7 +21,7 @@ def pair(first: str, second: str, *, kind: str = "vllm", more: str = LIMITS) -> 
     return configuration(
         [
             Backend("first", first, kind, model, "first", more, CHEAP),
-            Backend("second", second, "vllm", model, "second"),
+            Backend("second", second, "vllm", model, "second", endpoint=DEAR),
         ],
         more="routing: {default: cheapest}",
     )

@@ -74,7 +74,8 @@ class LedgerRow(TokenColumns, table=True):
     """One metered attempt, or a correction of one. Never changed and never deleted.
 
     ``label_id`` names a ``LabelSet``. ``end_user`` is the caller's end-user id. ``charge_nano`` and ``cost_nano`` are
-    the sums of their classes.
+    the sums of their classes. ``replayed`` are tokens that the engine read or made once more because it went on with an
+    answer; they are in no other column.
     """
 
     __tablename__: ClassVar[str] = "ledger"
@@ -107,6 +108,7 @@ class LedgerRow(TokenColumns, table=True):
     ttft_us: int = _count()
     duration_us: int = _count()
     generation_us: int = _count()
+    replayed: int = _count()
     end_user: str = _word()
     upstream_id: str = _word()
 

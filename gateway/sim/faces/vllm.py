@@ -182,7 +182,7 @@ class VLLMFace(Face):
         page.gauge("vllm:kv_cache_usage_perc", engine.kv_usage)
         page.counter("vllm:prefix_cache_queries_total", counters.cache_queries)
         page.counter("vllm:prefix_cache_hits_total", counters.cache_hits)
-        page.counter("vllm:num_preemptions_total", 0)
+        page.counter("vllm:num_preemptions_total", counters.preemptions)
         page.counter("vllm:prompt_tokens_total", counters.prompt_tokens)
         page.counter("vllm:prompt_tokens_cached_total", counters.cache_hits)
         page.counter("vllm:generation_tokens_total", counters.generation_tokens)

@@ -171,6 +171,7 @@ async def test_fields_of_openrouter_that_say_nothing_are_accepted(operator: http
         ({"weir": {"models": []}}, "models"),
         ({"weir": {"models": "m"}}, "weir.models"),
         ({"weir": {"limits": {"rpm": 0}}}, "limits.rpm"),
+        ({"weir": {"limits": {"rpm": 2**70}}}, "limits.rpm"),
         ({"weir": {"limits": {"rpm": "5"}}}, "weir.limits.rpm"),
         ({"weir": {"limits": {"rpm": True}}}, "weir.limits.rpm"),
         ({"weir": {"team": "a"}, "workspace_id": "b"}, "weir.team"),

@@ -232,7 +232,16 @@ async def test_an_engines_own_fields_reach_that_engine_alone(scene: Scene) -> No
 
 async def test_forbidden_fields_reach_nobody(scene: Scene) -> None:
     """Not by name, not in any operation, not in another spelling; the request is answered without them."""
-    sneaky = dict.fromkeys(FORBIDDEN, "http://169.254.169.254/") | {"API_BASE": "x", "Id_Slot": 3, "best_of": 3}
+    sneaky: dict[str, Any] = dict.fromkeys(FORBIDDEN, "http://169.254.169.254/")
+    sneaky |= {"API_BASE": "x", "Id_Slot": 3, "best_of": 3}
+    # What is addressed to the gateway is checked there; none of it goes on, nor what hides inside.
+    sneaky |= {
+        "provider": {"options": {"own": {"id_slot": 3, "Api_Base": "http://169.254.169.254/", "messages": [], "n": 9}}},
+        "models": ["vllm"],
+        "route": "fallback",
+        "preset": "balanced",
+        "priority": "batch",
+    }
     for kind in KINDS:
         paths = {"/v1/chat/completions": {"messages": CHAT["messages"]}, "/v1/completions": {"prompt": "a"}}
         if kind != "tgi":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +150,26 @@ async def test_an_alias_answers_under_the_model_it_stands_for(tmp_path: Path) ->
         SimFleet([SimConfig(name="gpu-a")]) as fleet,
         staged(tmp_path, configuration(over(*fleet), more=alias)) as stage,
     ):
+        listed = (await stage.http.get(f"{stage.url}/v1/models", headers=stage.headers)).json()["data"]
+        assert [each["id"] for each in listed] == ["qwen/qwen3-32b", "house-default"]
+        narrow = await stage.new_key(models=["house-default"])
+        bearer = {"authorization": f"Bearer {narrow.key}"}
+        listed = (await stage.http.get(f"{stage.url}/v1/models", headers=bearer)).json()["data"]
+        assert [each["id"] for each in listed] == ["house-default"]
         answer = (await stage.chat(model="house-default")).json()
         assert answer["model"] == "qwen/qwen3-32b"
         assert the_entry(fleet).model == "Qwen/Qwen3-32B"
         (record,) = await stage.settled()
         assert (record.attempts[0].model, record.attempts[0].requested_model) == ("qwen/qwen3-32b", "house-default")
+
+
+async def test_a_team_added_to_the_file_is_made(tmp_path: Path) -> None:
+    """The file is read again when it changes, teams included."""
+    async with SimFleet([SimConfig(name="gpu-a")]) as fleet:
+        config = configuration(over(*fleet))
+        async with staged(tmp_path, config) as stage:
+            (tmp_path / "weir.yaml").write_text(config + "teams: [{slug: science, name: Science}]\n")
+            stage.gateway.reload()
+            async with asyncio.timeout(10):
+                while "science" not in [team.slug for team in await stage.keeper.teams()]:
+                    await asyncio.sleep(0.02)

@@ -20,10 +20,12 @@ TOKENS = 12
 
 
 @asynccontextmanager
-async def two(home: Path, timing: Timing, *faults: Fault) -> AsyncIterator[tuple[Stage, SimServer, SimServer]]:
+async def two(
+    home: Path, timing: Timing, *faults: Fault, kind: str = "vllm"
+) -> AsyncIterator[tuple[Stage, SimServer, SimServer]]:
     """Run a gateway over two equal simulators; the first breaks in the ways of ``faults``."""
     configs = [SimConfig(name=name, timing=timing, answer_tokens=TOKENS) for name in ("first", "second")]
-    async with SimFleet(configs) as fleet, staged(home, pair(*fleet.urls.values())) as stage:
+    async with SimFleet(configs) as fleet, staged(home, pair(*fleet.urls.values(), kind=kind)) as stage:
         fleet["first"].faults.arm(*faults)
         await fleet["first"].settled()
         yield stage, fleet["first"], fleet["second"]
@@ -121,11 +123,11 @@ AFTER = {
 
 @pytest.mark.parametrize("name", AFTER)
 async def test_after_the_first_byte_a_failure_is_told(name: str, tmp_path: Path) -> None:
-    """A stream that breaks ends in an error event without [DONE]; nobody pays for it, and no other replica is asked."""
+    """An external API's stream that breaks ends in an error event without [DONE]; nobody pays, nobody else is asked."""
     fault, code, cause = AFTER[name]
     kind = "timeout" if code == 504 else "provider_unavailable"
     expected = await healthy_text()
-    async with two(tmp_path, Timing(itl=0.03), fault) as (stage, first, second):
+    async with two(tmp_path, Timing(itl=0.03), fault, kind="openai") as (stage, first, second):
         for path in ("/v1", "/api/v1"):
             request = {
                 "model": "qwen/qwen3-32b",

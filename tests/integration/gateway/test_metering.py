@@ -124,6 +124,29 @@ async def test_a_caller_who_leaves_before_the_first_token_pays_nothing(tmp_path:
         await scene.audited()
 
 
+async def test_an_answer_that_the_shutdown_cuts_off_costs_the_team_nothing(tmp_path: Path) -> None:
+    """The caller waited and is told so: the owner pays what is known to be produced, before the first token nothing."""
+    config = SimConfig(name="a", timing=PACED, answer_tokens=2000)
+    slow = SimConfig(name="a", timing=Timing(base_ttft=30.0))
+    for name, engine, stream in (("stream", config, True), ("json", config, False), ("prefill", slow, True)):
+        async with scene_of(tmp_path / name, engine) as scene:
+            asking = asyncio.create_task(scene.stage.chat(stream=stream))
+            async with asyncio.timeout(10):
+                while not scene.entries():
+                    await asyncio.sleep(0.01)
+            await scene.stage.gateway.drain(1.0)
+            assert "shutting down" in (await asking).text
+            (row,) = await scene.attempts()
+            assert (row.status, row.error, row.charge_nano) == ("upstream_error", "shutdown", 0)
+            if name == "stream":
+                assert row.usage.completion > 0
+                assert row.cost_nano == cost(row) > 0
+            else:
+                assert (row.usage.total, row.source, row.cost_nano) == (0, "none", 0)
+            assert not any("client_cancel" in label for label in await scene.metric("weir_requests_total"))
+            await scene.audited()
+
+
 @pytest.mark.parametrize(
     ("kind", "fault"),
     [*((kind, "cut_mid_stream") for kind in KINDS), ("vllm", "reset_mid_stream"), ("tgi", "error_in_200")],
@@ -285,10 +308,10 @@ async def test_many_ends_at_once_add_up(tmp_path: Path) -> None:
         rows = [row for record in found for row in record.attempts]
         assert len(found) == 60
         assert {row.team for row in rows} == {"default", "rivals"}
-        assert {"ok", "upstream_error", "failed"} <= {row.status for row in rows}
+        assert {"ok", "continued", "failed"} <= {row.status for row in rows}
         assert len(rows) == len(scene.entries())
         for row in rows:
-            assert row.charge_nano == (price(row) if row.status in {"ok", "client_cancel"} else 0)
+            assert row.charge_nano == (price(row) if row.status in {"ok", "continued", "client_cancel"} else 0)
         whole_answers = [row for row in rows if row.status == "ok"]
         assert sum(row.usage.completion for row in whole_answers) <= sum(e.completion_tokens for e in scene.entries())
         await scene.audited()

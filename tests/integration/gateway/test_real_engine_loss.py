@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 from openai.types.chat import ChatCompletion
 
@@ -145,7 +144,7 @@ async def test_leaving_the_engines_queue_leaves_nothing_behind(stage: Stage, slo
 
 
 async def test_an_engine_dies_under_its_answers(tmp_path: Path, slow_server: LlamaServer) -> None:
-    """Killed in the middle: JSON callers get a whole answer elsewhere, streams that had begun an honest error."""
+    """Killed in the middle: JSON callers get a whole answer elsewhere, and streams that had begun go on there."""
     with LlamaServer(slow_server.model, n_parallel=4) as doomed:
         backends = [
             Backend(name, server.url, "llamacpp", "tiny-qwen3")
@@ -173,23 +172,24 @@ async def test_an_engine_dies_under_its_answers(tmp_path: Path, slow_server: Lla
             await until(doomed, lambda now: now["llamacpp:n_decode_total"] > 8)
             await asyncio.to_thread(doomed.kill)
             answers = await asyncio.gather(*asked)
-            ends = await asyncio.gather(*streamed, return_exceptions=True)
+            ends = await asyncio.gather(*streamed)
             for answer in answers:
                 assert answer.usage is not None
                 assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (60, "length")
-            broken = [end for end in ends if not isinstance(end, str)]
-            assert all(type(end) is openai.APIError for end in broken), ends
+            assert all(ends)
             later = await ask(9)
             assert later.choices[0].finish_reason == "length"
             await stage.generation(later.id)  # once the last is in the ledger, so are those before it
 
             found = await stage.settled(9)
             rows = [row for record in found for row in record.attempts]
-            lost = [row for row in rows if row.status in {"failed", "upstream_error"}]
+            lost = [row for row in rows if row.status in {"failed", "continued"}]
             assert {row.backend for row in lost} == {"doomed"}
             assert sum(row.usage.completion for row in lost) > 0
-            assert all(row.charge_nano == 0 for row in lost)
-            assert [row.status for row in rows if row not in lost] == ["ok"] * (9 - len(broken))
-            assert sum(row.status == "upstream_error" for row in rows) == len(broken)
+            assert all(row.charge_nano == 0 for row in lost if row.status == "failed")
+            assert [row.status for row in rows if row not in lost] == ["ok"] * 9
+            for record in found:
+                paid = [row for row in record.attempts if row.status != "failed"]
+                assert sum(row.usage.completion for row in paid) == 60
             report = await stage.keeper.audit()
             assert report.ok, report.mismatches

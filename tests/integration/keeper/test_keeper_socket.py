@@ -56,6 +56,22 @@ async def test_errors_keep_their_class_and_their_field(client: KeeperClient) -> 
         await client.admit("k", KeyLimits(tpm=1), 2)
 
 
+async def test_what_the_wire_cannot_carry_is_a_bad_request(client: KeeperClient) -> None:
+    """Numbers and texts beyond what the protocol has are refused with a reason, and the session goes on."""
+    issued = await client.create_key(NewKey(name="k", team="default"))
+    for limits in (KeyLimits(rpm=2**70), KeyLimits(tpm=2**64), KeyLimits(concurrent=-(2**70))):
+        with pytest.raises(BadRequest, match="a limit is a whole number") as caught:
+            await client.create_key(NewKey(name="k", team="default", limits=limits))
+        assert caught.value.param in {"limits.rpm", "limits.tpm", "limits.concurrent"}
+        with pytest.raises(BadRequest, match="a limit is a whole number"):
+            await client.update_key(issued.record.key_id, KeyPatch(limits=limits))
+    with pytest.raises(BadRequest, match="not valid Unicode"):
+        await client.create_key(NewKey(name="\udcff", team="default"))
+    with pytest.raises(BadRequest, match="too large"):
+        await client.admit("k", KeyLimits(rpm=1), 2**70)
+    assert list(await client.keys()) == [issued.record]
+
+
 async def test_a_revoked_key_stops_working_in_every_process(keeper: Keeper, connect: Connect) -> None:
     """A change by one client reaches the rings of all others, and of the keeper's own process."""
     rings = [KeyRing(PEPPER) for _ in range(3)]

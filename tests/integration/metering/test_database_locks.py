@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from gateway.db.engine import Database
 
-_LOOK = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); print(c.execute('select count(*) from t').fetchone()[0])"
+_LOOK = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('select count(*) from t').fetchone()[0])"
 
 
 def looked(path: Path) -> int:

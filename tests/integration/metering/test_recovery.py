@@ -7,6 +7,7 @@ import errno
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.db.engine import Database
 from gateway.metering import segments
@@ -48,8 +49,36 @@ async def test_damage_in_the_middle_is_shipped_around_and_kept(folder: Path, hom
     assert (folder / QUARANTINE / file.name).read_bytes() == data
     assert list_segments(folder) == []
     report = await audit(folder, database)
-    assert report.ok
+    assert report.mismatches == ("1 damaged segments lie in quarantine: what they hold is not in the ledger.",)
     assert report.journal["quarantined_segments"] == 1
+    shipper.close()
+
+
+async def test_damage_at_the_end_is_not_taken_for_a_torn_write(folder: Path, home: Path, database: Database) -> None:
+    """A bit flipped in the last record, and a file of noise: what is sound is shipped, both are put aside and told."""
+    journal = begin(folder)
+    ends = meter(journal, 3)
+    await journal.commit()
+    journal._stop()
+    (file,) = list_segments(folder)
+    data = bytearray(file.path.read_bytes())
+    data[-20] ^= 1
+    file.path.write_bytes(data)
+    noise = folder / f"20270115T080000000000Z-{new_writer_id()}.weirj"
+    noise.write_bytes(b"\xff" * 5_000)
+    shipper = Shipper(folder, database)
+    with capture_logs() as said:
+        shipped = await shipper.ship()
+        await shipper.ship()
+    assert (shipped.records, shipped.orphans, shipper.quarantined) == (2, 1, 2)
+    rows = dict(query(home, f"SELECT request_id, status FROM {LABELLED}"))
+    assert [rows[end.request_id] for end in ends] == ["ok", "ok", "orphaned"]
+    assert (folder / QUARANTINE / file.name).read_bytes() == data
+    assert (folder / QUARANTINE / noise.name).stat().st_size == 5_000
+    damaged = {event["segment"] for event in said if event["event"] == "segment_damaged"}
+    assert len([event for event in said if event["event"] == "segment_damaged"]) == 2
+    assert damaged == {file.name, noise.name}
+    assert not (await audit(folder, database)).ok
     shipper.close()
 
 

@@ -166,19 +166,21 @@ def test_all_problems_are_told_at_once(refuse: Refuser, example: str) -> None:
 
 
 def test_missing_sections(refuse: Refuser) -> None:
-    """A file needs backends and models; both are asked for with an example."""
-    problems = refuse("routing: {default: balanced}\n")
-    for problem, key in zip(problems, ("backends", "models"), strict=True):
-        assert f"{key}: is missing -> add `{key}: [{{" in problem
+    """A file needs backends, which are asked for with an example; models may be adopted later."""
+    problem = only(refuse("routing: {default: balanced}\n"))
+    assert "backends: is missing -> add `backends: [{" in problem
 
 
 def test_empty_sections(refuse: Refuser) -> None:
     """A list without entries is refused like a missing one."""
-    problems = refuse("backends: []\nmodels: []\n")
-    assert [problem.split(" ", 1)[1] for problem in problems] == [
-        "backends: needs at least one entry -> add one",
-        "models: needs at least one entry -> add one",
-    ]
+    problem = only(refuse("backends: []\nmodels: []\n"))
+    assert problem.split(" ", 1)[1] == "backends: needs at least one entry -> add one"
+
+
+def test_a_backend_that_keeps_nothing_and_may_store_prompts(refuse: Refuser) -> None:
+    """Two promises about data that cannot both be kept are refused."""
+    backend = "{name: a, kind: vllm, url: https://a.example, zdr: true, data_collection: allow}"
+    assert "backends[0].zdr: promises that nothing is kept" in only(refuse(f"backends: [{backend}]\n"))
 
 
 @pytest.mark.parametrize("text", ["hello", "- a", "7", "~", "[]"])

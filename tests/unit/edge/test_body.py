@@ -68,7 +68,7 @@ def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ({"messages": [{"role": "user", "content": "x"}]}, None),
+        ({"messages": [{"role": "user", "content": "x"}]}, "model"),
         ({"model": 7, "messages": [{"role": "user"}]}, "model"),
         ({"model": "m", "messages": "x"}, "messages"),
         ({"model": "m", "messages": []}, "messages"),

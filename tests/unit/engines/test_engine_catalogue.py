@@ -29,7 +29,7 @@ def test_one_file_per_kind() -> None:
     """Each kind has its own module, named after it."""
     folder = Path(inspect.getfile(catalogue)).parent
     assert {path.stem for path in folder.glob("*.py")} == {
-        *ENGINES, "__init__", "body", "catalogue", "fields", "kind",
+        *ENGINES, "__init__", "body", "catalogue", "fields", "kind", "parameters", "resume",
     }  # fmt: skip
 
 

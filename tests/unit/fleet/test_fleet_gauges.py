@@ -71,7 +71,7 @@ LLAMACPP_OLD = LLAMACPP + b"llamacpp:kv_cache_usage_ratio 0.5\nllamacpp:kv_cache
         ("vllm", VLLM, Gauges(7, 3, 0.75)),
         ("vllm", VLLM_OLD, Gauges(2, 0, 0.125)),
         ("sglang", SGLANG, Gauges(20, 5, 0.9)),
-        ("tgi", TGI, Gauges(16, 4, 0.25)),
+        ("tgi", TGI, Gauges(16, 4, 0.25, 16_000)),
         ("llamacpp", LLAMACPP, Gauges(4, 2, None)),
         ("llamacpp", LLAMACPP_OLD, Gauges(4, 2, 0.5)),
     ],

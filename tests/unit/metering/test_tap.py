@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -125,3 +126,45 @@ def test_disjoint_classes_add_up_to_the_totals(numbers: list[int]) -> None:
     assert parts.prompt + parts.cache_read + parts.cache_write + parts.audio_prompt + parts.image_prompt == whole.prompt
     assert parts.completion + parts.reasoning + parts.audio_completion + parts.image_completion == whole.completion
     assert min(parts.prompt, parts.completion, parts.cache_read, parts.reasoning) >= 0
+
+
+NONSENSE = [
+    {"prompt_tokens": "7", "completion_tokens": "40"},
+    {"prompt_tokens": True, "completion_tokens": True},
+    {"prompt_tokens": 0, "completion_tokens": 0},
+    {"prompt_tokens": -7, "completion_tokens": -40},
+    {"prompt_tokens": 7},
+    {"prompt_tokens": 7, "completion_tokens": 2**41},
+    {"prompt_tokens": 7, "completion_tokens": 2**40 - 1},
+    {"prompt_tokens": 7, "completion_tokens": 5_000},
+    {"prompt_tokens": 7, "completion_tokens": 40.5},
+    {"prompt_tokens": 7, "completion_tokens": None},
+    {},
+]
+
+
+@pytest.mark.parametrize("told", NONSENSE)
+def test_usage_that_cannot_be_true_is_no_usage(told: dict[str, Any]) -> None:
+    """What was seen counts then: a member that is missing, no number, nothing, or more than the answer may have."""
+    seen = Tap(Operation.CHAT, 1, 7, delta_is_token=True, counts_all_choices=True, context=40_000, longest=1_000)
+    for _ in range(40):
+        seen.chunk({"choices": [{"index": 0, "delta": {"content": "word "}, "finish_reason": None}]})
+    seen.chunk({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    seen.chunk({"choices": [], "usage": told})
+    assert seen.count() == (Usage(7, 40), UsageSource.COUNTED)
+
+
+def test_whole_floats_are_numbers() -> None:
+    """Some JSON writers have no integers."""
+    seen = tap()
+    seen.chunk({"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]})
+    seen.chunk({"choices": [], "usage": {"prompt_tokens": 9.0, "completion_tokens": 40.0}})
+    assert seen.count() == (Usage(9, 40), UsageSource.UPSTREAM)
+
+
+def test_a_prompt_beyond_the_context_is_estimated() -> None:
+    """The engine could not have read it."""
+    seen = Tap(Operation.CHAT, 1, 7, delta_is_token=True, counts_all_choices=True, context=4_096)
+    seen.chunk({"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]})
+    seen.chunk({"choices": [], "usage": {"prompt_tokens": 10**9, "completion_tokens": 1}})
+    assert seen.count()[0] == Usage(7, 1)

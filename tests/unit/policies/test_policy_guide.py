@@ -16,7 +16,7 @@ from policies import BUILTIN, PRESETS
 from tests.fakes.fleet import backend, candidates, route_request
 
 PAGE = (Path(__file__).parents[3] / "docs" / "policies.md").read_text()
-PARTS = [*BUILTIN.filters, *BUILTIN.scorers, *BUILTIN.pickers]
+PARTS = [*BUILTIN.filters, *BUILTIN.scorers, *BUILTIN.tiers, *BUILTIN.pickers]
 
 
 def blocks(language: str) -> list[str]:

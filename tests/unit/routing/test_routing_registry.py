@@ -24,6 +24,7 @@ scorers:
 picker: {name: best, params: {near: 0.1}}
 """
 REGISTRY = PolicyRegistry(BUILTIN)
+ORDER = [member.name for member in Refusal]
 
 
 def build(text: str) -> Policy:
@@ -49,7 +50,11 @@ def test_a_preset_becomes_a_policy() -> None:
 
 def test_filters_run_by_what_they_refuse() -> None:
     """What can never be served is dropped before what cannot be served now, in whatever order a preset names them."""
-    assert [part.name for part in build(GOOD).filters] == ["capability", "health"]
+    binding = {part.name for part in BUILTIN.binding_filters}
+    made = build(GOOD).filters
+    assert [part.name for part in made if part.name not in binding] == ["capability", "health"]
+    assert binding < {part.name for part in made}
+    assert [part.refusal.name for part in made] == sorted((part.refusal.name for part in made), key=ORDER.index)
     assert [member.name for member in Refusal] == ["UNSUPPORTED", "TOO_LONG", "UNAVAILABLE"]
 
 
@@ -108,10 +113,11 @@ def test_a_folder_of_presets(tmp_path: Path) -> None:
 def test_presets_that_ship_with_the_gateway_are_good() -> None:
     """Each built-in preset loads, checks health, and says what it is for."""
     made = REGISTRY.load(PRESETS)
-    assert set(made) == {"balanced", "cheapest", "fastest"}
+    assert {"balanced", "cheapest", "fastest", "openrouter"} <= set(made)
+    binding = {part.name for part in BUILTIN.binding_filters}
     for policy in made.values():
-        assert [part.name for part in policy.filters] == ["capability", "context", "health"]
-        assert sum(share for _, share in policy.scorers) == pytest.approx(1.0)
+        assert [part.name for part in policy.filters if part.name not in binding] == ["capability", "context", "health"]
+        assert not policy.scorers or sum(share for _, share in policy.scorers) == pytest.approx(1.0)
         assert policy.description.endswith(".")
 
 

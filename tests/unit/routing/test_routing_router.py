@@ -94,7 +94,7 @@ def test_the_explanation_of_a_plan() -> None:
     ]
     best = shown["candidates"][0]
     assert best["score"] == pytest.approx(sum(term["share"] * term["score"] for term in best["terms"].values()))
-    assert set(best["terms"]) == {"price", "latency", "queue"}
+    assert set(best["terms"]) == {"time", "cost"}
     (drop,) = shown["drops"]
     assert (drop["candidate"], drop["filter"]) == ("own/gpu-a", "health")
     assert "not ready" in drop["reason"]

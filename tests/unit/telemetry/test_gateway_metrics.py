@@ -147,7 +147,8 @@ def test_attempt_has_one_outcome(metrics: GatewayMetrics, cause: Cause | None) -
     """Every try has one outcome; only a backend's own failure counts against it."""
     metrics.attempt("gpu-a", cause)
     found = scraped(metrics)
-    outcome = {None: "ok", Cause.REFUSED: "refused", Cause.ABORTED: "aborted"}.get(cause, "failed")
+    kept = {None: "ok", Cause.REFUSED: "refused", Cause.ABORTED: "aborted", Cause.HEDGED: "hedged"}
+    outcome = kept.get(cause, "failed")
     assert found["weir_attempts_total"] == {(("backend", "gpu-a"), ("outcome", outcome)): 1}
     failures: dict[Any, float] = found.get("weir_upstream_failures_total", {})
     blamed = cause is not None and outcome == "failed"

@@ -123,6 +123,7 @@ def failover(tracer: Tracer, traceparent: str = TRACEPARENT) -> list[bytes]:
     """Play a request whose first attempt fails; return what each attempt sends to its backend."""
     trace = tracer.start(traceparent, "chat", MODEL)
     trace.stop(Stop.ADMIT)
+    trace.stop(Stop.QUEUE)
     trace.stop(Stop.ROUTE)
     trace.stop(Stop.ATTEMPT)
     first = trace.attempt(1, "own", "Qwen/Qwen3-32B", "http://10.0.0.11:8000/v1")
@@ -356,7 +357,7 @@ class TestOn:
             tracer.start("", "chat", model).end("not_found")
         failover(tracer)
         tracer.shutdown()
-        assert len(collector.spans) == 3 + 8
+        assert len(collector.spans) == 3 + 9
         assert max(len(span.name) for span in collector.spans) < 200
 
     def test_resource_names_the_service(self, collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,7 @@ def make_ledger() -> None:
         count("ttft_us"),
         count("duration_us"),
         count("generation_us"),
+        count("replayed"),
         word("end_user"),
         word("upstream_id"),
         sa.PrimaryKeyConstraint("day", "request_id", "attempt", "kind"),

@@ -1,0 +1,96 @@
+"""Legs: the attempts that together give one answer, because one broke and another went on. Pure.
+
+The team pays each token once: the prompt with the first leg, and the output of every leg. What a later leg reads of
+prompt and answer so far, and what it makes once more at the seam, is *replayed*: the owner's cost, counted apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from gateway.fleet.snapshot import Candidate
+from gateway.metering.record import Dimensions
+from gateway.metering.tap import Tap
+from gateway.pricing.charge import charge
+from gateway.types.charge import NO_CHARGE, Charge
+from gateway.types.money import Rates
+from gateway.types.tokens import NO_USAGE, Usage, UsageSource
+
+
+class Leg(msgspec.Struct, frozen=True, gc=False):
+    """An attempt as far as it got.
+
+    Attributes:
+        number: 1-based number of the attempt.
+        first: monotonic seconds of its first output, 0 when there was none.
+        last: monotonic seconds of its last output.
+        error: why it broke, ``""`` when it did not.
+        again: tokens of its output that were made once more and are no part of the answer.
+    """
+
+    number: int
+    candidate: Candidate
+    dims: Dimensions
+    opened_us: int
+    tap: Tap
+    first: float
+    last: float
+    http_status: int
+    upstream_id: str
+    error: str
+    again: int = 0
+
+
+def share(usage: Usage, again: int) -> tuple[Usage, int]:
+    """Return the team's share of what a later leg took, and the tokens that were replayed.
+
+    Args:
+        usage: what the engine counts.
+        again: tokens it made once more.
+    """
+    own = Usage(
+        completion=max(0, usage.completion - again),
+        reasoning=usage.reasoning,
+        audio_completion=usage.audio_completion,
+        image_completion=usage.image_completion,
+    )
+    return own, usage.prompt + min(again, usage.completion)
+
+
+def shares(legs: Sequence[Leg]) -> list[tuple[Usage, UsageSource, int]]:
+    """Return for each of ``legs``, first to last, the team's share, where the counts are from, and what was replayed.
+
+    An engine that broke may not have said how long the prompt was. One that went on says it: it read the prompt and
+    what there was of the answer.
+    """
+    counts = [leg.tap.count() for leg in legs]
+    found: list[tuple[Usage, UsageSource, int]] = []
+    for leg, (usage, source) in zip(legs, counts, strict=True):
+        if found and leg.tap.silent and source is not UsageSource.UPSTREAM:
+            found.append((NO_USAGE, UsageSource.NONE, 0))  # stopped before its first token: what it read is not known
+            continue
+        own, replayed = share(usage, leg.again) if found else (usage, 0)
+        found.append((own, source, replayed))
+    first, source, _ = found[0]
+    if source is not UsageSource.UPSTREAM:
+        made = first.completion
+        for (own, _, _), (usage, said) in zip(found[1:], counts[1:], strict=True):
+            if said is UsageSource.UPSTREAM and usage.prompt > made:
+                found[0] = (Usage(usage.prompt - made, first.completion), UsageSource.COUNTED, 0)
+                break
+            made += own.completion
+    return found
+
+
+def charged(usage: Usage, rates: Rates, *, later: bool) -> Charge:
+    """Return what a team pays for its share of a leg; the rate per request is due once, with the first leg."""
+    if not usage.total:
+        return NO_CHARGE
+    return charge(usage, msgspec.structs.replace(rates, request=0) if later and rates.request else rates)
+
+
+def cost(candidate: Candidate, usage: Usage) -> Charge:
+    """Return what ``usage``, all that the engine counts, costs the owner."""
+    return charge(usage, candidate.cost) if candidate.cost is not None and usage.total else NO_CHARGE

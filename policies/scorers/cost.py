@@ -1,0 +1,64 @@
+"""Prefers what costs the owner least, with own GPUs and external APIs on one scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import msgspec
+
+from gateway.fleet.snapshot import Candidate
+from gateway.routing.interface import NoParams, RouteRequest
+from gateway.routing.outlook import outlook, owner_cost
+
+_PICO_PER_NANO = 1_000
+_FULLEST = 2.0
+"""A replica counts as at most so saturated: one with an endless queue says nothing of the others."""
+
+
+class CostScorer:
+    """Scores 1 for what costs the owner nothing, 1/2 for what costs as much as the request brings in.
+
+    The cost of an external API is what it bills. The cost of an own GPU is the price of the time the request takes
+    there (``usd_per_hour``) times the mean saturation of all own GPUs that could serve it, to the fourth power: idle
+    GPUs are paid for anyway, full ones are worth their price, overfull ones more. So traffic moves out smoothly as they
+    fill up, and comes back; between own GPUs only the time counts that the request takes there. What it brings in is
+    the lowest sell price among the candidates. Where all are own GPUs of one price there is nothing to choose, and all
+    score 1.
+    """
+
+    name: ClassVar[str] = "cost"
+    parameters: ClassVar[type[msgspec.Struct]] = NoParams
+    reads_prompts: ClassVar[bool] = True
+
+    def __init__(self, params: NoParams) -> None:
+        """Take no parameters."""
+
+    def score(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Sequence[float]:
+        """Return a score for each."""
+        price = candidates[0].replica.backend.usd_per_hour
+        for candidate in candidates:
+            if candidate.cost is not None or price is None or candidate.replica.backend.usd_per_hour != price:
+                break
+        else:
+            return [1.0] * len(candidates)
+        view = outlook(request, candidates)
+        prompt, completion = request.prompt_tokens, request.expected_tokens
+        income, last = 0, None
+        for candidate in candidates:
+            endpoint = candidate.endpoint
+            if endpoint is not last:
+                last, rates = endpoint, endpoint.price
+                sold = prompt * rates.prompt + completion * rates.completion + _PICO_PER_NANO * rates.request
+                income = min(income, sold) if income else sold
+        scale = income or 1
+        full = [
+            used if used < _FULLEST else _FULLEST
+            for candidate, used in zip(candidates, view.full, strict=True)
+            if candidate.cost is None and candidate.replica.backend.kind != "openai"
+        ]
+        saturation = sum(full) / len(full) if full else 0.0
+        return [
+            scale / (scale + owner_cost(request, candidate, cached, engine, saturation))
+            for candidate, cached, engine in zip(candidates, view.cached, view.engine, strict=True)
+        ]

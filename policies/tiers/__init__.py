@@ -1,0 +1,1 @@
+"""Tiers: what is tried before what, whatever the scores."""
