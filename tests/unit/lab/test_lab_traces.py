@@ -83,7 +83,8 @@ def test_a_bad_line_is_told_with_its_number_or_refused(form: str, content: str, 
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\n\n", b"a,b\n1,2\n", b"\x1f\x8b\x00broken", gzip.compress(b"x" * 999, mtime=0)[:40], b"\xff\xfe\x00"]
+    "content",
+    [b"", b"\n\n", b"a,b\n1,2\n", b"\x1f\x8b\x00broken", gzip.compress(b"x" * 999, mtime=0)[:40], b"\xff\xfe\x00"],
 )
 @pytest.mark.parametrize("form", ["azure", "mooncake"])
 def test_a_file_without_any_request_is_refused(form: str, content: bytes, tmp_path: Path) -> None:
