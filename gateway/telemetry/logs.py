@@ -112,7 +112,7 @@ def configure(
         processors=_processors,
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=_Output,
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,  # a logger that was used before follows a later configuration
     )
     _bridge(level.upper())
 
