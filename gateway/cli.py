@@ -56,10 +56,10 @@ def main() -> None:
 def _expected(error: Exception) -> tuple[str, int]:
     """Return what to say of ``error`` and the exit status, which is 0 for a defect."""
     # Their modules are imported only now that there is an error: a command that goes well may not need them.
-    from gateway.keeper.address import KeeperError  # noqa: PLC0415
-    from gateway.process import StartError  # noqa: PLC0415
-    from gateway.settings import SettingsError  # noqa: PLC0415
-    from gateway.types.errors import WeirError  # noqa: PLC0415
+    from gateway.keeper.address import KeeperError  # noqa: PLC0415 - see above
+    from gateway.process import StartError  # noqa: PLC0415 - see above
+    from gateway.settings import SettingsError  # noqa: PLC0415 - see above
+    from gateway.types.errors import WeirError  # noqa: PLC0415 - see above
 
     if isinstance(error, SettingsError | StartError | KeeperError):
         return str(error), 2

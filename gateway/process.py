@@ -82,7 +82,7 @@ def prepare(settings: Settings) -> Startup:
 def serve_alone(startup: Startup, listener: socket.socket, started: Callable[[], None]) -> int:
     """Run worker and keeper in this process; return the exit status. Raises ``StartError`` or ``WeirError``."""
     from gateway.keeper.figures import bind_shipper  # noqa: PLC0415 - see above
-    from gateway.serving import serve  # noqa: PLC0415
+    from gateway.serving import serve  # noqa: PLC0415 - see above
 
     async def main() -> bool:
         settings = startup.settings

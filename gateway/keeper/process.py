@@ -38,8 +38,8 @@ async def serving(home: Path, database_url: str, pepper: bytes, *, lasting: bool
     A ``lasting`` keeper has its database migrated by another process, to stay small.
     """
     from gateway.keeper import schema  # noqa: PLC0415 - see above
-    from gateway.keeper.server import KeeperServer  # noqa: PLC0415
-    from gateway.keeper.service import Keeper  # noqa: PLC0415
+    from gateway.keeper.server import KeeperServer  # noqa: PLC0415 - see above
+    from gateway.keeper.service import Keeper  # noqa: PLC0415 - see above
 
     migrate = schema.migrate_apart if lasting else schema.migrate_here
     keeper = Keeper(home, database_url, pepper, migrate=migrate)

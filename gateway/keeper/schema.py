@@ -66,7 +66,7 @@ def _revision(connection: Connection) -> str | None:
 async def migrate_here(database_url: str, _lock: int) -> None:
     """Migrate in this process."""
     # Only a database that is not of this version needs Alembic.
-    from gateway.db.migrations import UnknownRevision, migrate  # noqa: PLC0415
+    from gateway.db.migrations import UnknownRevision, migrate  # noqa: PLC0415 - Alembic is for the child that migrates
 
     try:
         await migrate(database_url)

@@ -125,6 +125,11 @@ class Tap:
         if size:
             self.deltas += 1
             self._output_bytes += size
+        usage = chunk.usage
+        if usage is not None:
+            self._report(usage)
+            if self._choices > 1:
+                self._report_part(usage, ({"index": chunk.choices[0].index},))
 
     def answer(self, answer: Mapping[str, Any]) -> None:
         """Count a whole canonical answer."""

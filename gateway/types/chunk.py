@@ -45,6 +45,7 @@ class TextChunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
         choices: the choice.
         id: the engine's own id of the answer.
         system_fingerprint: passed on when the engine has one.
+        usage: the engine's count so far; some engines are asked to send it with every chunk.
     """
 
     choices: tuple[TextChoice]
@@ -53,7 +54,7 @@ class TextChunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     created: int = 0
     model: str = ""
     system_fingerprint: str | None = None
-    usage: None = None
+    usage: dict[str, Any] | None = None
     service_tier: None = None
     error: None = None
     prompt_token_ids: None = None

@@ -1,7 +1,7 @@
 """The API that vLLM, TGI, SGLang, llama.cpp and most external providers speak, read strictly and mended once.
 
 What leaves this module is canonical: the shape OpenAI documents, without the nulls and gaps that strict clients
-reject (``reference`` names in ``docs/compatibility.md``). Errors of engines become ``Failure``.
+reject. Errors of engines become ``Failure``.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from tests.fakes.fuzz import Nothing
 
 TEXT = st.text(max_size=8)
 NULL = st.none()
+USAGE = st.fixed_dictionaries({"prompt_tokens": st.integers(0, 99), "completion_tokens": st.integers(0, 99)})
 CHUNKS = st.fixed_dictionaries(
     {
         "id": TEXT,
@@ -49,7 +50,7 @@ CHUNKS = st.fixed_dictionaries(
             )
         ),
     },
-    optional={"system_fingerprint": TEXT | NULL, "usage": NULL, "service_tier": NULL, "prompt_token_ids": NULL},
+    optional={"system_fingerprint": TEXT | NULL, "usage": USAGE | NULL, "service_tier": NULL, "prompt_token_ids": NULL},
 )
 
 
@@ -107,7 +108,7 @@ def test_both_forms_of_a_text_chunk_say_the_same(document: dict[str, Any], openr
 @pytest.mark.parametrize(
     "change",
     [
-        {"usage": {"prompt_tokens": 1, "completion_tokens": 1}},
+        {"usage": [1]},
         {"error": {"message": "full"}},
         {"choices": []},
         {"choices": [{"index": 0, "delta": {"content": "a"}}] * 2},
