@@ -102,3 +102,8 @@ class Preferences(msgspec.Struct, frozen=True, eq=False):
     max_latency: Cutoffs | None = None
     options: Mapping[str, Mapping[str, Any]] = NO_OPTIONS
     parameters: frozenset[str] = frozenset()
+
+    @property
+    def sorted(self) -> bool:
+        """Whether the caller says how to sort, for all models or for one."""
+        return self.sort is not None or bool(self.sorts)

@@ -36,7 +36,7 @@ class OutageTier:
     def applies(self, request: RouteRequest) -> bool:
         """Whether the caller leaves the order to the gateway."""
         wishes = request.preferences
-        return wishes is None or (wishes.sort is None and not wishes.sorts)
+        return wishes is None or not wishes.sorted
 
     def ranks(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Sequence[float]:
         """Return 1 for endpoints that are out and 0 for the others."""

@@ -42,7 +42,7 @@ class ToolQualityTier:
     def applies(self, request: RouteRequest) -> bool:
         """Whether the request has tools and the caller did not say what to sort by."""
         wishes = request.preferences
-        return bool(request.needs & _TOOLS) and (wishes is None or (wishes.sort is None and not wishes.sorts))
+        return bool(request.needs & _TOOLS) and (wishes is None or not wishes.sorted)
 
     def ranks(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Sequence[float]:
         """Return the standing of each candidate's endpoint."""

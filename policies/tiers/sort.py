@@ -35,7 +35,7 @@ class SortTier:
     def applies(self, request: RouteRequest) -> bool:
         """Whether the caller sorts."""
         wishes = request.preferences
-        return wishes is not None and (wishes.sort is not None or bool(wishes.sorts))
+        return wishes is not None and wishes.sorted
 
     def ranks(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Sequence[float]:
         """Return the measure of each candidate's endpoint, the best being the lowest."""

@@ -39,7 +39,7 @@ class UptimeTier:
     def applies(self, request: RouteRequest) -> bool:
         """Whether the caller leaves the order to the gateway."""
         wishes = request.preferences
-        return wishes is None or (wishes.sort is None and not wishes.sorts)
+        return wishes is None or not wishes.sorted
 
     def ranks(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Sequence[float]:
         """Return 0, 1 or 2."""
