@@ -46,6 +46,7 @@ from gateway.types.errors import BadRequest, Unavailable
 from gateway.types.failure import Cause, Failure
 from gateway.types.generation import LedgerReader
 from gateway.types.keys import KeyAdmin, KeyFeed, LimitBook
+from gateway.types.method import Asking
 from gateway.upstream.attempts import Upstream
 from gateway.upstream.wire import AttemptFailed, Resolve
 
@@ -53,7 +54,7 @@ SHARE_S: Final = 2.0
 _log: Final = logs.logger(__name__)
 
 
-class Books(KeyAdmin, KeyFeed, LimitBook, LedgerReader, Protocol):
+class Books(KeyAdmin, KeyFeed, LimitBook, LedgerReader, Asking, Protocol):
     """What a serving process needs of its keeper, here or behind the socket."""
 
 

@@ -135,7 +135,8 @@ async def _kept(startup: Startup) -> AsyncIterator[Keeper]:
     settings = startup.settings
     try:
         url = settings.ledger_url.get_secret_value()
-        async with serving(settings.home, url, startup.identity.pepper, lasting=True) as keeper:
+        pepper = startup.identity.pepper
+        async with serving(settings.home, url, pepper, lasting=True, config=lambda: startup.snapshot) as keeper:
             yield keeper
     except KeeperError as error:
         raise StartError(str(error)) from error

@@ -21,12 +21,13 @@ from gateway.access.limits import WINDOW_NS
 from gateway.access.rules import checked_limits
 from gateway.keeper import protocol
 from gateway.keeper.address import socket_path
-from gateway.keeper.protocol import Method, OpenHold
+from gateway.keeper.protocol import OpenHold
 from gateway.keeper.session import ConnectionLostError, Heard, Session
 from gateway.telemetry import logs
 from gateway.types.errors import Unavailable, WeirError
 from gateway.types.generation import GenerationRecord, KeyUsage, MeterReport
 from gateway.types.keys import Grant, IssuedKey, KeyLimits, KeyPatch, KeyRecord, NewKey, TeamRecord
+from gateway.types.method import Method
 
 PATIENCE_S: Final = 1.0
 """How long a call waits for the keeper to be reachable."""
@@ -100,6 +101,10 @@ class KeeperClient:
             await asyncio.wait([self._task])
             self._task = None
             await asyncio.sleep(0)  # the event loop ends the connection in its next step
+
+    async def ask(self, method: Method[R], arguments: Sequence[Any] = ()) -> R:
+        """Return what an office of the keeper answers."""
+        return await self._call(method, arguments)
 
     async def create_team(self, slug: str, name: str) -> TeamRecord:
         """Make a team."""

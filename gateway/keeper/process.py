@@ -8,11 +8,12 @@ who becomes one: the database's libraries are most of its memory and of a comman
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.config.snapshot import ConfigSnapshot
 from gateway.keeper.address import KeeperError, is_kept
 from gateway.keeper.client import KeeperClient
 
@@ -32,8 +33,15 @@ async def run_keeper(home: Path, database_url: str, pepper: bytes, stop: asyncio
 
 
 @asynccontextmanager
-async def serving(home: Path, database_url: str, pepper: bytes, *, lasting: bool = False) -> AsyncIterator[Keeper]:
-    """Keep ``home`` and serve its clients inside the block; arguments and errors as of ``run_keeper``.
+async def serving(
+    home: Path,
+    database_url: str,
+    pepper: bytes,
+    *,
+    lasting: bool = False,
+    config: Callable[[], ConfigSnapshot | None] = lambda: None,
+) -> AsyncIterator[Keeper]:
+    """Keep ``home`` and serve its clients inside the block; arguments and errors as of ``Keeper`` and ``run_keeper``.
 
     A ``lasting`` keeper has its database migrated by another process, to stay small.
     """
@@ -42,7 +50,7 @@ async def serving(home: Path, database_url: str, pepper: bytes, *, lasting: bool
     from gateway.keeper.service import Keeper  # noqa: PLC0415 - see above
 
     migrate = schema.migrate_apart if lasting else schema.migrate_here
-    keeper = Keeper(home, database_url, pepper, migrate=migrate)
+    keeper = Keeper(home, database_url, pepper, migrate=migrate, config=config)
     await keeper.start()
     server = KeeperServer(keeper, home)
     try:

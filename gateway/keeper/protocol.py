@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 import msgspec
 
 from gateway.types import errors
 from gateway.types.generation import GenerationRecord, KeyUsage, MeterReport
 from gateway.types.keys import Grant, IssuedKey, KeyLimits, KeyPatch, KeyRecord, NewKey, TeamRecord
+from gateway.types.method import Method, method
 
 VERSION: Final = 1
 """Told in ``hello``; keeper and clients of one host are of one release."""
@@ -26,7 +26,6 @@ MAX_FRAME: Final = 64 * 1024 * 1024
 NO_REPLY: Final = 0
 """Call id of a request nobody waits for."""
 
-R = TypeVar("R")
 _LENGTH: Final = struct.Struct("<I")
 
 
@@ -92,52 +91,28 @@ class OpenHold(msgspec.Struct, array_like=True, frozen=True, gc=False):
 Message = Request | Reply | Failure | KeyChange
 
 
-@dataclass(frozen=True, slots=True)
-class Method(Generic[R]):
-    """A method of the keeper.
-
-    Attributes:
-        name: as in ``KeyAdmin``, ``KeyFeed``, ``LimitBook`` or ``LedgerReader``.
-        arguments: decoder of the argument tuple.
-        result: decoder of the result.
-        repeatable: whether calling it again after a lost connection does no harm.
-        seconds: how long a client waits for the result.
-    """
-
-    name: str
-    arguments: msgspec.msgpack.Decoder[Any]
-    result: msgspec.msgpack.Decoder[R]
-    repeatable: bool = True
-    seconds: float = 10.0
-
-
-def _method(name: str, arguments: Any, result: Any, *, repeatable: bool = True, seconds: float = 10.0) -> Method[Any]:
-    decoders = msgspec.msgpack.Decoder(arguments), msgspec.msgpack.Decoder(result)
-    return Method(name, *decoders, repeatable=repeatable, seconds=seconds)
-
-
-HELLO: Final[Method[int]] = _method("hello", tuple[int], int, seconds=1.0)
-CREATE_TEAM: Final[Method[TeamRecord]] = _method("create_team", tuple[str, str], TeamRecord, repeatable=False)
-TEAMS: Final[Method[Sequence[TeamRecord]]] = _method("teams", tuple[()], tuple[TeamRecord, ...])
-CREATE_KEY: Final[Method[IssuedKey]] = _method("create_key", tuple[NewKey], IssuedKey, repeatable=False)
-KEYS: Final[Method[Sequence[KeyRecord]]] = _method("keys", tuple[str | None], tuple[KeyRecord, ...])
-KEY: Final[Method[KeyRecord]] = _method("key", tuple[str], KeyRecord)
-UPDATE_KEY: Final[Method[KeyRecord]] = _method("update_key", tuple[str, KeyPatch], KeyRecord)
-ROTATE_KEY: Final[Method[IssuedKey]] = _method("rotate_key", tuple[str, float], IssuedKey, repeatable=False)
-REVOKE_KEY: Final[Method[KeyRecord]] = _method("revoke_key", tuple[str], KeyRecord)
-SUBSCRIBE: Final[Method[Sequence[KeyRecord]]] = _method("subscribe", tuple[()], tuple[KeyRecord, ...])
-ADMIT: Final[Method[Grant]] = _method("admit", tuple[str, KeyLimits, int], Grant, seconds=1.0)
-SETTLE: Final[Method[None]] = _method("settle", tuple[int, int], None)
-RESUME: Final[Method[None]] = _method("resume", tuple[tuple[OpenHold, ...]], None)
-GENERATION: Final[Method[GenerationRecord | None]] = _method("generation", tuple[bytes], GenerationRecord | None)
-RECENT: Final[Method[Sequence[GenerationRecord]]] = _method("recent", tuple[int], tuple[GenerationRecord, ...])
-AUDIT: Final[Method[MeterReport]] = _method("audit", tuple[()], MeterReport, seconds=600.0)
-KEY_USAGE: Final[Method[Mapping[str, KeyUsage]]] = _method("key_usage", tuple[tuple[str, ...]], dict[str, KeyUsage])
-SHARE_METRICS: Final[Method[Sequence[bytes]]] = _method("share_metrics", tuple[bytes], tuple[bytes, ...], seconds=2.0)
+HELLO: Final[Method[int]] = method("hello", tuple[int], int, seconds=1.0)
+CREATE_TEAM: Final[Method[TeamRecord]] = method("create_team", tuple[str, str], TeamRecord, repeatable=False)
+TEAMS: Final[Method[Sequence[TeamRecord]]] = method("teams", tuple[()], tuple[TeamRecord, ...])
+CREATE_KEY: Final[Method[IssuedKey]] = method("create_key", tuple[NewKey], IssuedKey, repeatable=False)
+KEYS: Final[Method[Sequence[KeyRecord]]] = method("keys", tuple[str | None], tuple[KeyRecord, ...])
+KEY: Final[Method[KeyRecord]] = method("key", tuple[str], KeyRecord)
+UPDATE_KEY: Final[Method[KeyRecord]] = method("update_key", tuple[str, KeyPatch], KeyRecord)
+ROTATE_KEY: Final[Method[IssuedKey]] = method("rotate_key", tuple[str, float], IssuedKey, repeatable=False)
+REVOKE_KEY: Final[Method[KeyRecord]] = method("revoke_key", tuple[str], KeyRecord)
+SUBSCRIBE: Final[Method[Sequence[KeyRecord]]] = method("subscribe", tuple[()], tuple[KeyRecord, ...])
+ADMIT: Final[Method[Grant]] = method("admit", tuple[str, KeyLimits, int], Grant, seconds=1.0)
+SETTLE: Final[Method[None]] = method("settle", tuple[int, int], None)
+RESUME: Final[Method[None]] = method("resume", tuple[tuple[OpenHold, ...]], None)
+GENERATION: Final[Method[GenerationRecord | None]] = method("generation", tuple[bytes], GenerationRecord | None)
+RECENT: Final[Method[Sequence[GenerationRecord]]] = method("recent", tuple[int], tuple[GenerationRecord, ...])
+AUDIT: Final[Method[MeterReport]] = method("audit", tuple[()], MeterReport, seconds=600.0)
+KEY_USAGE: Final[Method[Mapping[str, KeyUsage]]] = method("key_usage", tuple[tuple[str, ...]], dict[str, KeyUsage])
+SHARE_METRICS: Final[Method[Sequence[bytes]]] = method("share_metrics", tuple[bytes], tuple[bytes, ...], seconds=2.0)
 
 METHODS: Final[dict[str, Method[Any]]] = {
-    method.name: method
-    for method in (
+    each.name: each
+    for each in (
         HELLO,
         CREATE_TEAM,
         TEAMS,

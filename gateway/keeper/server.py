@@ -22,7 +22,6 @@ from gateway.keeper.protocol import (
     Failure,
     FrameReader,
     KeyChange,
-    Method,
     OpenHold,
     ProtocolError,
     Reply,
@@ -35,6 +34,7 @@ from gateway.keeper.service import Keeper
 from gateway.telemetry import logs
 from gateway.types.errors import BadRequest, WeirError
 from gateway.types.keys import Grant, KeyLimits, KeyRecord
+from gateway.types.method import Method
 
 MAX_UNREAD: Final = 128 * 1024 * 1024
 """Bytes a client may leave unread before it is cut off; it comes back and is told everything anew."""
@@ -149,7 +149,7 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _handle(self, request: Request) -> None:
-        method = METHODS.get(request.method)
+        method = METHODS.get(request.method) or self._keeper.offices.methods.get(request.method)
         try:
             if method is None:
                 raise BadRequest(f"the keeper has no method {request.method!r}")
@@ -170,7 +170,9 @@ class _Connection(asyncio.Protocol):
 
     async def _run(self, call: int, method: Method[Any], arguments: tuple[Any, ...]) -> None:
         try:
-            self._reply(call, await getattr(self._keeper, method.name)(*arguments))
+            own = method.name in METHODS
+            result = getattr(self._keeper, method.name)(*arguments) if own else self._keeper.ask(method, arguments)
+            self._reply(call, await result)
         except WeirError as error:
             self._fail(call, error)
         except Exception as error:  # noqa: BLE001 - one failed call must not take the keeper of the whole host down

@@ -18,10 +18,13 @@ from typing import Any, Final, TypeVar
 from gateway.access.keys import digest, key_id_of
 from gateway.access.limits import LocalLimits
 from gateway.access.store import AccessStore
+from gateway.config.snapshot import ConfigSnapshot
 from gateway.db.engine import Database
+from gateway.db.office import Premises
 from gateway.keeper import schema, usage
 from gateway.keeper.address import KeeperLock
 from gateway.keeper.figures import Figures
+from gateway.keeper.offices import Offices
 from gateway.metering.audit import audit
 from gateway.metering.ledger import Ledger
 from gateway.metering.record import Status
@@ -30,6 +33,7 @@ from gateway.telemetry import logs
 from gateway.types.errors import BadRequest, NotFound, Unavailable
 from gateway.types.generation import GenerationRecord, KeyUsage, MeterReport
 from gateway.types.keys import Grant, IssuedKey, KeyLimits, KeyPatch, KeyRecord, NewKey, TeamRecord
+from gateway.types.method import Method
 
 JOURNAL_FOLDER: Final = "journal"
 HOUSEKEEPING_S: Final = 1.0
@@ -48,6 +52,7 @@ class Keeper:
         database_url: the ledger database; migrated at the start.
         pepper: the gateway's secret.
         migrate: brings the database to this version, when it is not there yet.
+        config: returns the configuration of now; None of a keeper that a command made for itself.
 
     Attributes:
         limits: the limits of this host, for owners other than this process.
@@ -55,18 +60,26 @@ class Keeper:
     """
 
     def __init__(
-        self, home: Path, database_url: str, pepper: bytes, *, migrate: schema.Migrate = schema.migrate_here
+        self,
+        home: Path,
+        database_url: str,
+        pepper: bytes,
+        *,
+        migrate: schema.Migrate = schema.migrate_here,
+        config: Callable[[], ConfigSnapshot | None] = lambda: None,
     ) -> None:
         self.limits = LocalLimits()
         self._home = home
         self._database_url = database_url
         self._pepper = pepper
         self._migrate = migrate
+        self._config = config
         self._lock = KeeperLock(home)
         self._database: Database | None = None
         self._store: AccessStore | None = None
         self._shipper: Shipper | None = None
         self._figures: Figures | None = None
+        self._offices: Offices | None = None
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._changing = asyncio.Lock()
@@ -79,6 +92,11 @@ class Keeper:
     def figures(self) -> Figures:
         """The metrics of this host's workers."""
         return _started(self._figures)
+
+    @property
+    def offices(self) -> Offices:
+        """The parts that answer methods of their own."""
+        return _started(self._offices)
 
     @property
     def watched(self) -> bool:
@@ -109,15 +127,19 @@ class Keeper:
             raise
         self._shipper = Shipper(self._home / JOURNAL_FOLDER, self._database, on_shipped=self._shipped)
         self._figures = Figures(self._shipper)
+        self._offices = Offices(Premises(self._database, self._home, self._pepper, self._config))
         loop = asyncio.get_running_loop()
         self._stopping.clear()
         self._tasks = [loop.create_task(self._keep_house()), loop.create_task(self._shipper.run())]
+        self._offices.start()
 
     async def stop(self) -> None:
         """End what runs, ship what is in the journal, and give the folder back."""
         if self._changes:
             await asyncio.wait(self._changes)
         self._stopping.set()
+        if self._offices is not None:
+            await self._offices.stop()
         if self._tasks:
             try:
                 async with asyncio.timeout(LAST_SHIP_S):
@@ -146,6 +168,11 @@ class Keeper:
             task.cancel()
         await asyncio.wait(self._tasks)
         self._tasks = []
+
+    async def ask(self, method: Method[R], arguments: Sequence[Any] = ()) -> R:
+        """Return what an office answers."""
+        result: R = await self.offices.ask(method, arguments)
+        return result
 
     async def create_team(self, slug: str, name: str) -> TeamRecord:
         """Make a team."""
@@ -309,7 +336,7 @@ class Keeper:
             self._shipper.close()
         if self._database is not None:
             await self._database.close()
-        self._shipper = self._database = self._store = None
+        self._shipper = self._database = self._store = self._offices = None
         self._lock.release()
 
 

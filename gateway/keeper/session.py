@@ -22,7 +22,6 @@ from gateway.keeper.protocol import (
     FrameReader,
     KeyChange,
     Message,
-    Method,
     ProtocolError,
     Request,
     error_of,
@@ -30,6 +29,7 @@ from gateway.keeper.protocol import (
     raw,
 )
 from gateway.types.keys import KeyRecord
+from gateway.types.method import Method
 
 R = TypeVar("R")
 Heard = Callable[[R, bool], None]

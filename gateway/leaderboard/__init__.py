@@ -1,0 +1,1 @@
+"""Rankings: boards over the rollups, records and milestones, the datasets API."""
