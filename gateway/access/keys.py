@@ -211,6 +211,21 @@ class KeyRing:
             raise Unauthorized(EXPIRED)
         return entry.principal
 
+    def still(self, principal: Principal, now_us: int) -> bool:
+        """Return whether the text by which ``principal`` was authenticated before would find it again now.
+
+        Any change of a key makes a new principal. While an earlier text of the key is still in force, the answer is no:
+        which of the two it was is not known here.
+        """
+        entry = self._entries.get(principal.key_id.encode("ascii"))
+        return (
+            entry is not None
+            and entry.principal is principal
+            and not entry.previous_until
+            and not entry.disabled
+            and (entry.expires_at is None or now_us < entry.expires_at)
+        )
+
     def recognises(self, token: bytes, now_us: int) -> bool:
         """Return whether ``token`` is the text of an inference key, in force or not."""
         return self._holder(token, now_us) is not None

@@ -112,6 +112,19 @@ FIELDS: Final = frozenset(
     {"models", "provider", "route", "preset", "session_id", "prompt_cache_key", "priority", *_SOFT_FIELDS}
 )
 """Body fields that make a difference here."""
+CONTROL_HEADERS: Final = frozenset(
+    {
+        b"x-session-id",
+        b"x-weir-policy",
+        b"x-weir-priority",
+        b"x-slo-ttft-ms",
+        b"x-slo-tpot-ms",
+        b"x-weir-deadline-ms",
+        b"x-openrouter-metadata",
+        b"x-openrouter-experimental-metadata",
+    }
+)
+"""Headers that ``read_headers`` reads."""
 
 
 def read_body(call: Call, shape: RoutingShape) -> None:

@@ -17,7 +17,7 @@ from gateway.access.keys import REASONS
 from gateway.access.principal import Principal
 from gateway.edge import embeddings, openai_chat, openai_completions
 from gateway.edge.body import decode
-from gateway.edge.controls import read_headers
+from gateway.edge.controls import CONTROL_HEADERS, read_headers
 from gateway.edge.exchange import Exchange
 from gateway.edge.openai_reply import OpenAIReply, respond_error
 from gateway.relay import Desk, relay
@@ -27,6 +27,8 @@ from gateway.types.call import Call
 from gateway.types.errors import Internal, Unavailable, WeirError
 
 _APP: Final = re.compile(rb"https?://([A-Za-z0-9.-]{1,64})(?:[:/].*)?")
+SPOKEN: Final = CONTROL_HEADERS | {b"http-referer", b"referer", b"traceparent"}
+"""Headers that say something about a request; most callers send none of them."""
 _TRACEPARENT: Final = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -35,6 +37,9 @@ class Keys(Protocol):
 
     def authenticate(self, authorization: bytes | None, now_us: int, *, x_api_key: bytes | None = None) -> Principal:
         """Return who holds the key. Raises ``WeirError`` when nobody does."""
+
+    def still(self, principal: Principal, now_us: int) -> bool:
+        """Return whether the text that ``principal`` was found by would find it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,10 @@ class Inference:
             self.desk.metrics.auth_failures.add((REASONS.get(error.message, "malformed"),))
             raise
 
+    def still(self, principal: Principal) -> bool:
+        """Return whether who was authenticated by some text before would be again by the same one."""
+        return not self.draining and self._keys.still(principal, self._clock_us())
+
     def start(self, exchange: Exchange, dialect: Dialect, principal: Principal) -> None:
         """Serve an exchange in a task of its own."""
         self.active[exchange] = self.desk.loop.create_task(self.serve(exchange, dialect, principal))
@@ -104,9 +113,10 @@ class Inference:
         try:
             call = dialect.read(decode(exchange.body), openrouter=dialect.openrouter)
             exchange.body = b""
-            _annotate(call, exchange.headers)
             reply = OpenAIReply(exchange, call)
-            read_headers(call, exchange.headers)
+            if not SPOKEN.isdisjoint(exchange.headers):
+                _annotate(call, exchange.headers)
+                read_headers(call, exchange.headers)
             await relay(call, principal, reply, self.desk)
         except WeirError as error:
             self._fail(exchange, reply, error)

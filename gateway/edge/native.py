@@ -24,6 +24,7 @@ from uvicorn.server import ServerState
 from gateway.edge.errors import error_body, status_line
 from gateway.edge.head import check_head, check_repeats, header_map, without_offer
 from gateway.edge.inference import PATHS, Inference, refuse
+from gateway.edge.known_head import KnownHead
 from gateway.edge.native_exchange import NativeExchange
 from gateway.types import ids
 from gateway.types.errors import BadRequest, HeadTooLarge, RequestTimeout, WeirError
@@ -36,6 +37,8 @@ BODY_STEP: Final = 64 * 1024
 """Bytes of a body for which a caller gets ``Road.body_timeout`` anew: a trickle does not keep a connection."""
 LINGER: Final = 2.0
 """Seconds a caller has to read an early refusal while it still sends; closing at once could lose the refusal."""
+LEARNING: Final = 3
+"""Heads that a connection remembers in vain before it stops trying."""
 _VERSIONS: Final = ("1.1", "1.0")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -108,6 +111,9 @@ class WeirProtocol(HttpToolsProtocol):
         self._fed = False
         self._rests_since = 0.0
         self._deaf = False
+        self._known: KnownHead | None = None
+        self._fresh: NativeExchange | None = None
+        self._patience_to_learn = LEARNING
 
     # asyncio.Protocol
 
@@ -119,9 +125,12 @@ class WeirProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse; refuse what cannot or need not be read further; keep the clock."""
-        if self._deaf:
+        if self._deaf or (self._known is not None and self._again(data)):
             return
+        began = not self._awaited
         self._parse(data)
+        if self._fresh is not None:
+            self._learn(data, began=began)
         if self._awaited and self.parser is not None and not self._deaf and not self.transport.is_closing():
             self._watch(len(data))
 
@@ -216,6 +225,8 @@ class WeirProtocol(HttpToolsProtocol):
             exchange.refusal = error
         else:
             exchange.wants_continue = self.expect_100_continue and modern
+            if self._patience_to_learn and len(headers) == len(self.headers):
+                self._fresh = exchange
         previous, self.cycle = self.cycle, exchange  # type: ignore[assignment] # it provides what is used of a cycle
         self._reading = exchange
         if previous is None or previous.response_complete:
@@ -336,6 +347,42 @@ class WeirProtocol(HttpToolsProtocol):
         self._patience = self.loop.call_later(LINGER, self.transport.abort)
 
     # Internals
+
+    def _again(self, data: bytes) -> bool:
+        """Serve a request that came whole in one read under the head the last one had; return whether it was one."""
+        known, cycle, inference = self._known, self.cycle, self._road.inference
+        if known is None or inference is None or self._awaited or not (cycle is None or cycle.response_complete):
+            return False
+        body = known.body(data, inference.max_body)
+        if body is None or not inference.still(known.principal):
+            return False
+        self._patience_to_learn = LEARNING
+        self._stop_waiting()
+        exchange = NativeExchange(
+            self,
+            inference.new_id(),
+            known.path,
+            known.headers,
+            known.dialect,
+            keep_alive=True,
+            chunked=True,
+            bodiless=False,
+        )
+        exchange.principal = known.principal
+        exchange.turn = exchange.whole = True
+        exchange.arrived = monotonic()
+        exchange.body = body
+        self.cycle = exchange  # type: ignore[assignment] # it provides what is used of a cycle
+        self._serve(exchange)
+        return True
+
+    def _learn(self, data: bytes, *, began: bool) -> None:
+        """Remember the head of the request that was just read, if ``data`` ``began`` with it."""
+        exchange, self._fresh = self._fresh, None
+        if exchange is None or exchange.principal is None or not began or not exchange.repeatable:
+            return
+        self._patience_to_learn -= 1
+        self._known = KnownHead.of(data, exchange.path, exchange.headers, exchange.dialect, exchange.principal)
 
     def _parse(self, data: bytes) -> None:
         while data:

@@ -114,6 +114,11 @@ class NativeExchange:
 
     # The request
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether its head says nothing that ends the connection or shapes the response."""
+        return self._chunked and self.keep_alive and not self._bodiless
+
     def receive(self, data: bytes, limit: int) -> None:
         """Take body bytes; over ``limit`` the request is refused and the rest thrown away."""
         self._size += len(data)

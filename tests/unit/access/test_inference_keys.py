@@ -6,7 +6,9 @@ import hmac
 import logging
 import re
 import traceback
+from contextlib import suppress
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -227,3 +229,24 @@ def test_every_text_without_outer_space_can_be_a_key(text: str) -> None:
     chosen = token.decode()
     assert ring_of(record(chosen)).authenticate(b"Bearer " + token, NOW).key_id == key_id_of(chosen)
     assert bearer_token(b"Bearer " + token) == token
+
+
+def test_a_principal_is_renewed_only_while_nothing_about_its_key_has_changed() -> None:
+    """What was authenticated once holds until the key changes, expires, or has two texts that are both in force."""
+    text = new_key_text("abcd1234")
+    record = KeyRecord("abcd1234", "n", digest(PEPPER, text.encode()), "t", created_at=0, expires_at=100)
+    ring = KeyRing(PEPPER)
+    ring.load([record])
+    principal = ring.authenticate(f"Bearer {text}".encode(), 50)
+    assert ring.still(principal, 99)
+    assert not ring.still(principal, 100)
+    ring.apply([record])
+    assert not ring.still(principal, 50)
+
+    for changes in ({"revoked_at": 60}, {"disabled": True}, {"previous_digest": b"p" * 32, "previous_until": 90}):
+        ring.load([record])
+        principal = ring.authenticate(f"Bearer {text}".encode(), 50)
+        ring.apply([msgspec.structs.replace(record, **changes)])
+        assert not ring.still(principal, 61)
+        with suppress(Unauthorized):
+            assert not ring.still(ring.authenticate(f"Bearer {text}".encode(), 61), 61)
