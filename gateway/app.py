@@ -272,6 +272,7 @@ class Gateway:
         bind = self.metrics.bind
         bind("weir_inflight_requests", lambda: len(self.inference.active))
         bind("weir_retry_budget_remaining", lambda: upstream.budget.remaining)
+        bind("weir_drains_active", lambda: upstream.drains.active)
         bind("weir_journal_bytes_total", lambda: journal.bytes_written)
         bind("weir_journal_records_total", lambda: journal.records)
         bind("weir_journal_syncs_total", lambda: journal.syncs)

@@ -208,7 +208,8 @@ class BackendSection(Section):
     )
     on_disconnect: OnDisconnect = Field(
         "cancel",
-        description="What becomes of a request whose caller left: cancel, or drain (read to the end; not done yet).",
+        description="What becomes of a request whose caller left: cancel, or drain (read on, for an API that bills on; "
+        "64 at once in a worker, 120 s each).",
     )
     timeouts: TimeoutsSection = Field(TimeoutsSection(), description="Time limits of one attempt.")
     data_collection: DataCollection | None = Field(

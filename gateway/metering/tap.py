@@ -23,6 +23,10 @@ BYTES_PER_TOKEN: Final = 4
 """The usual estimate for English text; stated in ``usage_source`` as ``estimated``."""
 
 
+_AT_TOP: Final = frozenset({"prompt_cache_hit_tokens", "cached_tokens", "reasoning_tokens"})
+"""Members of a usage object that say at its top what others say in its details."""
+
+
 class Tap:
     """Counts one attempt's answer.
 
@@ -231,7 +235,11 @@ class Tap:
 
 
 def usage_of(document: Any) -> Usage | None:
-    """Read OpenAI's ``usage`` object; numbers that are missing, negative or not integers count as 0.
+    """Read a ``usage`` object of OpenAI's kind; numbers that are missing, negative or not integers count as 0.
+
+    Tokens that were cached are named as OpenAI, DeepSeek (``prompt_cache_hit_tokens``) or Moonshot (``cached_tokens``)
+    does, tokens that were written to a cache as OpenRouter or DashScope does. Some APIs leave reasoning out of the
+    completion; their total tells.
 
     Returns None when there is no number of prompt or completion tokens at all.
     """
@@ -241,16 +249,20 @@ def usage_of(document: Any) -> Usage | None:
     completion_tokens = _count(document.get("completion_tokens"))
     prompt = document.get("prompt_tokens_details")
     completion = document.get("completion_tokens_details")
-    if not prompt and not completion:
+    if not prompt and not completion and _AT_TOP.isdisjoint(document):
         return Usage(prompt_tokens, completion_tokens)
     prompt = prompt if type(prompt) is dict else {}
     completion = completion if type(completion) is dict else {}
+    reasoning = _count(completion.get("reasoning_tokens")) or _count(document.get("reasoning_tokens"))
+    if reasoning and _count(document.get("total_tokens")) == prompt_tokens + completion_tokens + reasoning:
+        completion_tokens += reasoning
+    cached = _count(prompt.get("cached_tokens")) or _count(document.get("prompt_cache_hit_tokens"))
     return Usage(
         prompt_tokens,
         completion_tokens,
-        _count(prompt.get("cached_tokens")),
-        _count(prompt.get("cache_write_tokens")),
-        _count(completion.get("reasoning_tokens")),
+        cached or _count(document.get("cached_tokens")),
+        _count(prompt.get("cache_write_tokens")) or _count(prompt.get("cache_creation_input_tokens")),
+        reasoning,
         _count(prompt.get("audio_tokens")),
         _count(completion.get("audio_tokens")),
         _count(prompt.get("image_tokens")),

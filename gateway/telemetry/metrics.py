@@ -110,6 +110,10 @@ class GatewayMetrics(Registry):
         self.hedges = self.counter(
             "weir_hedges_total", "Requests sent to a second backend because the first was slow to begin.", "outcome"
         )
+        self.drains = self.counter(
+            "weir_drains_total", "Answers read on after the caller had left, because the backend bills on.", "outcome"
+        )
+        self.gauge("weir_drains_active", "Answers that are being read on after their callers have left.")
         self.gauge("weir_retry_budget_remaining", "Retries that may still be made in the current window.")
         self.gauge("weir_backend_up", "Whether a backend may be sent requests: 1 or 0.", "backend", fold=Fold.MIN)
         self.gauge("weir_backend_in_flight", "Requests sent to a backend and not ended.", "backend")

@@ -30,6 +30,7 @@ from gateway.types.tokens import Usage
 from gateway.upstream.attempt import Attempt
 from gateway.upstream.budget import RetryBudget
 from gateway.upstream.deadlines import Deadlines
+from gateway.upstream.drain import Drain, Drains
 from gateway.upstream.trial import Trial
 from gateway.upstream.wire import AttemptFailed, Pool, Resolve
 
@@ -84,6 +85,7 @@ class Upstream:
         self.deadlines = Deadlines(loop)
         self.health = health
         self.budget = RetryBudget()
+        self.drains = Drains(loop, metrics)
         self.echoes: dict[str, bool] = {}
         self._resolve = resolve
         self._pools: dict[str, Pool] = {}
@@ -175,6 +177,7 @@ class Walk:
     __slots__ = (
         "_aborted",
         "_call",
+        "_drain",
         "_identity",
         "_left",
         "_observer",
@@ -209,6 +212,7 @@ class Walk:
         self._trace = trace
         self._identity = b"x-request-id: gen-%s\r\n" % request_id.hex().encode("ascii")
         self._aborted = False
+        self._drain: Drain | None = None
         self._resumption: Resumption | None = None
         self._trial: Trial | None = None
         self._rival: Trial | None = None
@@ -300,8 +304,16 @@ class Walk:
             health.failed(replica, now)
 
     def abort(self) -> None:
-        """The caller left: stop whatever is going on, at once."""
+        """The caller left: stop whatever is going on, at once; or read on where the backend bills on."""
+        if self._drain is not None:
+            return
         self._aborted = True
+        trial = self._trial
+        if trial is not None and trial.drains and self._rival is None:
+            self._drain = self._upstream.drains.begin(trial.abort)
+            if self._drain is not None:
+                self.resume()
+                return
         for trial in (self._trial, self._rival):
             if trial is not None:
                 trial.abort()
@@ -320,6 +332,9 @@ class Walk:
 
     def close(self) -> None:
         """Free everything; call it on every path out."""
+        if self._drain is not None:
+            self._upstream.drains.end(self._drain)
+            self._drain = None
         for trial in (self._trial, self._rival):
             if trial is not None:
                 trial.abort()

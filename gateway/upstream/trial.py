@@ -110,6 +110,11 @@ class Trial:
                 continue
             return attempt
 
+    @property
+    def drains(self) -> bool:
+        """Whether the backend bills for all of the answer that is under way, whether or not somebody reads it."""
+        return bool(self.sent_at) and not self.attempt.over and self.candidate.replica.backend.on_disconnect == "drain"
+
     def abort(self) -> None:
         """Stop whatever is going on, at once."""
         self._aborted = True

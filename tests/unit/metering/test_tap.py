@@ -94,6 +94,18 @@ def test_an_error_finish_is_a_failure() -> None:
     assert it.failed
 
 
+@pytest.mark.parametrize(("total", "completion"), [(18, 8), (23, 13), (None, 8), (40, 8)])
+def test_reasoning_that_is_no_part_of_the_completion_is_added(total: int | None, completion: int) -> None:
+    """Where the total says that reasoning was counted apart, it is part of the completion here."""
+    said = {
+        "prompt_tokens": 10,
+        "completion_tokens": 8,
+        "total_tokens": total,
+        "completion_tokens_details": {"reasoning_tokens": 5},
+    }
+    assert usage_of(said) == Usage(10, completion, reasoning=5)
+
+
 def test_details_are_read_and_rubbish_counts_as_nothing() -> None:
     """Cached and reasoning tokens are classes of their own; negative or textual numbers are zero."""
     assert usage_of(
@@ -104,6 +116,13 @@ def test_details_are_read_and_rubbish_counts_as_nothing() -> None:
             "completion_tokens_details": {"reasoning_tokens": 5},
         }
     ) == Usage(10, 8, cache_read=4, reasoning=5)
+    counts = {"prompt_tokens": 10, "completion_tokens": 8}
+    assert usage_of(counts | {"prompt_cache_hit_tokens": 6, "prompt_cache_miss_tokens": 4}) == Usage(
+        10, 8, cache_read=6
+    )
+    assert usage_of(counts | {"cached_tokens": 7}) == Usage(10, 8, cache_read=7)
+    written = {"cached_tokens": 2, "cache_creation_input_tokens": 3}
+    assert usage_of(counts | {"prompt_tokens_details": written}) == Usage(10, 8, cache_read=2, cache_write=3)
     assert usage_of({"prompt_tokens": -3, "completion_tokens": "many", "prompt_tokens_details": []}) == Usage()
     assert usage_of({"total": 4}) is None
     assert usage_of([1]) is None
