@@ -12,43 +12,31 @@ another answer. A caller that takes no byte of its answer for ``Road.write_timeo
 from __future__ import annotations
 
 import asyncio
-from enum import IntEnum
 from time import monotonic
 from typing import Any, Final
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
+from gateway.edge.clocks import Clocked, Reading
 from gateway.edge.errors import error_body, status_line
 from gateway.edge.head import check_head, check_repeats, header_map, without_offer
 from gateway.edge.inference import PATHS, Inference, refuse
 from gateway.edge.known_head import KnownHead
 from gateway.edge.native_exchange import NativeExchange
 from gateway.types import ids
-from gateway.types.errors import BadRequest, HeadTooLarge, RequestTimeout, WeirError
+from gateway.types.errors import BadRequest, RequestTimeout, WeirError
 
 WRITE_HIGH: Final = 128 * 1024
 """Bytes waiting in a caller's transport at which its backend is paused."""
-MAX_HEAD: Final = 64 * 1024
-"""Bytes of a head that does not come in one read."""
-BODY_STEP: Final = 64 * 1024
-"""Bytes of a body for which a caller gets ``Road.body_timeout`` anew: a trickle does not keep a connection."""
 LINGER: Final = 2.0
 """Seconds a caller has to read an early refusal while it still sends; closing at once could lose the refusal."""
 LEARNING: Final = 3
 """Heads that a connection remembers in vain before it stops trying."""
 _VERSIONS: Final = ("1.1", "1.0")
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Reading(IntEnum):
-    """What of a request is still to come."""
-
-    NOTHING = 0
-    HEAD = 1
-    BODY = 2
 
 
 class Road:
@@ -85,7 +73,7 @@ class Road:
         return self._default_lines
 
 
-class WeirProtocol(HttpToolsProtocol):
+class WeirProtocol(Clocked):
     """One caller's connection."""
 
     def __init__(
@@ -98,18 +86,13 @@ class WeirProtocol(HttpToolsProtocol):
         road: Road,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.body_timeout = road.body_timeout
+        self.header_timeout = road.header_timeout
+        self.write_timeout = road.write_timeout
         self._road = road
         self._running: NativeExchange | None = None
         self._reading: NativeExchange | None = None
         self._asgi: RequestResponseCycle | None = None
-        self._patience: asyncio.TimerHandle | None = None
-        self._stall: asyncio.TimerHandle | None = None
-        self._awaited = Reading.NOTHING
-        self._timed = Reading.NOTHING
-        self._taken = 0
-        self._framing = 0
-        self._fed = False
-        self._rests_since = 0.0
         self._deaf = False
         self._known: KnownHead | None = None
         self._fresh: NativeExchange | None = None
@@ -121,7 +104,7 @@ class WeirProtocol(HttpToolsProtocol):
         """Start the clock for the first head."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=WRITE_HIGH)
-        self._wait(self._road.header_timeout)
+        self._wait(self.header_timeout)
 
     def data_received(self, data: bytes) -> None:
         """Parse; refuse what cannot or need not be read further; keep the clock."""
@@ -132,14 +115,17 @@ class WeirProtocol(HttpToolsProtocol):
         if self._fresh is not None:
             self._learn(data, began=began)
         if self._awaited and self.parser is not None and not self._deaf and not self.transport.is_closing():
-            self._watch(len(data))
+            reading = self._reading
+            if reading is not None and reading.refusal is not None and reading.turn:
+                self._refuse(reading)
+            else:
+                self._watch(len(data))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request in flight; uvicorn tells an ASGI one."""
         self._stop_waiting()
         self._unset_keepalive_if_required()
-        if self._stall is not None:
-            self._stall.cancel()
+        self._drained()
         running = self._running
         if running is not None:
             running.lost()
@@ -163,9 +149,7 @@ class WeirProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """The caller keeps up again."""
         super().resume_writing()
-        if self._stall is not None:
-            self._stall.cancel()
-            self._stall = None
+        self._drained()
         if self._running is not None:
             self._running.pressed(paused=False)
 
@@ -250,10 +234,7 @@ class WeirProtocol(HttpToolsProtocol):
         """Serve a native request once it is whole and its turn has come."""
         if self._awaited is Reading.HEAD:
             return  # an offer to upgrade
-        late = self._timed is Reading.BODY
-        self._awaited = self._timed = Reading.NOTHING
-        self._framing = 0
-        self._stop_waiting()
+        late = self._came()
         reading, self._reading = self._reading, None
         if reading is None:
             super().on_message_complete()
@@ -283,11 +264,7 @@ class WeirProtocol(HttpToolsProtocol):
             self._invite(cycle)
 
     def on_response_complete(self) -> None:
-        """Go on with the pipeline, or rest until the next request.
-
-        One timer watches all rests of a connection: uvicorn's own, one for each answer, costs more than the look-up of
-        the key.
-        """
+        """Go on with the pipeline, or rest until the next request."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -295,23 +272,7 @@ class WeirProtocol(HttpToolsProtocol):
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
             return
-        self._rests_since = monotonic()
-        if self.timeout_keep_alive_task is None:
-            self._rest(self.timeout_keep_alive)
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close a connection that has rested long enough; the end of an answer that is under way begins a new rest."""
-        self.timeout_keep_alive_task = None
-        if self._awaited or (self.cycle is not None and not self.cycle.response_complete):
-            return
-        left = self._rests_since + self.timeout_keep_alive - monotonic()
-        if left <= 0:
-            super().timeout_keep_alive_handler()
-        else:
-            self._rest(left)
-
-    def _rest(self, seconds: float) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+        self._rest()
 
     # The connection, as an exchange uses it
 
@@ -443,64 +404,16 @@ class WeirProtocol(HttpToolsProtocol):
             exchange.keep_alive = False
             self._serve(exchange)
 
-    # Clocks
-
-    def _watch(self, size: int) -> None:
-        """A read of ``size`` bytes left a request incomplete: refuse it, or see to its clock."""
-        reading = self._reading
-        if reading is not None and reading.refusal is not None and reading.turn:
-            self._refuse(reading)
-            return
-        if self._awaited is Reading.BODY:
-            # Chunk sizes with their extensions, and trailers: what comes between two pieces of a body.
-            self._framing = 0 if self._fed else self._framing + size
-            self._fed = False
-            if self._framing > MAX_HEAD:
-                self._give_up(BadRequest(f"over {MAX_HEAD} bytes of framing without a byte of the body"))
-                return
-        if self._timed is not self._awaited:
-            self._timed, self._taken = self._awaited, 0
-            self._wait(self._road.header_timeout if self._awaited is Reading.HEAD else self._road.body_timeout)
-            return
-        self._taken += size
-        if self._awaited is Reading.BODY:
-            if self._taken >= BODY_STEP:
-                self._taken = 0
-                self._wait(self._road.body_timeout)
-        elif self._taken > MAX_HEAD:
-            self._give_up(HeadTooLarge(f"request line and headers are over {MAX_HEAD} bytes"))
-
-    def _wait(self, seconds: float) -> None:
-        self._stop_waiting()
-        self._patience = self.loop.call_later(seconds, self._tired)
-
-    def _stop_waiting(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-
     def _tired(self) -> None:
         """The request did not arrive in time."""
         self._patience = None
         reading = self._reading
         if reading is not None and not reading.turn:
-            self._wait(self._road.body_timeout)  # it is we who do not read, until its turn comes
+            self._wait(self.body_timeout)  # it is we who do not read, until its turn comes
         elif self._awaited:
             self._give_up(RequestTimeout("the request did not arrive in time; the connection is closed"))
         else:
             self.transport.close()
-
-    def _await_drain(self) -> None:
-        size = self.transport.get_write_buffer_size()
-        self._stall = self.loop.call_later(self._road.write_timeout, self._stalled, size)
-
-    def _stalled(self, size: int) -> None:
-        """Cut off a caller that took nothing since ``size`` bytes were waiting for it."""
-        self._stall = None
-        if self.transport.get_write_buffer_size() < size:
-            self._await_drain()
-        else:
-            self.transport.abort()
 
     # Ends
 

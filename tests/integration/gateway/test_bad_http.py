@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from gateway.edge.native import BODY_STEP
+from gateway.edge.clocks import BODY_STEP
 from gateway.sim import SimConfig, SimFleet, Timing
 from tests.fakes.raw_client import BODY, CHAT, RawClient, changed, check_error, events, head, post, raw_client
 from tests.harness import ADMIN_KEY, Stage, configuration, over, staged
