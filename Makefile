@@ -2,9 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null)
+KILLS ?= 200
+SEED ?= 1
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: run test check bench bench-routing lock env clean
+.PHONY: run test check kill bench bench-routing lock env clean
 
 run: env                     ## start Weir with a simulated fleet and print how to talk to it
 	@$(BIN)/weir demo
@@ -18,6 +20,9 @@ check: env                   ## format, lint, types, import layers, sizes
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m pytest -q tests/architecture
+
+kill: env                    ## kill real processes under load and compare three books; KILLS=200 SEED=1
+	@$(BIN)/python -m tests.kill --kills $(KILLS) --seed $(SEED)
 
 bench: env .venv-bench/.made ## the benchmarks beside the peers; writes docs/bench/latest.json, then judge with bench/check.py
 	@$(BIN)/python -m bench.run

@@ -8,6 +8,7 @@ error says which.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,9 +21,11 @@ import policies
 from gateway import __version__
 from gateway.access.keys import KeyRing
 from gateway.access.management import ManagementKeys
+from gateway.access.purse import Purse
 from gateway.config.problem import ConfigError
-from gateway.config.snapshot import ConfigSnapshot
+from gateway.config.snapshot import BoardsSpec, ConfigSnapshot
 from gateway.config.watcher import ConfigWatcher
+from gateway.edge.attribution import Attribution
 from gateway.edge.inference import Inference
 from gateway.fleet.egress import EgressError, EgressGuard
 from gateway.fleet.health import Health
@@ -35,19 +38,23 @@ from gateway.relay import Desk
 from gateway.routing.admission.capacity import FleetCapacity
 from gateway.routing.admission.gate import Gate
 from gateway.routing.admission.queue import AdmissionQueue
+from gateway.routing.chance import Chance
+from gateway.routing.decisions.recorder import Recorder
 from gateway.routing.pipeline import Policy
 from gateway.routing.registry import PolicyRegistry
 from gateway.routing.router import Router
 from gateway.settings import Settings
+from gateway.tariff.follow import Follower
 from gateway.telemetry import logs, redaction
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.traces import Tracer, open_tracer
+from gateway.types.budgets import FILE_BUDGETS, NewBudget, Scope, Window
 from gateway.types.errors import BadRequest, Unavailable
 from gateway.types.failure import Cause, Failure
 from gateway.types.generation import LedgerReader
 from gateway.types.keys import KeyAdmin, KeyFeed, LimitBook
 from gateway.types.method import Asking
-from gateway.upstream.attempts import Upstream
+from gateway.upstream.backends import Upstream
 from gateway.upstream.wire import AttemptFailed, Resolve
 
 SHARE_S: Final = 2.0
@@ -108,6 +115,7 @@ class Gateway:
     desk: Desk
     inference: Inference
     router: Router
+    tariff: Follower
 
     def __init__(
         self, settings: Settings, snapshot: ConfigSnapshot, books: Books, identity: Identity, *, workers: int = 1
@@ -129,6 +137,11 @@ class Gateway:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.peers: Peers | None = None
 
+    @property
+    def boards(self) -> BoardsSpec:
+        """The rules of the leaderboards now."""
+        return self._snapshot.boards
+
     async def start(self) -> None:
         """Start every part; needs the running loop. Raises ``WeirError`` or ``OSError`` when a part cannot start."""
         async with AsyncExitStack() as stack:
@@ -138,19 +151,32 @@ class Gateway:
     async def _start(self, stack: AsyncExitStack) -> None:
         loop, settings = asyncio.get_running_loop(), self.settings
         self.keys.load(await self.books.subscribe(self.keys.apply))
+        self.tariff = Follower(self.books, self._snapshot, self._repriced)
+        await self.tariff.start()
+        stack.callback(loop.create_task(self.tariff.run()).cancel)
         tracer = open_tracer(settings.otlp_endpoint, __version__)
         stack.push_async_callback(asyncio.to_thread, tracer.shutdown)
         journal = Journal.create(settings.home / "journal", durability=settings.durability)
         stack.push_async_callback(journal.close)
         upstream = Upstream(loop, self._health, _guarded(self._guard), self.metrics)
         stack.callback(upstream.close)
-        self.router = Router(self.registry, load_policies(), Random())  # noqa: S311 - load balancing, not a secret
-        self.desk = self._desk(loop, upstream, journal, tracer)
+        self.router = Router(self.registry, load_policies(), _chance())
+        self._recorder = Recorder(self.books, self.metrics, self._snapshot.routing.decisions, _chance())
+        recording = loop.create_task(self._recorder.run())
+        stack.push_async_callback(self._recorder.flush)
+        stack.callback(recording.cancel)
+        self.books.present(journal.writer)
+        purse = Purse(loop, self.books, journal, self.router.reachable, self.metrics)
+        purse.learn(await self.books.follow_scopes(purse.learn))
+        self.desk = self._desk(loop, upstream, journal, tracer, purse)
+        attribution = Attribution(loop, self.books, now_us, lambda: self._snapshot.boards.new_apps_per_day)
+        stack.callback(attribution.close)
         self.inference = Inference(
             self.desk,
             self.keys,
             now_us,
             logs.RequestLog(every=settings.log_requests),
+            attribution,
             max_body=settings.max_body_bytes,
         )
         await self.registry.start()
@@ -160,16 +186,19 @@ class Gateway:
         self._bind_metrics(journal, upstream)
         stack.callback(loop.create_task(self.share_figures()).cancel)
 
-    def _desk(self, loop: asyncio.AbstractEventLoop, upstream: Upstream, journal: Journal, tracer: Tracer) -> Desk:
+    def _desk(
+        self, loop: asyncio.AbstractEventLoop, upstream: Upstream, journal: Journal, tracer: Tracer, purse: Purse
+    ) -> Desk:
         return Desk(
             loop=loop,
             router=self.router,
             upstream=upstream,
             journal=journal,
-            limits=self.books,
+            purse=purse,
             gate=self._gate(loop),
             tracer=tracer,
             metrics=self.metrics,
+            recorder=self._recorder,
         )
 
     def _gate(self, loop: asyncio.AbstractEventLoop) -> Gate:
@@ -229,13 +258,18 @@ class Gateway:
 
     # The configuration
 
+    def _repriced(self, snapshot: ConfigSnapshot) -> None:
+        """Serve ``snapshot``, the configuration with the prices that are valid now."""
+        self.registry.apply(snapshot)
+
     def _watch(self, stack: AsyncExitStack, loop: asyncio.AbstractEventLoop, upstream: Upstream) -> None:
         assert self.settings.config is not None
 
         def changed(snapshot: ConfigSnapshot) -> None:
-            self.registry.apply(snapshot)
+            self.tariff.configured(snapshot)
             upstream.reconfigured()
             self._capacity.pace = snapshot.admission.pace
+            self._recorder.configure(snapshot.routing.decisions)
             self.desk.gate.configure(snapshot.admission)
             self._snapshot = snapshot
             conceal_keys(snapshot)
@@ -257,7 +291,7 @@ class Gateway:
         stack.callback(loop.remove_signal_handler, signal.SIGHUP)
 
     async def _make_teams(self, snapshot: ConfigSnapshot) -> None:
-        """Make the teams that a changed file names and that are not there yet."""
+        """Make the teams and budgets that a changed file names."""
         for team in snapshot.teams:
             try:
                 await self.books.create_team(team.slug, team.name)
@@ -265,6 +299,10 @@ class Gateway:
                 continue  # it is there
             except Unavailable as error:
                 _log.warning("a team of the configuration could not be made", team=team.slug, reason=str(error))
+        try:
+            await self.books.ask(FILE_BUDGETS, (file_budgets(snapshot),))
+        except (BadRequest, Unavailable) as error:
+            _log.warning("the budgets of the configuration could not be set", reason=str(error))
 
     # Metrics that are kept where they arise
 
@@ -294,6 +332,25 @@ class Gateway:
 
 def _up(load: ReplicaLoad) -> float:
     return float(load.ready and not load.draining and load.ejected_until <= time.monotonic())
+
+
+def _chance() -> Chance:
+    return Chance(int.from_bytes(os.urandom(8)))
+
+
+def file_budgets(snapshot: ConfigSnapshot) -> tuple[NewBudget, ...]:
+    """Return the budgets of the configuration file as the keeper takes them."""
+    return tuple(
+        NewBudget(
+            Scope(spec.key, spec.team, spec.model),
+            Window(spec.window),
+            spec.limit_nano,
+            spec.hard,
+            spec.alerts,
+            source="file",
+        )
+        for spec in snapshot.budgets
+    )
 
 
 def now_us() -> int:

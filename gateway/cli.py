@@ -8,13 +8,19 @@ from __future__ import annotations
 import typer
 
 from gateway.commands import (
+    billing,
+    budgets,
     configuration,
     console,
     database,
+    doctor,
+    export,
     keys,
     lab,
     metering,
     models,
+    prices,
+    rankings,
     routing,
     serving,
     simulation,
@@ -29,15 +35,22 @@ app.command("demo")(serving.run_demo)
 app.command("worker", hidden=True)(serving.worker)
 app.command("keeper", hidden=True)(serving.keeper)
 app.command("sim")(simulation.sim)
+app.command("rankings")(rankings.rankings)
+app.command("doctor")(doctor.doctor)
 for name, group in (
     ("config", configuration.app),
     ("db", database.app),
     ("keys", keys.app),
+    ("budgets", budgets.app),
     ("teams", teams.app),
     ("models", models.app),
+    ("prices", prices.app),
     ("route", routing.app),
     ("meter", metering.app),
+    ("billing", billing.app),
+    ("export", export.app),
     ("lab", lab.app),
+    ("apps", rankings.apps),
 ):
     app.add_typer(group, name=name)
 

@@ -2,6 +2,7 @@
 
 Three simulated vLLM replicas of one model, one of a smaller one, and a simulated external API that serves both at a
 price. The simulators run in a process of their own that ends with this one. Nothing but the state folder is touched.
+The ledger is given a made-up past, beside the gateway that serves already, so that no board is empty.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from gateway.access.keys import new_key_id, new_key_text
-from gateway.process import DEMO_KEY, StartError
+from gateway.access.keys import key_id_of, new_key_id, new_key_text
+from gateway.process import DEMO_KEY, Beside, StartError
 from gateway.sim import SimConfig, Timing, run
+from gateway.sim.history.fill import fill_beside
+
+if TYPE_CHECKING:
+    from gateway.keeper.service import Keeper
 
 LARGE: Final = "Qwen/Qwen3-32B"
 SMALL: Final = "Qwen/Qwen3-8B"
@@ -130,6 +135,7 @@ models:
 aliases: {{house-default: {{qwen/qwen3-32b: 95, qwen/qwen3-8b: 5}}}}
 routing: {{default: balanced}}
 egress: {{allow: ["127.0.0.0/8"]}}
+boards: {{keyless: true}}
 """,
         encoding="utf-8",
     )
@@ -158,15 +164,33 @@ def admin_key(home: Path) -> str:
     return kept(home, "demo.admin-key", f"weir-admin-{token_hex(32)}")
 
 
-def welcome(base: str, key: str, admin: str) -> str:
+def past(home: Path, days: int, key: str) -> Beside:
+    """Return what fills the ledger with a made-up past of ``days`` days beside the gateway."""
+
+    async def fill(keeper: Keeper) -> None:
+        await fill_beside(keeper, home, days, (key_id_of(key),))
+
+    return fill
+
+
+def welcome(base: str, key: str, admin: str, days: int) -> str:
     """Return what the demo prints once it serves."""
+    shown = (
+        f"""
+  rankings        {base}/api/v1/rankings        {base}/api/v1/datasets/rankings-daily
+                  Their past of {days} days is MADE UP: scaled from statistics of recorded traffic, no real usage.
+                  It fills in within seconds. --history 0d leaves it out.
+"""
+        if days
+        else ""
+    )
     return f"""
   Weir serves a simulated fleet: three vLLM replicas of qwen/qwen3-32b, one of qwen/qwen3-8b, one external API.
 
   API             {base}/v1        (OpenRouter's form: {base}/api/v1)
   inference key   {key}
   management key  {admin}
-
+{shown}
   curl {base}/v1/chat/completions \\
     -H "Authorization: Bearer {key}" \\
     -d '{{"model": "qwen/qwen3-32b", "stream": true, "messages": [{{"role": "user", "content": "What is a weir?"}}]}}'

@@ -15,21 +15,23 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
 from gateway.access.management import obtain_admin_digest
-from gateway.app import Gateway, Identity, conceal_keys, presets
+from gateway.app import Gateway, Identity, conceal_keys, file_budgets, presets
 from gateway.config.load import load
 from gateway.config.problem import ConfigError
 from gateway.config.snapshot import ConfigSnapshot
 from gateway.keeper.address import KeeperError
 from gateway.keeper.client import KeeperClient
+from gateway.keeper.extras import Extras
 from gateway.keeper.process import serving
 from gateway.routing.registry import PresetError
 from gateway.settings import Settings, SettingsError
 from gateway.telemetry import logs
+from gateway.types.budgets import FILE_BUDGETS
 from gateway.types.errors import WeirError
 from gateway.types.keys import NewKey
 
@@ -79,7 +81,13 @@ def prepare(settings: Settings) -> Startup:
     return Startup(settings, snapshot, Identity(pepper, digest), made)
 
 
-def serve_alone(startup: Startup, listener: socket.socket, started: Callable[[], None]) -> int:
+Beside = Callable[["Keeper"], Coroutine[Any, Any, None]]
+"""Work that goes on beside a gateway that serves; it is cancelled when that ends, and raises nothing."""
+
+
+def serve_alone(
+    startup: Startup, listener: socket.socket, started: Callable[[], None], beside: Beside | None = None
+) -> int:
     """Run worker and keeper in this process; return the exit status. Raises ``StartError`` or ``WeirError``."""
     from gateway.keeper.figures import bind_shipper  # noqa: PLC0415 - see above
     from gateway.serving import serve  # noqa: PLC0415 - see above
@@ -90,7 +98,13 @@ def serve_alone(startup: Startup, listener: socket.socket, started: Callable[[],
             await _bootstrap(keeper, startup)
             gateway = Gateway(settings, startup.snapshot, keeper, startup.identity)
             bind_shipper(gateway.metrics, keeper.shipper)
-            return await serve(gateway, listener, started=started)
+            task = asyncio.create_task(beside(keeper)) if beside is not None else None
+            try:
+                return await serve(gateway, listener, started=started)
+            finally:
+                if task is not None:
+                    task.cancel()
+                    await asyncio.wait([task])
 
     return 0 if uvloop.run(main()) else 1
 
@@ -136,7 +150,10 @@ async def _kept(startup: Startup) -> AsyncIterator[Keeper]:
     try:
         url = settings.ledger_url.get_secret_value()
         pepper = startup.identity.pepper
-        async with serving(settings.home, url, pepper, lasting=True, config=lambda: startup.snapshot) as keeper:
+        extras = extras_of(settings)
+        async with serving(
+            settings.home, url, pepper, lasting=True, config=lambda: startup.snapshot, extras=extras
+        ) as keeper:
             yield keeper
     except KeeperError as error:
         raise StartError(str(error)) from error
@@ -152,10 +169,21 @@ async def _client(settings: Settings) -> AsyncIterator[KeeperClient]:
         await client.stop()
 
 
+def extras_of(settings: Settings) -> Extras:
+    """Return the servers beside the database that the environment names."""
+    redis, alerts, secret = settings.redis_url, settings.alert_url, settings.alert_secret
+    return Extras(
+        redis_url=redis.get_secret_value() if redis is not None else None,
+        alert_url=alerts.get_secret_value() if alerts is not None else None,
+        alert_secret=secret.get_secret_value().encode() if secret is not None else b"",
+    )
+
+
 async def _bootstrap(keeper: Keeper, startup: Startup) -> None:
     """Make the teams of the file and the demo key, if there are any."""
     for team in startup.snapshot.teams:
         await keeper.ensure_team(team.slug, team.name)
+    await keeper.ask(FILE_BUDGETS, (file_budgets(startup.snapshot),))
     demo = startup.settings.demo_key
     if demo is not None:
         await keeper.ensure_key(NewKey(name="demo", team="default"), demo.get_secret_value())

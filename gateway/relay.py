@@ -15,8 +15,8 @@ from typing import Final
 
 import msgspec
 
-from gateway.access.limits import refusal
 from gateway.access.principal import Principal
+from gateway.access.purse import Leave, Purse
 from gateway.fleet.snapshot import Endpoint
 from gateway.metering.journal import Journal
 from gateway.metering.meter import Meter, Receipt
@@ -24,6 +24,7 @@ from gateway.metering.record import Status
 from gateway.metering.tap import Tap
 from gateway.routing.admission.gate import CallerLeft, Gate
 from gateway.routing.admission.ticket import State, Ticket
+from gateway.routing.decisions.recorder import Note, Recorder
 from gateway.routing.explain import header
 from gateway.routing.interface import Plan, RouteRequest
 from gateway.routing.metadata import router_metadata
@@ -33,9 +34,9 @@ from gateway.telemetry.traces import RequestTrace, Stop, Tracer
 from gateway.types.call import Call
 from gateway.types.errors import Forbidden, Unavailable, UpstreamFailed, WeirError
 from gateway.types.failure import Cause, Failure
-from gateway.types.keys import LimitBook
 from gateway.types.reply import Bill, Reply
-from gateway.upstream.attempts import Upstream, Walk
+from gateway.upstream.attempts import Walk
+from gateway.upstream.backends import Upstream
 from gateway.upstream.continuation import Continuation
 from gateway.upstream.fold import Folder, unfold
 from gateway.upstream.wire import AttemptFailed
@@ -57,10 +58,11 @@ class Desk:
     router: Router
     upstream: Upstream
     journal: Journal
-    limits: LimitBook
+    purse: Purse
     gate: Gate
     tracer: Tracer
     metrics: GatewayMetrics
+    recorder: Recorder
 
 
 async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> None:
@@ -82,20 +84,19 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
     )
     expected = (call.max_tokens or EXPECTED_TOKENS) * call.choices
     plan: Plan | None = None
+    wanted: RouteRequest | None = None
+    note: Note | None = None
     walk: Walk | None = None
     receipt: Receipt | None = None
     ticket: Ticket | None = None
     refused, cut = "", "server"
-    hold = 0
+    leave: Leave | None = None
     try:
-        # Admit: leave under the key's limits, or an answer that says when.
+        # Admit: leave under limits and budgets, or an answer that says when.
         trace.stop(Stop.ADMIT)
-        if not principal.limits.unlimited:
-            grant = await desk.limits.admit(principal.key_id, principal.limits, call.prompt_estimate + expected)
-            if grant.refused is not None:
-                desk.metrics.limit_refusals.add((grant.refused,))
-                raise refusal(grant, principal.limits)
-            hold = grant.hold
+        if desk.purse.applies(principal):
+            leave = await desk.purse.admit(call, principal, reply.request_id, call.prompt_estimate + expected)
+            meter.reserved = leave.reserved
 
         # Queue: go on at once while there is room; else wait for a fair turn, or be told when to come back.
         ticket = desk.gate.enter(call, principal.team, expected)
@@ -112,7 +113,9 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
         for drop in plan.drops:
             desk.metrics.route_drops.add((drop.filter,))
         plan = _permitted(plan, call, principal, desk.router)
-        reply.route(header(plan))
+        note = desk.recorder.note(wanted, plan)
+        reply.route(route := header(plan))
+        trace.routed(route, kept=note is not None)
 
         # Attempt: down the plan until one begins to answer; from here on the caller's connection steers.
         trace.stop(Stop.ATTEMPT)
@@ -125,6 +128,8 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
         trace.stop(Stop.STREAM)
         while True:
             endpoint = walk.candidate.endpoint
+            if walk.candidate is not plan.steps[0]:
+                reply.route(header(plan, walk.candidate))
             folder: Folder | None = None
             if attempt.answer is not None:
                 meter.answered(attempt.answer)
@@ -197,9 +202,11 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
         if walk is not None:
             walk.close()
         receipt = _abandon(meter, walk, desk.metrics, "" if reply.gone else cut) or receipt
+        if note is not None or (walk is not None and walk.tried):
+            _keep(desk.recorder, note, call, reply, wanted, plan, walk, receipt)
         desk.gate.leave(ticket, receipt.usage if receipt is not None else None)
-        if hold:
-            desk.limits.settle(hold, receipt.usage.total if receipt is not None else 0)
+        if leave is not None:
+            desk.purse.settle(leave, receipt.usage.total if receipt is not None else 0, meter.paid, meter.excess)
         _trace_end(trace, refused or ("client_cancel" if reply.gone else "server"), reply, walk, meter, receipt)
 
 
@@ -235,6 +242,24 @@ def _permitted(plan: Plan, call: Call, principal: Principal, router: Router) -> 
     if not steps:
         raise Forbidden(f"this key may not use the model {call.model[:128]!r}", param="model")
     return plan if len(steps) == len(plan.steps) else msgspec.structs.replace(plan, steps=steps)
+
+
+def _keep(
+    recorder: Recorder,
+    note: Note | None,
+    call: Call,
+    reply: Reply,
+    wanted: RouteRequest | None,
+    plan: Plan | None,
+    walk: Walk | None,
+    receipt: Receipt | None,
+) -> None:
+    """Keep the decision with what came of it, as far as it came."""
+    if wanted is None or plan is None:
+        return
+    tried = walk.tried if walk is not None else ()
+    served = walk.candidate if walk is not None and receipt is not None else None
+    recorder.keep(note, reply.request_id, call.model, wanted, plan, tried, served, receipt)
 
 
 def _verdict(failure: Failure | None, tap: Tap) -> Failure | None:

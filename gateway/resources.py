@@ -1,6 +1,7 @@
 """The FastAPI half of the port: catalogue and management, with errors in the callers' shape.
 
-Every path authenticates, by an inference key or by the management key.
+Every path authenticates, by an inference key or by the management key; public boards do without one when the owner says
+so (``boards.keyless``).
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ from starlette.requests import ClientDisconnect
 
 from gateway import __version__
 from gateway.access.principal import Principal
+from gateway.admin.budgets import endpoints as budget_endpoints
 from gateway.admin.keys import endpoints as key_endpoints
+from gateway.admin.keys import own as own_key
 from gateway.admin.models import endpoints as model_endpoints
+from gateway.admin.prices import endpoints as price_endpoints
 from gateway.admin.routes import endpoints as route_endpoints
 from gateway.admin.teams import endpoints as team_endpoints
 from gateway.app import Gateway, now_us
+from gateway.billing import api as billing
 from gateway.edge import catalogue, openai_chat
 from gateway.edge.body import decode
+from gateway.leaderboard import api as boards
 from gateway.refusal import defect, rendered
 from gateway.routing.explain import explanation
 from gateway.routing.interface import RouteRequest
@@ -34,9 +40,15 @@ def build_resources(gateway: Gateway) -> FastAPI:
     app = FastAPI(title="Weir", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(catalogue.build_router(gateway.registry, gateway.books, _any_key(gateway)))
     app.include_router(key_endpoints.build_router(gateway.books, gateway.books, gateway.management))
+    app.include_router(own_key.build_router(gateway.books, _any_key(gateway)))
+    app.include_router(budget_endpoints.build_router(gateway.books, gateway.management))
     app.include_router(team_endpoints.build_router(gateway.books, gateway.management))
+    app.include_router(price_endpoints.build_router(gateway.books, gateway.management))
     app.include_router(model_endpoints.build_router(gateway.registry, _operator(gateway)))
     app.include_router(route_endpoints.build_router(_explainer(gateway), _operator(gateway)))
+    around = boards.Surroundings(gateway.books, lambda: gateway.boards, _any_key(gateway), _operator(gateway))
+    app.include_router(boards.build_router(around))
+    app.include_router(billing.build_router(gateway.books, _any_key(gateway), _operator(gateway)))
     for kind in (WeirError, RequestValidationError, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _render)
     return app

@@ -22,7 +22,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 ADMIN_KEY_LENGTH: Final = 32
 _PEPPER_FILE: Final = "secret"
 _SQLITE: Final = "sqlite+aiosqlite:///"
-_POSTGRESQL: Final = "postgresql+asyncpg://"
+_POSTGRESQL: Final = ("postgresql+asyncpg://", "postgresql://", "postgres://")
 _REDIS: Final = ("redis", "rediss", "unix")
 
 
@@ -73,14 +73,25 @@ def _long_enough(value: SecretStr) -> SecretStr:
 
 
 def _database(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().startswith((_SQLITE, _POSTGRESQL)):
-        raise _RefusedError("names no database known here", f"start it with {_SQLITE}")
+    if not value.get_secret_value().startswith((_SQLITE, *_POSTGRESQL)):
+        raise _RefusedError("names no database known here", f"start it with {_SQLITE} or {_POSTGRESQL[0]}")
     return value
 
 
 def _redis(value: SecretStr) -> SecretStr:
     if value.get_secret_value().partition("://")[0] not in _REDIS:
         raise _RefusedError("is not a Redis URL", "start it with redis://, rediss:// or unix://")
+    return value
+
+
+def _webhook(value: SecretStr) -> SecretStr:
+    try:
+        parts = urlsplit(value.get_secret_value())
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
+    except ValueError:
+        usable = False
+    if not usable:
+        raise _RefusedError("is not an HTTP URL without credentials", "start it with https://")
     return value
 
 
@@ -101,6 +112,7 @@ _AdminKey = Annotated[SecretStr, AfterValidator(_long_enough), AfterValidator(_h
 _InferenceKey = Annotated[SecretStr, AfterValidator(_header_safe)]
 _DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]
 _RedisUrl = Annotated[SecretStr, AfterValidator(_redis)]
+_AlertUrl = Annotated[SecretStr, AfterValidator(_webhook)]
 _CollectorUrl = Annotated[str, AfterValidator(_collector)]
 _Seconds = Annotated[float, _FILLED, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
@@ -125,13 +137,25 @@ class Settings(BaseSettings):
     database_url: Annotated[_DatabaseUrl | None, _FILLED] = Field(
         None,
         validation_alias="WEIR_DATABASE_URL",
-        description=f"Ledger database, `{_SQLITE}PATH`; `{_POSTGRESQL}…` is not supported yet and refused. "
-        "Unset: the SQLite file `weir.db` in WEIR_HOME.",
+        description=f"Ledger database, `{_SQLITE}PATH` or `{_POSTGRESQL[0]}USER:PASSWORD@HOST/DATABASE`, which several "
+        "hosts may share. Unset: the SQLite file `weir.db` in WEIR_HOME.",
     )
     redis_url: Annotated[_RedisUrl | None, _FILLED] = Field(
         None,
         validation_alias="WEIR_REDIS_URL",
-        description="Redis for limits across several hosts: not used yet, limits are kept on each host.",
+        description="Redis for the rate limits of keys across several hosts; unset: each host counts alone.",
+    )
+    alert_url: Annotated[_AlertUrl | None, _FILLED] = Field(
+        None,
+        validation_alias="WEIR_ALERT_URL",
+        description="Webhook that is told when a budget reaches a share of its limit; the egress rules hold for it. "
+        "Unset: alerts are only logged.",
+    )
+    alert_secret: Annotated[SecretStr | None, _FILLED] = Field(
+        None,
+        validation_alias="WEIR_ALERT_SECRET",
+        description="Key of the HMAC-SHA-256 by which the webhook knows that an alert is from here; needed with "
+        "WEIR_ALERT_URL.",
     )
     admin_key: Annotated[_AdminKey | None, _FILLED] = Field(
         None,
@@ -212,6 +236,15 @@ class Settings(BaseSettings):
             raise _RefusedError(
                 "WEIR_ADMIN_KEY and WEIR_DEMO_KEY are equal",
                 "change one: the management key cannot run inference",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _alerts_signed(self) -> Self:
+        if self.alert_url is not None and self.alert_secret is None:
+            raise _RefusedError(
+                "WEIR_ALERT_URL is set without WEIR_ALERT_SECRET",
+                "set a secret, such as from `openssl rand -hex 32`, and tell it to the receiver",
             )
         return self
 

@@ -172,11 +172,43 @@ class LocalLimits:
         self._holds[self._last_hold] = _Hold(owner, key_id, admission)
         return Grant(self._last_hold)
 
-    def settle(self, hold: int, tokens: int) -> None:
-        """End the request of ``hold``, which took ``tokens`` tokens. Unknown and ended holds are ignored."""
+    def new_hold(self) -> int:
+        """Return an id for a request that counts against no limit here; it meets none of ours."""
+        self._last_hold += 1
+        return self._last_hold
+
+    def cancel(self, hold: int) -> None:
+        """Undo the admission of ``hold``, as if it had never been asked for. Unknown holds are ignored."""
         found = self._holds.pop(hold, None)
         if found is None:
             return
+        key, admission = self._keys[found.key_id], found.admission
+        key.running -= 1
+        if admission.counted:
+            key.window.remove(admission)
+            key.tokens -= admission.tokens
+
+    def counts(self, key_id: str) -> tuple[int, int, int]:
+        """Return the requests and tokens of the last 60 seconds and the requests in flight of a key."""
+        key = self._keys.get(key_id)
+        if key is None:
+            return 0, 0, 0
+        key.expire(self._clock())
+        return len(key.window), key.tokens, key.running
+
+    @property
+    def counted(self) -> Iterable[str]:
+        """Keys with anything in their window or in flight, as of the last sweep."""
+        return tuple(self._keys)
+
+    def settle(self, hold: int, tokens: int) -> str:
+        """End the request of ``hold``, which took ``tokens`` tokens; return its key.
+
+        Unknown and ended holds are ignored, and have no key (``""``).
+        """
+        found = self._holds.pop(hold, None)
+        if found is None:
+            return ""
         key = self._keys[found.key_id]
         key.running -= 1
         admission = found.admission
@@ -184,6 +216,7 @@ class LocalLimits:
             real = max(tokens, 0)
             key.tokens += real - admission.tokens
             admission.tokens = real
+        return found.key_id
 
     def owned(self, hold: int, owner: Hashable) -> bool:
         """Return whether ``hold`` is running and belongs to ``owner``."""

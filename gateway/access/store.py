@@ -25,6 +25,7 @@ from gateway.access.rules import (
     checked_secret,
     checked_slug,
 )
+from gateway.db import changes
 from gateway.db.engine import Database
 from gateway.db.tables.access import KeyRow, TeamRow
 from gateway.db.unit_of_work import reading, writing
@@ -32,6 +33,8 @@ from gateway.types.errors import BadRequest, NotFound
 from gateway.types.keys import IssuedKey, KeyLimits, KeyPatch, KeyRecord, NewKey, TeamRecord
 
 DEFAULT_TEAM: Final = "default"
+TOPIC: Final = "keys"
+"""What changes of keys are announced as."""
 _ID_TRIES: Final = 16
 
 
@@ -104,6 +107,7 @@ class AccessStore:
             row.key_id = await self._free_id(session, secret)
             text = secret or new_key_text(row.key_id)
             row.digest = digest(self._pepper, text.encode())
+            row.revision = await changes.announce(session, TOPIC)
             session.add(row)
         return IssuedKey(record_of(row), text)
 
@@ -122,6 +126,15 @@ class AccessStore:
         """Return every key there ever was."""
         async with reading(self._database) as session:
             return tuple(record_of(row) for row in await session.scalars(select(KeyRow)))
+
+    async def changed_since(self, revision: int) -> tuple[Sequence[KeyRecord], int]:
+        """Return the keys that changed after ``revision``, and the revision of now."""
+        async with reading(self._database) as session:
+            now = await changes.latest(session, TOPIC)
+            if now == revision:
+                return (), now
+            query = select(KeyRow).where(col(KeyRow.revision) > revision).order_by(col(KeyRow.revision))
+            return tuple(record_of(row) for row in await session.scalars(query)), now
 
     async def key(self, key_id: str) -> KeyRecord:
         """Return one key, revoked or not."""
@@ -147,6 +160,7 @@ class AccessStore:
                 row.disabled = patch.disabled
             if patch != KeyPatch():
                 row.updated_at = now
+                row.revision = await changes.announce(session, TOPIC)
         return record_of(row)
 
     async def rotate_key(self, key_id: str, overlap_s: float) -> IssuedKey:
@@ -159,6 +173,7 @@ class AccessStore:
             row.previous_digest = row.digest if overlap_us else None
             row.previous_until = now + overlap_us if overlap_us else None
             row.digest = digest(self._pepper, text.encode())
+            row.revision = await changes.announce(session, TOPIC)
         return IssuedKey(record_of(row), text)
 
     async def revoke_key(self, key_id: str) -> KeyRecord:
@@ -167,6 +182,7 @@ class AccessStore:
             row = await _row(session, key_id)
             if row.revoked_at is None:
                 row.revoked_at = row.updated_at = self._now_us()
+                row.revision = await changes.announce(session, TOPIC)
         return record_of(row)
 
     async def mark_used(self, last_used: Mapping[str, int]) -> None:

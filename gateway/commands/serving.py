@@ -23,8 +23,9 @@ from gateway.commands.environment import Config, read_settings
 if TYPE_CHECKING:
     import socket
 
-    from gateway.process import Startup
+    from gateway.process import Beside, Startup
 
+MOST_DAYS = 366
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Leash = Annotated[int, typer.Option(help="Inherited pipe; its end means that the supervisor is gone.")]
 
@@ -50,13 +51,15 @@ def serve(
 def run_demo(
     host: Host = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=0, max=65_535, help="TCP port; default PORT or 8000.")] = None,
+    history: Annotated[str, typer.Option(help="Length of the made-up past, such as 90d; 0d for none.")] = "90d",
 ) -> None:
-    """Serve a simulated fleet and print how to talk to it."""
+    """Serve a simulated fleet with a made-up past, and print how to talk to it."""
     _hold_reload()
     from gateway import demo
     from gateway.keeper.address import KeeperLock
     from gateway.process import prepare
 
+    days = _days(history)
     settings = read_settings()
     home = settings.home
     # Before anything is written: a demo that runs reads its file again when that changes.
@@ -75,10 +78,10 @@ def run_demo(
         key, admin = settings.demo_key.get_secret_value(), settings.admin_key.get_secret_value()
 
         def announce(_startup: Startup, base: str) -> None:
-            sys.stdout.write(demo.welcome(base, key, admin))
+            sys.stdout.write(demo.welcome(base, key, admin, days))
             sys.stdout.flush()
 
-        status = _serve(startup, host, listener, 1, announce)
+        status = _serve(startup, host, listener, 1, announce, demo.past(home, days, key))
     raise SystemExit(status)
 
 
@@ -130,8 +133,21 @@ def _listen(host: str, port: int) -> socket.socket:
         raise StartError(f"cannot listen on {host}:{port}: {error.strerror}; {mend}") from error
 
 
+def _days(text: str) -> int:
+    """Return the days in a length such as ``90d``. Raises ``BadParameter``."""
+    digits = text.removesuffix("d")
+    if not digits.isascii() or not digits.isdigit() or int(digits) > MOST_DAYS:
+        raise typer.BadParameter(f"write a number of days up to {MOST_DAYS}, such as 90d", param_hint="--history")
+    return int(digits)
+
+
 def _serve(
-    startup: Startup, host: str, listener: socket.socket, workers: int, announce: Callable[[Startup, str], None]
+    startup: Startup,
+    host: str,
+    listener: socket.socket,
+    workers: int,
+    announce: Callable[[Startup, str], None],
+    beside: Beside | None = None,
 ) -> int:
     from gateway import supervisor
     from gateway.keeper.address import KeeperLock
@@ -140,7 +156,7 @@ def _serve(
     shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else f"[{host}]" if ":" in host else host
     base = f"http://{shown}:{listener.getsockname()[1]}"
     if workers == 1:
-        return serve_alone(startup, listener, lambda: announce(startup, base))
+        return serve_alone(startup, listener, lambda: announce(startup, base), beside)
     KeeperLock(startup.settings.home).acquire().release()  # said here once, not by one keeper after another in the log
     announce(startup, base)
     return supervisor.Supervisor(listener, workers, grace=startup.settings.grace).run()

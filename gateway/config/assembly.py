@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from gateway.config.document import Key
 from gateway.config.egress import Egress, networks
 from gateway.config.schema import BackendSection, EndpointSection, FileSection, ModelSection
 from gateway.config.snapshot import (
@@ -27,19 +28,26 @@ from gateway.types.money import Rates
 
 
 def assemble(
-    file: FileSection, secrets: Mapping[int, Secret], version: int, sources: tuple[SourceFile, ...]
+    file: FileSection, secrets: Mapping[Key, Secret], version: int, sources: tuple[SourceFile, ...]
 ) -> ConfigSnapshot:
-    """Return the snapshot of ``file``; ``secrets`` holds the keys of its backends by position."""
-    specs = (_backend(section, secrets.get(index)) for index, section in enumerate(file.backends))
+    """Return the snapshot of ``file``; ``secrets`` are what its keys refer to."""
+    specs = (
+        _backend(section, secrets.get(("backends", index, "api_key"))) for index, section in enumerate(file.backends)
+    )
     backends = {spec.name: spec for spec in specs}
     models = {section.id: _model(section, backends) for section in file.models}
     aliases = {alias: tuple(targets.items()) for alias, targets in file.aliases.items()}
-    routing = RoutingSpec(file.routing.default)
+    routing = RoutingSpec(file.routing.default, file.routing.decisions.values())
     admission = file.admission.values()
+    boards = file.boards.values()
+    billing = file.billing.values(_sink_secrets(secrets))
     egress = Egress(networks(file.egress.allow))
     teams = tuple(TeamSpec(team.slug, team.name) for team in file.teams)
+    budgets = tuple(section.values() for section in file.budgets)
     content = msgspec.json.encode(
-        [backends, models, aliases, routing, egress, teams, admission], enc_hook=_encodable, order="deterministic"
+        [backends, models, aliases, routing, egress, teams, admission, boards, billing, budgets],
+        enc_hook=_encodable,
+        order="deterministic",
     )
     return ConfigSnapshot(
         version=version,
@@ -52,7 +60,19 @@ def assemble(
         teams=teams,
         sources=sources,
         admission=admission,
+        boards=boards,
+        budgets=budgets,
+        billing=billing,
     )
+
+
+def _sink_secrets(secrets: Mapping[Key, Secret]) -> dict[int, dict[str, Secret]]:
+    """Return the secrets of sinks by position and name."""
+    found: dict[int, dict[str, Secret]] = {}
+    for key, secret in secrets.items():
+        if key[:2] == ("billing", "sinks") and isinstance(key[2], int):
+            found.setdefault(key[2], {})[str(key[3])] = secret
+    return found
 
 
 def _backend(section: BackendSection, api_key: Secret | None) -> BackendSpec:
@@ -89,6 +109,7 @@ def _model(section: ModelSection, backends: Mapping[str, BackendSpec]) -> ModelS
         price=section.price.rates() if section.price else min(prices, key=_rank),
         endpoints=endpoints,
         pace=section.pace,
+        own_price=section.price is not None,
     )
 
 
@@ -112,6 +133,7 @@ def _endpoint(model: ModelSection, section: EndpointSection, backends: Mapping[s
         capabilities=section.capabilities.over(model.capabilities.base()),
         supported_parameters=section.supported_parameters,
         tool_quality=section.tool_quality,
+        own_price=section.price is not None,
     )
 
 

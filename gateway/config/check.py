@@ -10,10 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from gateway.config.billing import BillingSection, sink_faults
 from gateway.config.document import Document, Key, key_text
 from gateway.config.egress import Egress, host_of
 from gateway.config.problem import Problem, RefusedError, choice, shown
-from gateway.config.schema import BackendSection, EndpointSection, ModelSection, PriceSection
+from gateway.config.schema import (
+    BackendSection,
+    EndpointSection,
+    ModelSection,
+    PriceSection,
+    RatesSection,
+    TierSection,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +32,7 @@ class Draft:
         backends, models: valid sections by their position in the file.
         egress: the valid egress rules, or None when that section is not valid.
         default_preset: the preset the file routes with, whether it exists or not; None when it is not text.
+        billing: the valid section, or None when it is not valid.
     """
 
     document: Document
@@ -31,6 +40,7 @@ class Draft:
     models: Mapping[int, ModelSection]
     egress: Egress | None
     default_preset: str | None
+    billing: BillingSection | None = None
 
 
 def check(draft: Draft, presets: Sequence[str]) -> list[Problem]:
@@ -41,6 +51,7 @@ def check(draft: Draft, presets: Sequence[str]) -> list[Problem]:
         *_repeated(document, ("models", None, "id")),
         *_repeated(document, ("teams", None, "slug")),
         *_dangling_backends(document),
+        *_budgets(document),
         *_alias_targets(document),
         *_unknown_preset(draft, presets),
         *_ambiguous_providers(draft),
@@ -48,6 +59,9 @@ def check(draft: Draft, presets: Sequence[str]) -> list[Problem]:
         *_forbidden_hosts(draft),
         *_lengths(draft),
         *_endpoints(draft),
+        *_tiers(draft),
+        *_repeated(document, ("billing", "sinks", None, "name")),
+        *_sinks(draft),
     ]
 
 
@@ -74,6 +88,25 @@ def _dangling_backends(document: Document) -> Iterator[Problem]:
             yield document.problem(
                 key, f"there is no backend {shown(name)}", choice(name, known, none="add it to backends")
             )
+
+
+def _budgets(document: Document) -> Iterator[Problem]:
+    """Refuse a budget for nothing, for a model there is not, and a second one for the same."""
+    models = [name for _, name in _texts(document, ("models", None, "id"))]
+    for key, name in _texts(document, ("budgets", None, "model")):
+        if name not in models:
+            mend = choice(name, models, none="add it to models")
+            yield document.problem(key, f"there is no model {shown(name)}", mend)
+    seen: dict[tuple[str, ...], Key] = {}
+    for key, entry in document.entries("budgets", None):
+        if not isinstance(entry, dict):
+            continue
+        scope = [str(entry.get(name) or "") for name in ("team", "key", "model")]
+        if not any(scope):
+            yield document.problem(key, "is for nobody", "name a team, a key or a model, or several of these")
+        first = seen.setdefault((*scope, str(entry.get("window"))), key)
+        if first != key:
+            yield document.problem(key, f"is for the same as {key_text(first)}", "write one of them")
 
 
 def _alias_targets(document: Document) -> Iterator[Problem]:
@@ -203,3 +236,47 @@ def _priced_apart(
         "a request may move between replicas, so callers would not know what they pay",
         "give both one price, or another provider or region to one of the backends",
     )
+
+
+def _tiers(draft: Draft) -> Iterator[Problem]:
+    """Refuse tiers out of order, and tiers that leave open what a class costs that the price itself names."""
+    for index, model in draft.models.items():
+        sections: list[tuple[Key, PriceSection | None]] = [(("models", index, "price"), model.price)]
+        for number, endpoint in enumerate(model.endpoints):
+            at: Key = ("models", index, "endpoints", number)
+            sections += [((*at, "price"), endpoint.price), ((*at, "cost"), endpoint.cost)]
+        for key, section in sections:
+            for place, message, mend in tier_faults(section) if section is not None else ():
+                yield draft.document.problem((*key, *place), message, mend)
+
+
+def tier_faults(section: PriceSection) -> Iterator[tuple[Key, str, str]]:
+    """Yield what is wrong with the tiers of ``section``: the keys that lead there from it, the fault, the mend."""
+    named = [name for name in RatesSection.model_fields if name in section.model_fields_set]
+    for place, variant in section.variants:
+        missing = [name for name in named if name not in variant.model_fields_set]
+        if missing:
+            fault = f"does not say {missing[0]}, which the price itself names"
+            yield place, fault, f"add {missing[0]}: a tier replaces every rate"
+    for place, tiers in _tier_lists(section):
+        for number in range(1, len(tiers)):
+            if tiers[number].above <= tiers[number - 1].above:
+                yield (*place, number, "above"), "is not more than that of the tier before", "sort tiers by above"
+    for name, tier in dict(section.service_tiers).items():
+        if section.tiers and tier is not None and tier.tiers is None:
+            fault = "does not say what a long input costs, but the price itself has tiers"
+            yield ("service_tiers", name), fault, "add tiers, or tiers: [] when length makes no difference here"
+
+
+def _tier_lists(section: PriceSection) -> Iterator[tuple[Key, Sequence[TierSection]]]:
+    yield ("tiers",), section.tiers
+    for name, tier in dict(section.service_tiers).items():
+        if tier is not None and tier.tiers:
+            yield ("service_tiers", name, "tiers"), tier.tiers
+
+
+def _sinks(draft: Draft) -> Iterator[Problem]:
+    """Refuse sinks whose keys do not go together."""
+    for index, sink in enumerate(draft.billing.sinks if draft.billing is not None else ()):
+        for name, message, mend in sink_faults(sink):
+            yield draft.document.problem(("billing", "sinks", index, name), message, mend)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from gateway.config.field import SecretReference
 from gateway.config.problem import RefusedError, shown
-from gateway.config.schema import SecretReference
 from gateway.config.snapshot import Secret
 from gateway.config.source import SourceFile, read
 
@@ -42,7 +42,7 @@ class Credentials:
             place = f"the file {shown(reference.path)}"
             text = self._file(reference.path or "", place)
         if not text.strip():
-            raise RefusedError(f"{place} is empty", "put the key there, or remove api_key")
+            raise RefusedError(f"{place} is empty", "put the key there, or remove the key that refers to it")
         if not all("!" <= char <= "~" for char in text):
             raise RefusedError(
                 f"{place} holds characters that no header may carry", "use printable ASCII without blanks"
@@ -52,7 +52,7 @@ class Credentials:
     def _variable(self, name: str, place: str) -> str:
         text = self.environ.get(name)
         if text is None:
-            raise RefusedError(f"{place} is not set", "set it, or remove api_key")
+            raise RefusedError(f"{place} is not set", "set it, or remove the key that refers to it")
         return text
 
     def _file(self, name: str, place: str) -> str:

@@ -14,11 +14,13 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 
 from gateway.config.assembly import assemble
+from gateway.config.billing import SECRETS, BillingSection
 from gateway.config.check import Draft, check
 from gateway.config.credential import Credentials
-from gateway.config.document import Document, parse
+from gateway.config.document import Document, Key, parse
 from gateway.config.egress import Egress, networks
 from gateway.config.explanation import explain
+from gateway.config.field import Section, secret_reference
 from gateway.config.problem import ConfigError, Problem, RefusedError
 from gateway.config.schema import (
     BackendSection,
@@ -26,8 +28,6 @@ from gateway.config.schema import (
     FileSection,
     ModelSection,
     RoutingSection,
-    Section,
-    secret_reference,
 )
 from gateway.config.snapshot import ConfigSnapshot, Secret
 from gateway.config.source import SourceFile, read
@@ -101,6 +101,7 @@ def _draft(document: Document) -> Draft:
         document,
         backends=_sections(BackendSection, document, "backends"),
         models=_sections(ModelSection, document, "models"),
+        billing=_section(BillingSection, document.value(("billing",)) or {}),
         egress=None if egress is None else Egress(networks(egress.allow)),
         default_preset=None if routing is None else routing.default,
     )
@@ -121,11 +122,14 @@ def _sections(kind: type[_SectionT], document: Document, name: str) -> dict[int,
     return {index: section for index, section in judged if section is not None}
 
 
-def _secrets(document: Document, credentials: Credentials) -> tuple[dict[int, Secret], list[Problem]]:
-    """Return the keys of backends by their position in the file, and what is wrong with the others."""
-    secrets: dict[int, Secret] = {}
+def _secrets(document: Document, credentials: Credentials) -> tuple[dict[Key, Secret], list[Problem]]:
+    """Return the secrets by the keys that refer to them, and what is wrong with the others."""
+    secrets: dict[Key, Secret] = {}
     problems = []
-    for key, value in document.entries("backends", None, "api_key"):
+    entries = list(document.entries("backends", None, "api_key"))
+    for name in SECRETS:
+        entries += document.entries("billing", "sinks", None, name)
+    for key, value in entries:
         try:
             reference = secret_reference(value)
         except RefusedError:
@@ -135,6 +139,5 @@ def _secrets(document: Document, credentials: Credentials) -> tuple[dict[int, Se
         except RefusedError as error:
             problems.append(document.problem(key, error.message, error.mend))
         else:
-            if isinstance(key[1], int):
-                secrets[key[1]] = secret
+            secrets[key] = secret
     return secrets, problems

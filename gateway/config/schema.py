@@ -7,125 +7,54 @@ description, and a required one an example, because the messages are made from t
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Annotated, Final
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
+from msgspec.structs import replace as replace_rates
+from pydantic import Field
 
-from gateway.config.egress import Network, backend_url, network
-from gateway.config.problem import RefusedError
+from gateway.config.billing import BillingSection
+from gateway.config.budget import BudgetSection
+from gateway.config.field import (
+    AllowedNetwork,
+    Amount,
+    Count,
+    Line,
+    ModelId,
+    Name,
+    Rate,
+    Seconds,
+    Secret,
+    Section,
+    TeamSlug,
+    Url,
+    Weight,
+)
 from gateway.config.snapshot import (
     BANDS,
+    MILESTONES,
     PACE,
     AdmissionSpec,
     BackendLimits,
     BandSpec,
+    BoardsSpec,
     Capabilities,
     Capacity,
     DataCollection,
+    DecisionsSpec,
     Kind,
     OnDisconnect,
     Pace,
+    TeamVisibility,
     Timeouts,
+    Visibility,
 )
-from gateway.types.money import MoneyError, Rates, nano_from_usd, rate_from_usd_per_million
+from gateway.types.money import LongContext, Rates, ServiceTier
 from gateway.types.priority import Priority
 
-_ENVIRONMENT: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
-
-@dataclass(frozen=True, slots=True)
-class SecretReference:
-    """Where a secret is kept: in the environment variable ``name`` or in the file ``path``, never both."""
-
-    name: str | None = None
-    path: str | None = None
-
-
-def secret_reference(value: object) -> SecretReference:
-    """Return what ``value`` refers to. Raises ``RefusedError`` for anything but a reference."""
-    match value:
-        case str() if found := _ENVIRONMENT.fullmatch(value):
-            return SecretReference(name=found[1])
-        case {"file": str(path), **rest} if path and not rest:
-            return SecretReference(path=path)
-    raise RefusedError(
-        "is not a reference; secrets never stand in this file",
-        'write "${NAME}" for an environment variable or {file: path} for a file that holds it',
-    )
-
-
-def _money(parse: Callable[[object], int]) -> PlainValidator:
-    def validate(value: object) -> int:
-        try:
-            return parse(value)
-        except MoneyError as error:
-            raise RefusedError(error.message, error.mend) from None
-
-    return PlainValidator(validate)
-
-
-def _words(pattern: str, message: str, mend: str) -> AfterValidator:
-    allowed = re.compile(pattern)
-
-    def validate(value: str) -> str:
-        if not allowed.fullmatch(value):
-            raise RefusedError(message, mend)
-        return value
-
-    return AfterValidator(validate)
-
-
-def _line(value: str) -> str:
-    if not value.isprintable() or not value.strip() or len(value) > 300:
-        raise RefusedError("is empty, longer than 300 characters, or more than one line", "write one line of text")
-    return value
-
-
-Name = Annotated[
-    str,
-    _words(
-        r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
-        "is not a name",
-        "use up to 64 letters, digits, dots, hyphens and underscores, a letter or digit first",
-    ),
-]
-TeamSlug = Annotated[
-    str,
-    _words(
-        r"[a-z0-9][a-z0-9-]{0,63}",
-        "is not a slug",
-        "use up to 64 lower-case letters, digits and hyphens, a letter or digit first",
-    ),
-]
-ModelId = Annotated[
-    str,
-    _words(
-        r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}",
-        "is not a model id",
-        "use letters, digits and . _ : / @ + -, a letter or digit first, at most 200",
-    ),
-]
-Line = Annotated[str, AfterValidator(_line)]
-Url = Annotated[str, AfterValidator(backend_url)]
-Rate = Annotated[int, _money(rate_from_usd_per_million)]
-Amount = Annotated[int, _money(nano_from_usd)]
-Count = Annotated[int, Field(ge=1, le=10**15)]
-Weight = Annotated[int, Field(ge=1, le=1_000_000)]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Secret = Annotated[SecretReference, PlainValidator(secret_reference)]
-AllowedNetwork = Annotated[Network, PlainValidator(network)]
-
-
-class Section(BaseModel):
-    """What all sections share: unknown keys are refused, values are not converted, nothing can be changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
-
-
-class PriceSection(Section):
+class RatesSection(Section):
     """Money per token, in USD per million tokens as decimal text, and per request."""
 
     prompt: Rate = Field(description="Prompt tokens, USD per million.", examples=['"0.10"'])
@@ -142,9 +71,72 @@ class PriceSection(Section):
     image_completion: Rate | None = Field(None, description="Image tokens made; else as completion.")
     request: Amount = Field(0, description="USD for each request, beside its tokens.")
 
+    def plain(self) -> Rates:
+        """Return the section's own rates as integers, without tiers."""
+        return Rates(**{name: getattr(self, name) for name in RatesSection.model_fields})
+
+
+class TierSection(RatesSection):
+    """Rates of requests with a long input; they replace every rate for the whole request."""
+
+    above: Count = Field(
+        description="Input tokens, of all classes together, above which these rates hold.", examples=["200000"]
+    )
+
+
+class ServiceTierSection(RatesSection):
+    """Rates of a service tier; they replace every rate of requests that ask for it in `service_tier`."""
+
+    tiers: tuple[TierSection, ...] | None = Field(
+        None, description="Its rates for long inputs; needed, be it as [], where the price itself has tiers."
+    )
+
+    def tiered(self) -> Rates:
+        """Return the section as integer rates with its tiers."""
+        return replace_rates(self.plain(), tiers=_long_contexts(self.tiers or ()))
+
+
+class ServiceTiersSection(Section):
+    """Service tiers that have rates of their own; requests for another one are served and charged as the default."""
+
+    flex: ServiceTierSection | None = Field(None, description="Slower and cheaper.")
+    priority: ServiceTierSection | None = Field(None, description="Faster and dearer.")
+    batch: ServiceTierSection | None = Field(None, description="When there is time.")
+
+
+class PriceSection(RatesSection):
+    """Money per token and per request, with tiers; a tier names every class that the price itself names."""
+
+    tiers: tuple[TierSection, ...] = Field((), description="Rates for long inputs, by rising `above`.")
+    service_tiers: ServiceTiersSection = Field(
+        ServiceTiersSection(), description="Rates of service tiers, by the request's `service_tier`."
+    )
+
     def rates(self) -> Rates:
         """Return the section as integer rates."""
-        return Rates(**dict(self))
+        named = {name: section for name, section in dict(self.service_tiers).items() if section is not None}
+        return replace_rates(
+            self.plain(),
+            tiers=_long_contexts(self.tiers),
+            service_tiers=tuple(ServiceTier(name, section.tiered()) for name, section in named.items()),
+        )
+
+    @property
+    def variants(self) -> list[tuple[tuple[str | int, ...], RatesSection]]:
+        """Every tier with the keys that lead to it from here, in the order of the file."""
+        found: list[tuple[tuple[str | int, ...], RatesSection]] = [
+            (("tiers", index), tier) for index, tier in enumerate(self.tiers)
+        ]
+        for name, section in dict(self.service_tiers).items():
+            if section is not None:
+                found.append((("service_tiers", name), section))
+                tiers = enumerate(section.tiers or ())
+                found += [(("service_tiers", name, "tiers", index), tier) for index, tier in tiers]
+        return found
+
+
+def _long_contexts(tiers: Sequence[TierSection]) -> tuple[LongContext, ...]:
+    return tuple(LongContext(tier.above, tier.plain()) for tier in tiers)
 
 
 class CapacitySection(Section):
@@ -333,10 +325,27 @@ class ModelSection(Section):
         return Pace(self.limits.ttft, self.limits.inter_token, self.hedge_after)
 
 
+class DecisionsSection(Section):
+    """Which routing decisions are kept."""
+
+    share: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.01,
+        description="Share of all decisions that is kept for `weir route replay`; those of requests that failed over "
+        "are kept besides. 0 keeps none.",
+    )
+    days: Annotated[float, Field(gt=0, le=3_650)] = Field(7.0, description="Days that they are kept.")
+    most: Annotated[int, Field(ge=1, le=100_000_000)] = Field(100_000, description="How many are kept at most.")
+
+    def values(self) -> DecisionsSpec:
+        """Return the section as a plain value."""
+        return DecisionsSpec(**dict(self))
+
+
 class RoutingSection(Section):
     """The defaults of routing."""
 
     default: str = Field("balanced", description="The preset used unless a request names another.")
+    decisions: DecisionsSection = Field(DecisionsSection(), description="Which routing decisions are kept.")
 
 
 class BandSection(Section):
@@ -431,6 +440,32 @@ class TeamSection(Section):
     name: Line = Field(description="What people read.", examples=["Search team"])
 
 
+class BoardsSection(Section):
+    """Leaderboards: who sees them, and the apps that callers say they are."""
+
+    model: Visibility = Field("public", description="Models: who sees the board; see docs/leaderboards.md.")
+    author: Visibility = Field("public", description="Authors of models: who sees the board.")
+    app: Visibility = Field("public", description="Apps: who sees the board; only approved apps are named in public.")
+    endpoint: Visibility = Field("private", description="Endpoints of models: who sees the board.")
+    team: TeamVisibility = Field(
+        "private", description="Teams: private, or team (each sees its own row). Nobody is shown another team."
+    )
+    keyless: bool = Field(False, description="Whether public boards are shown without a key.")
+    milestones: tuple[Annotated[int, Field(ge=1, le=10**18)], ...] = Field(
+        MILESTONES, description="Tokens of one model in one UTC day that are a milestone."
+    )
+    new_apps_per_day: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        20, description="Apps that nobody approved that a key may name in a UTC day; others are counted as other."
+    )
+    per_minute: Count = Field(30, description="How often a key may ask for boards in any minute.")
+    per_day: Count = Field(500, description="How often the keys of a team may ask for boards in a UTC day.")
+
+    def values(self) -> BoardsSpec:
+        """Return the section as a plain value."""
+        said = {**dict(self), "milestones": tuple(sorted(set(self.milestones)))}
+        return BoardsSpec(**said)
+
+
 class FileSection(Section):
     """The whole file."""
 
@@ -452,3 +487,12 @@ class FileSection(Section):
     )
     egress: EgressSection = Field(EgressSection(), description="Where backends may be.")
     teams: tuple[TeamSection, ...] = Field((), description="Teams that exist from the start.")
+    budgets: tuple[BudgetSection, ...] = Field(
+        (), description="What teams, keys and models may spend; those changed through the API stay as changed."
+    )
+    boards: BoardsSection = Field(
+        BoardsSection(), description="Leaderboards: who sees them, and the apps that callers say they are."
+    )
+    billing: BillingSection = Field(
+        BillingSection(), description="Statements, closed periods and where their exports go; see docs/billing.md."
+    )

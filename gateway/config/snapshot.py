@@ -154,6 +154,13 @@ class EndpointGroup(NamedTuple):
     quantization: str | None
     region: str | None
 
+    @property
+    def slug(self) -> str:
+        """Provider, quantization and region, as far as they are known; unique within the model."""
+        quantization = f"/{self.quantization}" if self.quantization else ""
+        region = f"@{self.region}" if self.region else ""
+        return f"{self.provider}{quantization}{region}"
+
 
 @dataclass(frozen=True, slots=True)
 class EndpointSpec:
@@ -171,6 +178,8 @@ class EndpointSpec:
         max_output: longest answer in tokens, or None when only the context bounds it.
         supported_parameters: request parameters it supports by their names in the catalogue, or None for its engine's.
         tool_quality: how well it calls tools, 0 to 1, or None when nobody said.
+        own_price: whether ``price`` is the endpoint's own.
+        team_prices: what teams with terms of their own are charged, by team.
     """
 
     model_id: str
@@ -186,6 +195,8 @@ class EndpointSpec:
     capabilities: Capabilities
     supported_parameters: tuple[str, ...] | None = None
     tool_quality: float | None = None
+    own_price: bool = False
+    team_prices: Mapping[str, Rates] = field(default_factory=dict)
 
     @property
     def group(self) -> EndpointGroup:
@@ -207,6 +218,7 @@ class ModelSpec:
         price: the model's own; without one, that of its cheapest endpoint (prompt and completion together).
         endpoints: at least one, in the order of the file.
         pace: how long it may keep its callers waiting.
+        own_price: whether ``price`` is the model's own.
     """
 
     id: str
@@ -219,6 +231,22 @@ class ModelSpec:
     price: Rates
     endpoints: tuple[EndpointSpec, ...]
     pace: Pace = Pace()
+    own_price: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionsSpec:
+    """Which routing decisions are kept, to be looked at and made again.
+
+    Attributes:
+        share: of all decisions, 0 to 1; those of requests that failed over are kept besides, unless it is 0.
+        days: that they are kept.
+        most: how many are kept.
+    """
+
+    share: float = 0.01
+    days: float = 7.0
+    most: int = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,9 +255,11 @@ class RoutingSpec:
 
     Attributes:
         default: name of a preset.
+        decisions: which decisions are kept.
     """
 
     default: str
+    decisions: DecisionsSpec = DecisionsSpec()
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +323,95 @@ class TeamSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetSpec:
+    """A budget that exists from the start; ``""`` in a part of its scope stands for all.
+
+    Attributes:
+        limit_nano: nano-USD per window.
+        hard: whether requests that do not fit are refused.
+        alerts: percentages of the limit at which an alert goes out.
+    """
+
+    key: str
+    team: str
+    model: str
+    window: Literal["daily", "weekly", "monthly", "total"]
+    limit_nano: int
+    hard: bool
+    alerts: tuple[int, ...]
+
+
+Visibility = Literal["public", "team", "private"]
+TeamVisibility = Literal["team", "private"]
+MILESTONES: Final = tuple(10**power for power in range(9, 14))
+"""The lines as long as the file does not say otherwise: a billion to ten trillion tokens a day."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoardsSpec:
+    """Leaderboards.
+
+    Attributes:
+        model, author, app, endpoint, team: who sees the board: ``public`` all of it by any key, ``team`` each team its
+            own part, ``private`` the owner alone.
+        keyless: whether public boards are shown without a key.
+        milestones: tokens of one model in one UTC day, ascending.
+        new_apps_per_day: apps that nobody approved that a key may name in a UTC day.
+        per_minute: how often a key may ask in any minute.
+        per_day: how often the keys of a team may ask in a UTC day.
+    """
+
+    model: Visibility = "public"
+    author: Visibility = "public"
+    app: Visibility = "public"
+    endpoint: Visibility = "private"
+    team: TeamVisibility = "private"
+    keyless: bool = False
+    milestones: tuple[int, ...] = MILESTONES
+    new_apps_per_day: int = 20
+    per_minute: int = 30
+    per_day: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class SinkSpec:
+    """Where exports of closed periods go; see ``gateway.config.billing.SinkSection`` for what each field means."""
+
+    name: str
+    kind: Literal["folder", "s3", "webhook", "stripe"]
+    exports: tuple[str, ...] = ("focus", "statement")
+    format: str = "csv"
+    path: str | None = None
+    bucket: str | None = None
+    region: str = "us-east-1"
+    prefix: str = ""
+    path_style: bool = False
+    url: str | None = None
+    access_key: Secret | None = None
+    secret_key: Secret | None = None
+    secret: Secret | None = None
+    api_key: Secret | None = None
+    event: str = "weir_usage"
+    unit: Literal["micro_usd", "tokens"] = "micro_usd"
+    customers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BillingSpec:
+    """Statements and closed periods.
+
+    Attributes:
+        issuer: who charges.
+        close_after_s: seconds after its end when a period is closed by itself, or None for never.
+        sinks: where exports of closed periods go.
+    """
+
+    issuer: str = "Weir"
+    close_after_s: float | None = None
+    sinks: tuple[SinkSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigSnapshot:
     """Everything the file says, checked.
 
@@ -307,6 +426,9 @@ class ConfigSnapshot:
         teams: teams that exist from the start.
         sources: the files this was read from.
         admission: how requests wait for a turn.
+        billing: statements and closed periods.
+        boards: who sees leaderboards, and what counts there.
+        budgets: budgets that exist from the start.
     """
 
     version: int = field(compare=False)
@@ -319,3 +441,6 @@ class ConfigSnapshot:
     teams: tuple[TeamSpec, ...]
     sources: tuple[SourceFile, ...] = field(compare=False)
     admission: AdmissionSpec = AdmissionSpec()
+    boards: BoardsSpec = BoardsSpec()
+    budgets: tuple[BudgetSpec, ...] = ()
+    billing: BillingSpec = BillingSpec()

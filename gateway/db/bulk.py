@@ -1,64 +1,116 @@
 """Transactions that write many rows: the driver's own calls, past the toolkit.
 
-The toolkit makes three trips to the connection's thread for each statement (cursor, execute, close), and a batch of
-the shipper is a dozen statements; here it is one trip each. The connection is the writer's, so all that
-``gateway.db.engine`` says of it holds.
+What a batch of the shipper needs is said here once; ``gateway.db.bulk_sqlite`` and ``gateway.db.bulk_postgresql`` do it
+each in their way. Unlike writing units, several may run at once on PostgreSQL: inserts sort their rows, so that two
+cannot wait for each other, and ``guard`` lets one at a time read, change and write back.
 
-Errors are translated as in a unit of work, see ``gateway.db.unit_of_work.translated``.
+Names of tables and columns are constants of ours, never made of input. Errors are translated as in a unit of work, see
+``gateway.db.unit_of_work.translated``.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-import aiosqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.db.engine import Database, thread_seconds
+from gateway.db.engine import Database
 from gateway.db.unit_of_work import translated
 
 Row = tuple[Any, ...]
+Group = tuple[Sequence[str], Sequence[Row]]
+"""Names of columns, and rows of them."""
 
 
-class Bulk:
+class Bulk(ABC):
     """A transaction that is open on a connection.
 
     Attributes:
-        seconds: CPU seconds that the connection's thread took for it so far.
+        seconds: CPU seconds that a thread of the connection's own took for it so far.
     """
 
-    __slots__ = ("_connection", "_driver", "_since", "seconds")
+    __slots__ = ("seconds",)
 
-    def __init__(self, connection: AsyncConnection, driver: aiosqlite.Connection) -> None:
+    def __init__(self) -> None:
         self.seconds = 0.0
-        self._connection = connection
-        self._driver = driver
-        self._since = thread_seconds(connection)
 
-    @classmethod
-    async def of(cls, connection: AsyncConnection) -> Bulk:
-        """Return the transaction that is open on ``connection``, or that is to be opened on it."""
-        driver = (await connection.get_raw_connection()).driver_connection
-        assert isinstance(driver, aiosqlite.Connection)
-        return cls(connection, driver)
-
+    @abstractmethod
     async def run(self, sql: str) -> None:
         """Run a statement without values."""
-        await self._driver.execute(sql)
 
+    @abstractmethod
     async def write(self, sql: str, values: Iterable[Sequence[Any]]) -> int:
-        """Run a statement once for each of ``values`` and return how many rows it wrote in all."""
-        return (await self._driver.executemany(sql, values)).rowcount
+        """Run a statement once for each of ``values``, which stand for its ``?``; return how many rows it wrote."""
 
+    @abstractmethod
     async def read(self, sql: str, values: Sequence[Any]) -> list[Row]:
-        """Return the rows of a query."""
-        return list(await self._driver.execute_fetchall(sql, values))  # type: ignore[arg-type] # rows are tuples
+        """Return the rows of a query; ``values`` stand for its ``?``."""
 
+    @abstractmethod
+    async def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row], after: str = "") -> int:
+        """Insert rows; return how many were written.
+
+        Args:
+            table: name of the table.
+            columns: names of the values of each row.
+            rows: in the order of the primary key, where others may write the same.
+            after: what follows the values, such as ``ON CONFLICT DO NOTHING``.
+        """
+
+    @abstractmethod
+    async def insert_new(self, table: str, key: Sequence[str], groups: Sequence[Group]) -> set[Row] | None:
+        """Insert those rows whose key ``table`` does not hold; of rows with one key the first one counts.
+
+        Returns:
+            None when all of them were new, else the keys of those that were.
+
+        Args:
+            table: name of the table.
+            key: its primary key, with which the columns of each group begin.
+            groups: rows of different columns; those that are missing get their defaults.
+        """
+
+    @abstractmethod
+    async def matching(self, table: str, key: Sequence[str], also: Sequence[str], keys: Sequence[Row]) -> list[Row]:
+        """Return ``key`` and ``also`` of the rows of ``table`` whose ``key`` is one of ``keys``.
+
+        Args:
+            table: name of the table.
+            key: names of columns that begin the primary key, in its order.
+            also: names of more columns to return.
+            keys: values of ``key``.
+        """
+
+    @abstractmethod
+    async def guard(self) -> None:
+        """Wait until no other transaction is past this point; from here to its end this one is alone."""
+
+    @abstractmethod
+    async def make_room(self, table: str, days: Iterable[int]) -> None:
+        """See to it that ``table`` can take rows of ``days``, where it is cut into days."""
+
+    @abstractmethod
+    def transaction(self) -> AbstractAsyncContextManager[None]:
+        """Open the transaction: committed when the block ends, else rolled back."""
+
+    @abstractmethod
     def measure(self) -> None:
         """Bring ``seconds`` up to date."""
-        self.seconds = thread_seconds(self._connection) - self._since
+
+
+async def bulk_on(connection: AsyncConnection) -> Bulk:
+    """Return the transaction that is open on ``connection``, or that is to be opened on it."""
+    # Each driver is imported by who uses it.
+    if connection.dialect.name == "postgresql":
+        from gateway.db.bulk_postgresql import PostgresqlBulk  # noqa: PLC0415 - see above
+
+        return await PostgresqlBulk.of(connection)
+    from gateway.db.bulk_sqlite import SqliteBulk  # noqa: PLC0415 - see above
+
+    return await SqliteBulk.of(connection)
 
 
 @asynccontextmanager
@@ -66,13 +118,12 @@ async def bulk(database: Database) -> AsyncIterator[Bulk]:
     """Open a writing transaction: committed when the block ends, rolled back when it raises or is cancelled.
 
     Raises:
-        Unavailable: the database cannot be used now; nothing of the transaction is to be relied on.
+        Unavailable: the database cannot be used now; nothing of the transaction is to be relied on. ``Overtaken`` when
+            it lost against another one and may be repeated at once.
     """
     with translated():
         async with database.writer.connect() as connection:
-            opened = await Bulk.of(connection)
-            # Left without COMMIT, the transaction is rolled back when the connection goes back to its pool.
-            await opened.run("BEGIN IMMEDIATE")
-            yield opened
-            await opened.run("COMMIT")
+            opened = await bulk_on(connection)
+            async with opened.transaction():
+                yield opened
             opened.measure()

@@ -20,6 +20,7 @@ from msgspec import Meta
 from gateway.engines.parameters import SOFT, used
 from gateway.types.call import Call
 from gateway.types.errors import BadRequest
+from gateway.types.money import SERVICE_TIERS
 from gateway.types.preferences import NO_OPTIONS, Cutoffs, MaxPrice, Preferences, Sort
 from gateway.types.priority import Priority
 
@@ -109,7 +110,17 @@ _MEMBERS: Final[Mapping[str, Sequence[str]]] = {
     "preferred_max_latency": _CutoffShape.__struct_fields__,
 }
 FIELDS: Final = frozenset(
-    {"models", "provider", "route", "preset", "session_id", "prompt_cache_key", "priority", *_SOFT_FIELDS}
+    {
+        "models",
+        "provider",
+        "route",
+        "preset",
+        "session_id",
+        "prompt_cache_key",
+        "priority",
+        "service_tier",
+        *_SOFT_FIELDS,
+    }
 )
 """Body fields that make a difference here."""
 CONTROL_HEADERS: Final = frozenset(
@@ -134,6 +145,9 @@ def read_body(call: Call, shape: RoutingShape) -> None:
         return
     if shape.route is not None and shape.route != "fallback":
         raise _not_one_of("route", shape.route, ("fallback",))
+    tier = body.get("service_tier")
+    if isinstance(tier, str) and tier in SERVICE_TIERS:
+        call.service_tier = tier
     call.preset = shape.preset
     call.session = _session(shape.session_id, "session_id") or (shape.prompt_cache_key or "")[:LONGEST_SESSION]
     if isinstance(shape.priority, str):  # a number is the engine's own and not for callers to set

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from gateway.access.keys import REASONS
 from gateway.access.principal import Principal
 from gateway.edge import embeddings, openai_chat, openai_completions
+from gateway.edge.attribution import Attribution
 from gateway.edge.body import decode
 from gateway.edge.controls import CONTROL_HEADERS, read_headers
 from gateway.edge.exchange import Exchange
@@ -26,7 +27,6 @@ from gateway.types import ids
 from gateway.types.call import Call
 from gateway.types.errors import Internal, Unavailable, WeirError
 
-_APP: Final = re.compile(rb"https?://([A-Za-z0-9.-]{1,64})(?:[:/].*)?")
 SPOKEN: Final = CONTROL_HEADERS | {b"http-referer", b"referer", b"traceparent"}
 """Headers that say something about a request; most callers send none of them."""
 _TRACEPARENT: Final = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -72,7 +72,14 @@ class Inference:
     """
 
     def __init__(
-        self, desk: Desk, keys: Keys, clock_us: Callable[[], int], log: logs.RequestLog, *, max_body: int
+        self,
+        desk: Desk,
+        keys: Keys,
+        clock_us: Callable[[], int],
+        log: logs.RequestLog,
+        attribution: Attribution,
+        *,
+        max_body: int,
     ) -> None:
         self.desk = desk
         self.log = log
@@ -81,6 +88,7 @@ class Inference:
         self.draining = False
         self._keys = keys
         self._clock_us = clock_us
+        self._attribution = attribution
         self._request_ids = ids.RequestIds()
 
     def new_id(self) -> ids.RequestId:
@@ -117,6 +125,9 @@ class Inference:
             if not SPOKEN.isdisjoint(exchange.headers):
                 _annotate(call, exchange.headers)
                 read_headers(call, exchange.headers)
+            referer = exchange.headers.get(b"http-referer") or exchange.headers.get(b"referer")
+            if referer is not None:
+                call.app = self._attribution.app(principal.key_id, referer, exchange.headers)
             await relay(call, principal, reply, self.desk)
         except WeirError as error:
             self._fail(exchange, reply, error)
@@ -148,12 +159,7 @@ def _render(exchange: Exchange, reply: OpenAIReply | None, error: WeirError) -> 
 
 
 def _annotate(call: Call, headers: Mapping[bytes, bytes]) -> None:
-    """Take what the headers say; attribution is hostile input, so only a plain host name is kept."""
-    referer = headers.get(b"http-referer") or headers.get(b"referer")
-    if referer is not None:
-        found = _APP.fullmatch(referer)
-        if found:
-            call.app = found.group(1).decode("ascii").lower()
+    """Take what the headers say of the trace."""
     parent = headers.get(b"traceparent")
     if parent is not None and _TRACEPARENT.fullmatch(parent):
         call.traceparent = parent.decode("ascii")

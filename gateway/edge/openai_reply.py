@@ -87,6 +87,8 @@ class OpenAIReply:
     def route(self, text: str) -> None:
         """See ``Reply``."""
         self._route = b"x-weir-route: %s\r\n" % text.encode("ascii", "replace")
+        if self.call.shortened is not None:
+            self._route += b"x-weir-max-tokens: %d\r\n" % self.call.shortened
 
     def explain(self, metadata: dict[str, Any]) -> None:
         """See ``Reply``."""

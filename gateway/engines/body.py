@@ -21,6 +21,7 @@ _SETTLED: Final = SET_FIELDS | {
     "n",
     "prompt",
     "response_format",
+    "service_tier",
     "tools",
     "top_logprobs",
 }

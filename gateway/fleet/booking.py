@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
+from gateway.fleet.account import EWMA_WEIGHT
 from gateway.fleet.estimate import attended
-from gateway.fleet.load import EWMA_WEIGHT, ReplicaLoad
+from gateway.fleet.load import ReplicaLoad
 from gateway.fleet.prefix import BLOCK_TOKENS
 
 
@@ -40,6 +41,7 @@ class Booking:
         load: the replica's books.
         work: what the request asks of it.
         now: monotonic seconds at which it is sent.
+        whole: its answer comes in one piece, whatever ``work`` says.
 
     Attributes:
         prompt_tokens: estimate of the prompt's tokens.
@@ -50,84 +52,88 @@ class Booking:
         sent_at: monotonic seconds.
         waits: whether its first token is still to come.
         standstill: seconds for which the engine's queue was expected to stand still.
-        predicted_ttft: seconds to the first token, as predicted when it was sent.
+        context: tokens of context that it will hold at its end.
+        reading_s: seconds that reading its prompt takes.
     """
 
     __slots__ = (
-        "_context",
         "_ended",
         "_first_at",
         "_first_batch",
         "_first_context",
         "_first_read",
+        "_learns",
         "_load",
         "_reading",
-        "_seconds",
         "_step",
+        "_whole",
         "_work",
         "ahead",
         "attention",
         "cached",
-        "predicted_ttft",
+        "context",
         "prompt_tokens",
+        "reading_s",
         "sent_at",
         "standstill",
         "uncached",
         "waits",
     )
 
-    def __init__(self, load: ReplicaLoad, work: Work, now: float) -> None:
+    def __init__(self, load: ReplicaLoad, work: Work, now: float, *, whole: bool = False) -> None:
+        prompt = work.prompt_tokens
         self._load = load
         self._work = work
+        self._whole = whole or work.whole
         self.sent_at = now
-        self.prompt_tokens = work.prompt_tokens
-        self.ahead, before = load.ahead(now, work.prompt_tokens)
-        hit = load.hit(work.blocks, work.block_tokens, work.prompt_tokens) if work.blocks else 0.0
-        self.cached = int(hit)
-        self.uncached = work.prompt_tokens - self.cached
-        self.standstill = load.standstill(work.prompt_tokens, now)
-        self.attention = attended(self.uncached, self.cached)
-        self._reading = (self.ahead + self.uncached, before + self.attention)
-        self._step = load.estimate.pace(load.depth, load.context)
-        self.predicted_ttft = load.estimate.ttft(*self._reading, self._step, self.standstill)
+        self.prompt_tokens = prompt
+        facts = load.outlook(now)  # as they were for the decision
+        _, _, _, token, _, square, _, _, _, _, room, _, stamps, (line, _, _, pace, per_request, _, _) = facts
+        ahead, before = load.ahead(now, prompt) if line is not None else (0.0, 0.0)
+        blocks, expected = work.blocks, work.expected_tokens
+        hit = int(load.hit(blocks, work.block_tokens, prompt)) if blocks and blocks[0] in stamps else 0
+        self.cached = hit
+        self.uncached = uncached = prompt - hit
+        self.attention = attention = attended(uncached, hit)
+        self.ahead = ahead
+        self.standstill = load.standstill(prompt, now) if prompt > room else 0.0
+        self._reading = ahead + uncached, before + attention
+        self._step = pace - per_request
         self.waits = True
         self._ended = False
-        self._first_at = 0.0
-        self._first_batch = 0
-        self._first_context = 0.0
-        self._first_read = 0.0
-        self._context = work.prompt_tokens + work.expected_tokens
-        self._seconds = load.estimate.reading_time(self.uncached, self.attention)
-        load.sends(self._seconds, now)
-        load.sent(self.uncached, self._context)
-        load.waiting_attention += self.attention
-        load.quota.sent(self._context, now)
-        load.mean_uncached += EWMA_WEIGHT * (self.uncached - load.mean_uncached)
-        load.mean_context += EWMA_WEIGHT * (self._context - load.mean_context)
-        if work.blocks:
-            load.prefix.use(work.blocks, int(work.expected_tokens / work.block_tokens), work.block_tokens)
+        self._learns = not self._whole and load.lesson(now)
+        self.context = prompt + expected
+        self.reading_s = uncached * token + attention * square
+        load.enter(self, now)
+        if blocks:
+            load.prefix.use(blocks, int(expected / work.block_tokens), work.block_tokens)
         if work.session:
             load.sessions.served(work.session, now)
-        pending = load.pending
-        while pending and not pending[0].waits:
-            pending.popleft()
-        pending.append(self)
+
+    @property
+    def predicted_ttft(self) -> float:
+        """Seconds to the first token, as predicted now from what was known when it was sent."""
+        return self._load.estimate.ttft(*self._reading, self._step, self.standstill)
+
+    def departs(self, now: float) -> None:
+        """Say that it is really sent only ``now``: there was a connection to open first."""
+        self.sent_at = now
+        self._load.departed(self)
 
     def answered(self, now: float) -> None:
         """Book the first byte of the answer."""
         if not self.waits:
             return
-        load, work = self._load, self._work
+        load = self._load
         self.waits = False
         ttft = now - self.sent_at
-        load.answered(self.uncached, ttft)
-        load.waiting_attention -= self.attention
-        load.read_seconds += self._seconds
-        load.progress_at = now
+        load.begin(self, ttft, now)
+        if self._whole:
+            return
         self._first_at = now
         self._first_read = load.read_seconds
         self._first_batch, self._first_context = load.depth, load.context
-        if not work.whole:
+        if self._learns:
             load.estimate.learn_ttft(*self._reading, self._step, ttft, self.standstill)
 
     def cached_in_truth(self, tokens: int) -> None:
@@ -140,26 +146,21 @@ class Booking:
     def wrote(self, tokens: int, last_at: float) -> None:
         """Learn from an answer whose ``tokens`` tokens came one after another, the last one at ``last_at``."""
         load = self._load
-        if not self.waits and tokens > 1 and not self._work.whole and not self._ended:
+        if not self.waits and tokens > 1 and not self._whole and not self._ended:
             seconds = (last_at - self._first_at) / (tokens - 1)
             batch, context = (self._first_batch + load.depth) / 2, (self._first_context + load.context) / 2
             load.streamed(tokens - 1, last_at - self._first_at)
-            read = (load.read_seconds - self._first_read) / (tokens - 1)
-            load.estimate.learn_itl(batch, context, read, seconds)
+            if self._learns:
+                load.facts = None
+                read = (load.read_seconds - self._first_read) / (tokens - 1)
+                load.estimate.learn_itl(batch, context, read, seconds)
 
     def ended(self, now: float, tokens: int = 0) -> None:
         """Book the end ``now``; with ``tokens``, of an answer whose tokens came one after another until then."""
         if self._ended:
             return
-        self.wrote(tokens, now)
+        if tokens > 1:
+            self.wrote(tokens, now)
         self._ended = True
-        load = self._load
-        if self.waits:
-            self.waits = False
-            load.unanswered(self.uncached)
-            load.waiting_attention -= self.attention
-        load.pass_time(now)
-        life = now - self.sent_at
-        load.mean_life = life if not load.mean_life else load.mean_life + EWMA_WEIGHT * (life - load.mean_life)
-        load.ended(self._context)
-        load.quota.ended()
+        waited, self.waits = self.waits, False
+        self._load.leave(self, now, waited=waited)

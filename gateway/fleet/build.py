@@ -118,7 +118,7 @@ def _endpoint(
     price = specs[0].price.resolved()
     longest = [spec.max_output for spec in specs if spec.max_output is not None]
     qualities = [spec.tool_quality for spec in specs if spec.tool_quality is not None]
-    slug = _slug(group)
+    slug = group.slug
     return Endpoint(
         slug=slug,
         model_id=group.model_id,
@@ -135,6 +135,9 @@ def _endpoint(
         parameters=frozenset.intersection(*(_parameters(spec, replicas[spec.backend]) for spec in specs)),
         tool_quality=min(qualities, default=None),
         track=tracks.get((group.model_id, slug)) or Track(),
+        team_prices={
+            team: (rates.resolved(), price_id(rates.resolved())) for team, rates in specs[0].team_prices.items()
+        },
     )
 
 
@@ -144,12 +147,6 @@ def _parameters(spec: EndpointSpec, replica: Replica) -> frozenset[str]:
         return frozenset(spec.supported_parameters)
     can = spec.capabilities
     return supported(replica.engine, tools=can.tools, json_schema=can.json_schema, logprobs=can.logprobs)
-
-
-def _slug(group: EndpointGroup) -> str:
-    quantization = f"/{group.quantization}" if group.quantization else ""
-    region = f"@{group.region}" if group.region else ""
-    return f"{group.provider}{quantization}{region}"
 
 
 def _candidate(spec: EndpointSpec, endpoint: Endpoint, replica: Replica, price_id: PriceId) -> Candidate:

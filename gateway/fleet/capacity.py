@@ -31,36 +31,37 @@ class Ceiling:
         most: what the owner or the engine kind says, or 0 when there is no limit.
 
     Attributes:
+        learned: what refusals and preemptions taught, as of the last of them, or 0.
         lately: the ceiling when it was last asked for or changed; infinite when there is none.
     """
 
-    __slots__ = ("_at", "_learned", "_most", "lately")
+    __slots__ = ("_at", "_most", "lately", "learned")
 
     def __init__(self, most: int = 256) -> None:
-        self._learned = 0.0
+        self.learned = 0.0
         self._at = 0.0
         self.limit(most)
 
     def at(self, now: float) -> float:
         """Return the ceiling at monotonic time ``now``, or 0 when there is none."""
-        if not self._learned:
+        if not self.learned:
             return self._most
-        grown = self._learned + (now - self._at) / STEP_SECONDS
+        grown = self.learned + (now - self._at) / STEP_SECONDS
         self.lately = grown if not self._most or grown < self._most else self._most
         return self.lately
 
     def refused(self, in_flight: int, now: float) -> None:
         """Learn that ``in_flight`` requests were too many."""
-        if self._learned and now - self._at < SETTLED:
+        if self.learned and now - self._at < SETTLED:
             return
         ceiling = self.at(now)
-        self.lately = self._learned = max(1.0, DECREASE * (min(ceiling, in_flight) if ceiling else in_flight))
+        self.lately = self.learned = max(1.0, DECREASE * (min(ceiling, in_flight) if ceiling else in_flight))
         self._at = now
 
     def limit(self, most: int) -> None:
         """Set what the owner says; what was learned below it stays."""
         self._most = most
-        self.lately = self._learned or most or inf
+        self.lately = self.learned or most or inf
 
 
 def _duration(text: bytes) -> float:
@@ -99,13 +100,15 @@ class Quota:
         self.limited = rpm is not None or tpm is not None or concurrent is not None
 
     def limit(self, rpm: float | None, tpm: float | None, concurrent: float | None) -> None:
-        """Set the limits; what was sent before counts on."""
+        """Set the limits; what was sent before counts on, as far as there were limits then."""
         self.rpm, self.tpm, self._concurrent = rpm, tpm, concurrent
         self.limited = rpm is not None or tpm is not None or concurrent is not None or bool(self._said)
 
     def sent(self, tokens: int, now: float) -> None:
         """Count a request of about ``tokens`` tokens, prompt and answer."""
         self._in_flight += 1
+        if not self.limited:
+            return
         self._sent.append((now, tokens))
         self._tokens += tokens
         self._expire(now)

@@ -104,6 +104,8 @@ class Estimate:
         token: time to read one prompt token.
         attention: growth of the reading time with the square of the prompt.
         steps: steps of the answers under way that a prompt waits for, over those expected.
+        at_start: steps that any prompt waits for.
+        per_chunk: steps that it waits for per token.
         blocked: share of a predicted standstill of the queue that comes true.
         step: time of one step for one request without context.
         per_request: more time per step for each request that runs.
@@ -118,10 +120,12 @@ class Estimate:
     __slots__ = (
         "_itl",
         "_ttft",
+        "at_start",
         "attention",
         "base",
         "blocked",
         "itl_error",
+        "per_chunk",
         "per_context",
         "per_request",
         "prior",
@@ -141,7 +145,8 @@ class Estimate:
         self.ttft_error: float | None = None
         self.itl_error: float | None = None
         self.samples = 0
-        self.base = self.token = self.attention = self.steps = self.blocked = 0.0
+        self.base = self.token = self.attention = self.blocked = 0.0
+        self.steps = self.at_start = self.per_chunk = 0.0
         self.step = self.per_request = self.per_context = self.reading = 0.0
         self._unfold()
 
@@ -163,7 +168,7 @@ class Estimate:
             self.base
             + tokens * self.token
             + attention * self.attention
-            + step * self.steps * (STEPS + tokens / CHUNK)
+            + step * (self.at_start + tokens * self.per_chunk)
             + standstill * self.blocked
         )
 
@@ -229,6 +234,7 @@ class Estimate:
         prior, (a, r, q, s, w), (c0, c1, c2, p) = self.prior, self._ttft.coefficients, self._itl.coefficients
         self.base, self.token, self.attention = a * prior.base, r / prior.rate, q * prior.attention
         self.steps, self.blocked = s, w
+        self.at_start, self.per_chunk = s * STEPS, s / CHUNK
         self.step, self.per_request, self.per_context = c0 * prior.step, c1 * prior.per_request, c2 * prior.per_token
         self.reading = p
 

@@ -1,193 +1,54 @@
-"""Live load of one replica, as this process knows it.
+"""Live load of one replica, as policies read it.
 
-Written by the event loop only (the relay's books, the probe, the breaker) and read by policies. Because decisions are
-synchronous and the loop is the single writer, one decision sees one consistent moment without copying anything.
+Because decisions are synchronous and the loop is the single writer of the books (``gateway.fleet.account``), one
+decision sees one consistent moment without copying anything. Nothing here raises.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from itertools import count
 from math import exp, inf, sqrt
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from gateway.fleet.capacity import Ceiling, Quota
-from gateway.fleet.estimate import BUSIEST, CHUNK, STEPS, Estimate
-from gateway.fleet.prefix import PrefixIndex
-from gateway.fleet.sessions import Sessions
+from gateway.fleet.account import STEADY_SECONDS, TOKENIZE_SECONDS, Account
+from gateway.fleet.estimate import BUSIEST
 
-if TYPE_CHECKING:
-    from gateway.fleet.booking import Booking
-
-EWMA_WEIGHT: Final = 0.1
-"""Weight of a new sample in the moving averages."""
 LONGEST_WAIT: Final = 3.0
 """Seconds of reading in the queue that make a replica saturated."""
 QUEUED_IS_FULL: Final = 5
 """Requests in the engine's own queue that make a replica saturated."""
 KV_IS_FULL: Final = 0.8
 """Share of the KV cache in use that makes a replica saturated."""
-STEADY_SECONDS: Final = 30.0
-"""Seconds over which the replica's usual load is measured."""
-FROZEN: Final = 3
-"""Reports in a row that repeat the one before, while requests came and went, after which they say nothing."""
 _AGED: Final = 2.0
 """Seconds after which averages over time are brought up to date before use."""
-Facts = tuple[float, float, float, float, float, float, float, float, float, float, float, float, float, float, float]
-"""See ``ReplicaLoad.outlook``. In their order: when they were made; of the time to first token what is apart from
-reading, per token read, per token for the steps between, per attention; of a step its time with one request more, per
-request, per context token, alone; by how much reading stretches steps; requests around, those that reading holds up,
-half of those that come per second; how full the replica is; tokens of room, none below 0."""
-_turns = count(1)
-TOKENIZE_SECONDS: Final = 2e-6
-"""Seconds per token that engines take to tokenize a prompt before they queue it."""
+Line = tuple[float, float, float, float, float, float, float, float, float]
+"""The prompts that wait. In their order: tokens and attention of those sent from here, tokens of others'; of the oldest
+one its tokens, its attention, the monotonic seconds at which the engine turned to it, the seconds after which it counts
+as read, the seconds that reading it takes, those of them that grow with its square, 0 where few do."""
+Rest = tuple[Line | None, float, float, float, float, float, float]
+"""The prompts that wait; how full the replica is, apart from those prompts; of a step its time alone, with one request
+more, per request, per context token; by how much reading stretches steps."""
+Facts = tuple[float, float, float, float, float, float, float, float, float, float, float, float, dict[int, int], Rest]
+"""See ``ReplicaLoad.outlook``. In their order: monotonic seconds until which they hold; of the time to first token what
+is apart from reading, that and reading the prompts that wait, per token read, per token for the steps between, per
+attention; of each token of an answer the time that it takes everybody, and more per token of context; requests that
+reading holds up, half of those that come per second; tokens of room, none below 0; monotonic seconds from which on what
+is said of the prompts that wait is true for any prompt; the blocks that are cached; the rest."""
+TOKEN: Final = 3
+ATTENTION: Final = 5
+ROOM: Final = 10
+STAMPS: Final = 12
+REST: Final = 13
+"""Where among the facts."""
 _TOKENIZED_WITHIN: Final = 0.25
 """Seconds after which any prompt is in the queue."""
 _READ_AT_MOST: Final = 0.95
 """Share of a prompt that counts as read as long as its first token has not come."""
 
 
-class ReplicaLoad:
-    """What is in flight on a replica, what it last reported, what it can take, and whether it may be used.
+class ReplicaLoad(Account):
+    """What a policy may ask of a replica."""
 
-    Attributes:
-        in_flight: requests sent from here and not ended.
-        waiting_tokens: estimated uncached prompt tokens sent from here whose first token has not come.
-        waiting_attention: their attention, see ``gateway.fleet.estimate.attended``.
-        context_tokens: estimated tokens of context held for requests from here: prompts and expected answers.
-        answers: requests whose first token came; grows only.
-        running: requests running on the engine at the last scrape, or None when it does not say.
-        waiting: requests queued on the engine at the last scrape, or None.
-        kv_usage: share of the KV cache in use, 0 to 1, at the last scrape, or None.
-        foreign: requests on the engine that did not come from here, as of the last scrape.
-        scraped_at: monotonic seconds of the last good scrape, or None when there is none or it is too old.
-        ttft: moving average of the time to first token in seconds, or None before the first sample.
-        itl: moving average of the inter-token latency in seconds, or None.
-        ready: whether the readiness probe passed; True until the first probes say otherwise.
-        draining: an operator wants no new requests on it.
-        failures: failed requests in a row.
-        ejected_until: monotonic seconds until which the breaker keeps the replica out; 0 when it is in.
-        ejections: ejections in a row, less those that good behaviour has made good.
-        forgiven_at: monotonic seconds at which a success makes one ejection good.
-        cooling_until: monotonic seconds until which the replica is spared because it said that it is full.
-        cooling_asked: the backend itself asked for that wait, so it binds; if not, others are merely preferred.
-        estimate: how long it would take; see ``gateway.fleet.estimate``.
-        prefix: what it probably has of prompts already.
-        sessions: conversations that it served last.
-        ceiling: how many requests it runs side by side.
-        quota: what an external API allows.
-        kv_tokens: tokens that fit its KV cache, or None when nobody says.
-        hit_trust: share of an expected cache hit that turned out true, as far as the engine says.
-        mean_uncached: moving average of a request's uncached prompt tokens.
-        mean_context: moving average of a request's context tokens.
-        mean_life: moving average of the seconds from a request's dispatch to its end.
-        read_seconds: seconds it took, as estimated, to read the prompts of requests from here; grows only.
-        mean_depth: requests on the engine, averaged over the last half minute.
-        busy: share of the time that reading prompts takes, averaged over the last half minute.
-        arrivals: requests sent from here per second, averaged over the last half minute.
-        averaged_at: monotonic seconds as of which these three are true.
-        facts: what the next request depends on, or None when it has to be made anew.
-        turn: number, among all requests of this process, of the last one that was sent here.
-        pending: bookings whose first token has not come, oldest first; may hold some that ended.
-        progress_at: monotonic seconds at which the last first token came.
-        preemptions: preemptions that the engine had counted at the last scrape, or None.
-        offers: models that the backend lists and that nobody has configured there.
-    """
-
-    __slots__ = (
-        "_repeats",
-        "_reported",
-        "_traffic",
-        "answers",
-        "arrivals",
-        "averaged_at",
-        "busy",
-        "ceiling",
-        "context_tokens",
-        "cooling_asked",
-        "cooling_until",
-        "draining",
-        "ejected_until",
-        "ejections",
-        "estimate",
-        "facts",
-        "failures",
-        "foreign",
-        "forgiven_at",
-        "hit_trust",
-        "in_flight",
-        "itl",
-        "kv_tokens",
-        "kv_usage",
-        "mean_context",
-        "mean_depth",
-        "mean_life",
-        "mean_uncached",
-        "offers",
-        "pending",
-        "preemptions",
-        "prefix",
-        "progress_at",
-        "quota",
-        "read_seconds",
-        "ready",
-        "running",
-        "scraped_at",
-        "sessions",
-        "ttft",
-        "turn",
-        "waiting",
-        "waiting_attention",
-        "waiting_tokens",
-    )
-
-    def __init__(
-        self, estimate: Estimate | None = None, ceiling: Ceiling | None = None, quota: Quota | None = None
-    ) -> None:
-        self.in_flight = 0
-        self.waiting_tokens = 0
-        self.waiting_attention = 0.0
-        self.context_tokens = 0
-        self.answers = 0
-        self.running: int | None = None
-        self.waiting: int | None = None
-        self.kv_usage: float | None = None
-        self.foreign = 0
-        self.scraped_at: float | None = None
-        self.ttft: float | None = None
-        self.itl: float | None = None
-        self.ready = True
-        self.draining = False
-        self.failures = 0
-        self.ejected_until = 0.0
-        self.ejections = 0
-        self.forgiven_at = 0.0
-        self.cooling_until = 0.0
-        self.cooling_asked = False
-        self.offers: frozenset[str] = frozenset()
-        self.estimate = estimate or Estimate()
-        self.prefix = PrefixIndex()
-        self.sessions = Sessions()
-        self.ceiling = ceiling or Ceiling()
-        self.quota = quota or Quota()
-        self.kv_tokens: int | None = None
-        self.hit_trust = 1.0
-        self.mean_uncached = 0.0
-        self.mean_context = 0.0
-        self.mean_life = 0.0
-        self.read_seconds = 0.0
-        self.mean_depth = 0.0
-        self.busy = 0.0
-        self.arrivals = 0.0
-        self.averaged_at = 0.0
-        self.turn = 0
-        self.facts: Facts | None = None
-        self.pending: deque[Booking] = deque()
-        self.progress_at = 0.0
-        self.preemptions: int | None = None
-        self._reported: tuple[int | None, int | None, float | None] | None = None
-        self._repeats = 0
-        self._traffic = 0
+    __slots__ = ()
 
     @property
     def most_running(self) -> float:
@@ -210,34 +71,53 @@ class ReplicaLoad:
         Part of the oldest prompt that waits is read already: what the engine can read since it turned to it. And a
         short prompt overtakes a long one that was sent just before it, because engines tokenize before they queue.
         """
+        line = self.outlook(now)[REST][0]
+        if line is None:
+            return 0.0, 0.0
+        tokens, attention, foreign, oldest, its_attention, turned_to, read_after, whole, square = line
+        share = _read_share(now - turned_to, read_after, whole, square)
+        tokens -= share * oldest
+        attention -= share * its_attention
+        if self.latest_entry > now + TOKENIZE_SECONDS * prompt_tokens:
+            overtaken = self._overtaken(now, prompt_tokens)
+            tokens -= overtaken[0]
+            attention -= overtaken[1]
+        tokens += foreign
+        return (tokens if tokens > 0.0 else 0.0), (attention if attention > 0.0 else 0.0)
+
+    def _overtaken(self, now: float, prompt_tokens: int) -> tuple[float, float]:
+        """Return tokens and attention of the prompts that are still being tokenized when one sent ``now`` is not."""
+        tokens = attention = 0.0
+        entry = now + TOKENIZE_SECONDS * prompt_tokens
+        for booking in reversed(self.pending):
+            if now - booking.sent_at >= _TOKENIZED_WITHIN:
+                break
+            if booking.waits and booking.sent_at + TOKENIZE_SECONDS * booking.prompt_tokens > entry:
+                tokens += booking.uncached
+                attention += booking.attention
+        return tokens, attention
+
+    def _line(self) -> Line:
+        """Return the prompts that wait."""
+        foreign = min(self.foreign, self.waiting) * self.mean_uncached if self.foreign and self.waiting else 0.0
         tokens, attention = float(self.waiting_tokens), self.waiting_attention
-        pending, estimate = self.pending, self.estimate
-        for booking in pending:
+        for booking in self.pending:
             if booking.waits:
-                turned_to = booking.sent_at if booking.sent_at > self.progress_at else self.progress_at
-                seconds = now - turned_to
+                estimate, sent_at, progress_at = self.estimate, booking.sent_at, self.progress_at
                 linear, square = booking.uncached * estimate.token, booking.attention * estimate.attention
                 whole = linear + square
-                if seconds < whole * _READ_AT_MOST:
-                    share = seconds / whole
-                    if square > 0.25 * linear:  # its beginning is read quicker than its end
-                        share = (sqrt(linear * linear + 4.0 * square * seconds) - linear) / (2.0 * square)
-                else:
-                    share = _READ_AT_MOST
-                tokens -= share * booking.uncached
-                attention -= share * booking.attention
-                break
-        if pending and now - pending[-1].sent_at < _TOKENIZED_WITHIN:
-            entry = now + TOKENIZE_SECONDS * prompt_tokens
-            for booking in reversed(pending):
-                if now - booking.sent_at >= _TOKENIZED_WITHIN:
-                    break
-                if booking.waits and booking.sent_at + TOKENIZE_SECONDS * booking.prompt_tokens > entry:
-                    tokens -= booking.uncached
-                    attention -= booking.attention
-        if self.foreign and self.waiting:
-            tokens += min(self.foreign, self.waiting) * self.mean_uncached
-        return (tokens if tokens > 0.0 else 0.0), (attention if attention > 0.0 else 0.0)
+                return (
+                    tokens,
+                    attention,
+                    foreign,
+                    booking.uncached,
+                    booking.attention,
+                    sent_at if sent_at > progress_at else progress_at,
+                    whole * _READ_AT_MOST,
+                    whole,
+                    square if square > 0.25 * linear else 0.0,
+                )
+        return tokens, attention, foreign, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
 
     def backlog(self, now: float) -> float:
         """Return the prompt tokens that are still to be read ``now``."""
@@ -262,51 +142,55 @@ class ReplicaLoad:
     def outlook(self, now: float) -> Facts:
         """Return what the next request depends on, made anew only when something changed or two seconds passed."""
         facts = self.facts
-        if facts is not None and now - facts[0] < _AGED:
+        if facts is not None and facts[0] > now:
             return facts
-        estimate = self.estimate
-        depth, context = self.in_flight + self.foreign, self.context
-        pace = estimate.pace(depth, context)
+        estimate, foreign, ceiling, room = self.estimate, self.foreign, self.ceiling, self.kv_tokens
+        depth, context = self.in_flight + foreign, self.context_tokens + foreign * self.mean_context
+        per_request, per_context, reading = estimate.per_request, estimate.per_context, estimate.reading
+        token, square = estimate.token, estimate.attention
+        pace = estimate.step + per_request * depth + per_context * context
+        between = pace * estimate.per_chunk
         busy, around, arrivals = self.usual(now)
-        busy = min(BUSIEST, busy * estimate.reading)
-        most, room = self.ceiling.at(now) or inf, self.kv_tokens
-        full = max(depth / most, context / room if room else 0.0)
+        busy *= reading
+        stretch = 1.0 / (1.0 - (busy if busy < BUSIEST else BUSIEST))
+        most = (ceiling.at(now) or inf) if ceiling.learned else ceiling.lately
+        full = depth / most
+        if room and context / room > full:
+            full = context / room
         if self.waiting:
             full = max(full, min(self.waiting, depth) / QUEUED_IS_FULL)
         if self.kv_usage is not None:
             full = max(full, self.kv_usage / KV_IS_FULL)
+        start = after = estimate.base + pace * estimate.at_start
+        settled_at, line = 0.0, None
+        if self.waiting_tokens or foreign:
+            line = self._line()
+            tokens = line[0] - _READ_AT_MOST * line[3] + line[2]
+            attention = line[1] - _READ_AT_MOST * line[4]
+            if tokens > 0.0:
+                after += tokens * (token + between)
+            if attention > 0.0:
+                after += attention * square
+            settled_at = line[5] + line[6]
+            if settled_at < self.latest_entry:
+                settled_at = self.latest_entry
         self.facts = facts = (
-            now,
-            estimate.base + pace * estimate.steps * STEPS,
-            estimate.token,
-            pace * estimate.steps / CHUNK,
-            estimate.attention,
-            pace + estimate.per_request,
-            estimate.per_request,
-            estimate.per_context,
-            estimate.step,
-            1.0 / (1.0 - busy),
-            around,
-            around * estimate.reading,
+            now + _AGED,
+            start,
+            after,
+            token,
+            between,
+            square,
+            (pace + per_request) * stretch + around * per_request,
+            per_context * (stretch + around),
+            around * reading,
             0.5 * arrivals,
-            full,
             (room - context if room else inf) if depth < most else -inf,
+            settled_at,
+            self.prefix.stamps,
+            (line, full, estimate.step, pace + per_request, per_request, per_context, stretch),
         )
         return facts
-
-    def pass_time(self, now: float) -> None:
-        """Bring the averages over time to ``now``; to be called before what they are of changes."""
-        left = exp((self.averaged_at - now) / STEADY_SECONDS)
-        self.mean_depth = left * self.mean_depth + (1.0 - left) * (self.in_flight + self.foreign)
-        self.busy *= left
-        self.arrivals *= left
-        self.averaged_at = now
-
-    def sends(self, seconds: float, now: float) -> None:
-        """Book that a prompt is sent that takes ``seconds`` to read."""
-        self.pass_time(now)
-        self.busy += seconds / STEADY_SECONDS
-        self.arrivals += 1.0 / STEADY_SECONDS
 
     def standstill(self, prompt_tokens: int, now: float) -> float:
         """Return the seconds for which the engine's queue would stand still for want of room for one more request.
@@ -336,99 +220,28 @@ class ReplicaLoad:
 
     def saturation(self, now: float) -> float:
         """Return how full the replica is: 0 when idle, 1 when the scarcest of what it has is used up."""
-        most = self.ceiling.at(now)
-        full = self.depth / most if most else 0.0
-        if self.kv_tokens:
-            full = max(full, self.context / self.kv_tokens)
-        full = max(full, self.backlog(now) / (self.estimate.rate * LONGEST_WAIT), self.quota.used(now))
-        if self.waiting:
-            full = max(full, min(self.waiting, self.depth) / QUEUED_IS_FULL)
-        if self.kv_usage is not None:
-            full = max(full, self.kv_usage / KV_IS_FULL)
-        return full
+        facts = self.outlook(now)
+        line, full = facts[REST][:2]
+        if line is not None:
+            full = max(full, self.backlog(now) * facts[TOKEN] / LONGEST_WAIT)
+        return max(full, self.quota.used(now)) if self.quota.limited else full
 
-    def sent(self, prompt_tokens: int, context_tokens: int = 0) -> None:
-        """Book a request that goes to the engine now.
 
-        Args:
-            prompt_tokens: prompt tokens that it must read.
-            context_tokens: tokens of context that it will hold at its end.
-        """
-        self.facts = None
-        self.in_flight += 1
-        self.waiting_tokens += prompt_tokens
-        self.context_tokens += context_tokens
-        self.turn = next(_turns)
-        self._traffic += 1
+def _read_share(seconds: float, read_after: float, whole: float, square: float) -> float:
+    """Return the share of a prompt that is read ``seconds`` after the engine turned to it.
 
-    def answered(self, prompt_tokens: int, ttft: float) -> None:
-        """Book the first token, ``ttft`` seconds after the request was sent."""
-        self.facts = None
-        self.waiting_tokens -= prompt_tokens
-        self.answers += 1
-        self.ttft = ttft if self.ttft is None else self.ttft + EWMA_WEIGHT * (ttft - self.ttft)
-
-    def unanswered(self, prompt_tokens: int) -> None:
-        """Book a request that ended before its first token."""
-        self.waiting_tokens -= prompt_tokens
-
-    def ended(self, context_tokens: int = 0) -> None:
-        """Book the end of a request."""
-        self.facts = None
-        self.in_flight -= 1
-        self.context_tokens -= context_tokens
-        self._traffic += 1
-
-    def streamed(self, tokens: int, seconds: float) -> None:
-        """Book an answer that sent ``tokens`` tokens after its first one in ``seconds``."""
-        if tokens > 0:
-            itl = seconds / tokens
-            self.itl = itl if self.itl is None else self.itl + EWMA_WEIGHT * (itl - self.itl)
-
-    def reported(
-        self,
-        running: int | None,
-        waiting: int | None,
-        kv_usage: float | None,
-        now: float,
-        *,
-        kv_tokens: int | None = None,
-        preemptions: int | None = None,
-    ) -> None:
-        """Book the gauges the engine reported at monotonic time ``now``."""
-        self.facts = None
-        reported = (running, waiting, kv_usage)
-        if reported == self._reported and self._traffic and (running or waiting):
-            self._repeats += 1
-            if self._repeats >= FROZEN:
-                self.forget_gauges()
-                return
-        elif reported != self._reported:
-            self._repeats = 0
-        self._reported, self._traffic = reported, 0
-        self.running, self.waiting, self.kv_usage = running, waiting, kv_usage
-        self.foreign = max(0, running + (waiting or 0) - self.in_flight) if running is not None else 0
-        self.scraped_at = now
-        if kv_tokens:
-            self.kv_tokens = kv_tokens
-            self.prefix.resize(kv_tokens)
-        if preemptions is not None:
-            if self.preemptions is not None and preemptions > self.preemptions:
-                self.ceiling.refused(self.depth, now)
-            self.preemptions = preemptions
-
-    def forget_gauges(self) -> None:
-        """Forget what the engine reported: it is too old to say anything."""
-        self.running = self.waiting = self.kv_usage = self.scraped_at = None
-        self.foreign = 0
-        self.facts = None
-
-    def fade(self, factor: float) -> None:
-        """Scale the moving averages of an idle replica by ``factor``, below 1.
-
-        Without samples a bad average would stand for ever and keep the replica from ever being tried again.
-        """
-        if self.ttft is not None:
-            self.ttft *= factor
-        if self.itl is not None:
-            self.itl *= factor
+    Args:
+        seconds: since then.
+        read_after: seconds after which it counts as read as far as it can be before its first token.
+        whole: seconds that reading it takes.
+        square: those of them that grow with its square, 0 where they do not matter; its beginning is read quicker
+            than its end.
+    """
+    if seconds >= read_after:
+        return _READ_AT_MOST
+    if seconds <= 0.0:
+        return 0.0
+    if not square:
+        return seconds / whole
+    linear = whole - square
+    return (sqrt(linear * linear + 4.0 * square * seconds) - linear) / (2.0 * square)

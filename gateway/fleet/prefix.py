@@ -23,6 +23,9 @@ ASSUMED_TOKENS: Final = 262_144
 MOST_TOKENS: Final = 4_194_304
 """An index holds no more than this, whatever the engine says: it lives in this process's memory."""
 
+OVERHANG: Final = 6
+"""An index is trimmed to its size when it is larger by one part in two to this power: seldom, and then by much."""
+
 
 def chain(prompt: bytes, block_bytes: int = BLOCK_BYTES) -> tuple[int, ...]:
     """Return the chain hashes of the full blocks of ``prompt``, the first block first.
@@ -47,20 +50,23 @@ class PrefixIndex:
 
     Args:
         tokens: how many tokens the replica's cache holds.
+
+    Attributes:
+        stamps: the blocks that are remembered and when each was used last; always the same object, only to be read.
     """
 
-    __slots__ = ("_extra", "_stamp", "_stamps", "_tokens", "_uses")
+    __slots__ = ("_extra", "_stamp", "_tokens", "_uses", "stamps")
 
     def __init__(self, tokens: int = ASSUMED_TOKENS) -> None:
         self._tokens = tokens
-        self._stamps: dict[int, int] = {}
+        self.stamps: dict[int, int] = {}
         self._uses: deque[tuple[int, tuple[int, ...], int]] = deque()
         self._extra = 0
         self._stamp = 0
 
     def __len__(self) -> int:
         """How many blocks are remembered."""
-        return len(self._stamps)
+        return len(self.stamps)
 
     @property
     def tokens(self) -> int:
@@ -73,13 +79,15 @@ class PrefixIndex:
 
     def holds(self, block: int) -> bool:
         """Whether ``block``, and so all before it, is remembered."""
-        return block in self._stamps
+        return block in self.stamps
 
     def match(self, blocks: Sequence[int]) -> int:
         """Return how many of ``blocks``, from the first on, are remembered."""
-        stamps = self._stamps
+        stamps = self.stamps
         if not blocks or blocks[0] not in stamps:
             return 0
+        if blocks[-1] in stamps:
+            return len(blocks)
         found, missing = 1, len(blocks)
         while found < missing:
             middle = (found + missing + 1) // 2
@@ -100,17 +108,18 @@ class PrefixIndex:
         if not blocks and not extra:
             return
         self._stamp = stamp = self._stamp + 1
-        stamps = self._stamps
+        stamps = self.stamps
         stamps.update(dict.fromkeys(blocks, stamp))
         self._uses.append((stamp, blocks, extra))
         self._extra += extra
         room = int(self._tokens / block_tokens)
-        while len(stamps) + self._extra > room and self._uses:
-            self._forget(len(stamps) + self._extra - room)
+        if len(stamps) + self._extra > room + (room >> OVERHANG):
+            while len(stamps) + self._extra > room and self._uses:
+                self._forget(len(stamps) + self._extra - room)
 
     def clear(self) -> None:
         """Forget everything: the replica restarted."""
-        self._stamps.clear()
+        self.stamps.clear()
         self._uses.clear()
         self._extra = 0
 
@@ -121,7 +130,7 @@ class PrefixIndex:
         self._extra -= taken
         extra -= taken
         excess -= taken
-        stamps = self._stamps
+        stamps = self.stamps
         left = len(blocks)
         while left and excess > 0:
             left -= 1

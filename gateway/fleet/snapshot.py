@@ -42,6 +42,7 @@ class Endpoint:
         tool_quality: how well it calls tools, 0 to 1, or None when nobody said.
         track: what requests have met here; live.
         pace: how long its model may keep callers waiting.
+        team_prices: what teams with terms of their own are charged, and the id of that, by team.
     """
 
     slug: str
@@ -58,6 +59,15 @@ class Endpoint:
     tool_quality: float | None = None
     track: Track = field(default_factory=Track)
     pace: Pace = field(default_factory=Pace)
+    team_prices: Mapping[str, tuple[Rates, int]] = field(default_factory=dict)
+
+    def sold_to(self, team: str) -> tuple[Rates, int]:
+        """Return what ``team`` is charged here, and the id of that for the journal."""
+        return self.team_prices.get(team) or (self.price, self.price_id)
+
+    def sells(self, tier: str) -> bool:
+        """Whether the service tier has rates of its own here; requests for any other one get the default one's."""
+        return any(each.name == tier for each in self.price.service_tiers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +80,9 @@ class Candidate:
         cost_id: id of ``cost`` for the journal, 0 when there is none.
         slug: endpoint slug and backend name, the narrowest name of this candidate.
         names: every slug by which callers may mean it, case-folded: from its provider to its replica.
+        load: its replica's.
+        own: whether it runs on a GPU of the owner's, so that its time is what it costs.
+        hourly: nano-USD that an hour of it costs, or None when nobody says.
     """
 
     endpoint: Endpoint
@@ -79,6 +92,15 @@ class Candidate:
     cost_id: int
     slug: str
     names: frozenset[str] = frozenset()
+    load: ReplicaLoad = field(init=False)
+    own: bool = field(init=False)
+    hourly: int | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look up what decisions read most."""
+        object.__setattr__(self, "load", self.replica.load)
+        object.__setattr__(self, "own", self.cost is None and self.replica.backend.kind != "openai")
+        object.__setattr__(self, "hourly", self.replica.backend.usd_per_hour)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,7 +19,9 @@ SLOT: Final = 10.0
 SLOTS: Final = 180
 """Slots kept: half an hour."""
 MINUTES: Final = 5
-"""Minutes over which speeds are measured."""
+"""Minutes over which the speeds that routing asks for are measured."""
+KEPT_MINUTES: Final = 30
+"""Minutes of speeds that are kept for whoever looks."""
 TOOL_HOURS: Final = 2
 """Hours over which tool calls are judged."""
 FEW_TOOL_CALLS: Final = 200
@@ -29,7 +31,7 @@ _BLAMELESS: Final = frozenset({400, 403, 413, 429})
 
 
 class Speeds(msgspec.Struct, frozen=True, gc=False):
-    """Percentiles of the last five minutes by their share; None while there is no sample.
+    """Percentiles of the last minutes by their share; None while there is no sample.
 
     Attributes:
         latency: seconds to the first token that this share of requests stay below.
@@ -141,6 +143,10 @@ class Track:
         self._outcomes.advance(now)
         return self._outcomes.good, self._outcomes.bad
 
+    def recent(self, now: float, seconds: float) -> tuple[int, int]:
+        """Return the same for the last ``seconds``."""
+        return self._outcomes.newest(now, seconds)
+
     def outage(self, now: float, seconds: float) -> tuple[int, int]:
         """Return the same for a short time; nothing for an endpoint that has not failed in it."""
         return self._outcomes.newest(now, seconds) if now - self._failed_at <= seconds else (0, 0)
@@ -156,21 +162,25 @@ class Track:
         return good / (good + bad) if good + bad >= FEW_TOOL_CALLS else None
 
     def speeds(self, now: float) -> Speeds:
-        """Return the percentiles now; worked out anew at most once a second."""
+        """Return the percentiles of the last ``MINUTES``; worked out anew at most once a second."""
         if not 0 <= now - self.speeds_at < 1.0:
-            oldest = int(now / 60) - MINUTES + 1
-            self._speeds = Speeds(
-                _percentiles(self._latency, oldest, rising=True),
-                _percentiles(self._throughput, oldest, rising=False),
-            )
+            self._speeds = self.speeds_over(now, MINUTES)
             self.speeds_at = now
         return self._speeds
+
+    def speeds_over(self, now: float, minutes: int) -> Speeds:
+        """Return the percentiles of the last ``minutes``, at most ``KEPT_MINUTES``."""
+        oldest = int(now / 60) - minutes + 1
+        return Speeds(
+            _percentiles(self._latency, oldest, rising=True),
+            _percentiles(self._throughput, oldest, rising=False),
+        )
 
 
 def _histogram(minutes: dict[int, Histogram], minute: int) -> Histogram:
     found = minutes.get(minute)
     if found is None:
-        for old in [each for each in minutes if each <= minute - MINUTES]:
+        for old in [each for each in minutes if each <= minute - KEPT_MINUTES]:
             del minutes[old]
         found = minutes[minute] = Histogram()
     return found

@@ -11,15 +11,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import socket
 import tempfile
 import time
 from pathlib import Path
+from secrets import token_hex
 from typing import Final, Self
 
 LOCK_FILE: Final = "keeper.lock"
 SOCKET_FILE: Final = "keeper.sock"
 ADDRESS_FILE: Final = "keeper.addr"
+HOST_FILE: Final = "host.id"
 LONGEST_PATH: Final = 103
 
 _PRIVATE_PREFIX: Final = "weir-"
@@ -89,6 +92,27 @@ def _locked(descriptor: int) -> bool:
         else:
             return True
     return False
+
+
+def host_id(home: Path) -> str:
+    """Return the id of the state folder ``home``, made on first use: budgets are leased to it, not to a machine's name.
+
+    Raises:
+        KeeperError: the file can be neither read nor made.
+    """
+    path = home / HOST_FILE
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            found = path.read_text(encoding="ascii", errors="replace").strip()
+            if re.fullmatch(r"[0-9a-f]{16}", found):
+                return found
+        made = token_hex(8)
+        draft = home / f"{HOST_FILE}.{os.getpid()}"
+        draft.write_text(f"{made}\n", encoding="ascii")
+        draft.replace(path)
+    except OSError as error:
+        raise KeeperError(f"cannot use {path} ({error.strerror})") from error
+    return made
 
 
 def is_kept(home: Path) -> bool:

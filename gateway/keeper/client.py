@@ -21,9 +21,10 @@ from gateway.access.limits import WINDOW_NS
 from gateway.access.rules import checked_limits
 from gateway.keeper import protocol
 from gateway.keeper.address import socket_path
-from gateway.keeper.protocol import OpenHold
-from gateway.keeper.session import ConnectionLostError, Heard, Session
+from gateway.keeper.protocol import KeyChange, OpenHold
+from gateway.keeper.session import ConnectionLostError, Heard, Push, Session
 from gateway.telemetry import logs
+from gateway.types.budgets import Paid, Scope, Spend
 from gateway.types.errors import Unavailable, WeirError
 from gateway.types.generation import GenerationRecord, KeyUsage, MeterReport
 from gateway.types.keys import Grant, IssuedKey, KeyLimits, KeyPatch, KeyRecord, NewKey, TeamRecord
@@ -44,11 +45,12 @@ _log: Final = logs.logger(__name__)
 class _Admission:
     """A request under way: what a keeper that does not know of it must be told."""
 
-    __slots__ = ("asked_ns", "hold", "key_id", "tokens", "used")
+    __slots__ = ("asked_ns", "hold", "key_id", "spends", "tokens", "used")
 
-    def __init__(self, key_id: str, tokens: int) -> None:
+    def __init__(self, key_id: str, tokens: int, *, spends: bool) -> None:
         self.key_id = key_id
         self.tokens = tokens
+        self.spends = spends
         self.asked_ns = time.monotonic_ns()
         self.hold = 0
         self.used = 0
@@ -71,6 +73,9 @@ class KeeperClient:
         self._known: dict[str, KeyRecord] = {}
         self._subscribers: list[Callable[[Sequence[KeyRecord]], None]] = []
         self._wants_keys = False
+        self._scopes: Sequence[Scope] = ()
+        self._scope_followers: list[Callable[[Sequence[Scope]], None]] = []
+        self._journal = ""
         self._running: dict[int, _Admission] = {}
         self._ended: list[_Admission] = []
 
@@ -172,16 +177,29 @@ class KeeperClient:
         self._subscribers.append(on_change)
         return tuple(self._known.values())
 
-    async def admit(self, key_id: str, limits: KeyLimits, tokens: int) -> Grant:
-        """Ask to run a request of about ``tokens`` tokens; a key without limits is not asked about.
+    async def follow_scopes(self, on_change: Callable[[Sequence[Scope]], None]) -> Sequence[Scope]:
+        """Return the scopes of all hard budgets, and call ``on_change`` with all of them whenever they change."""
+        if not self._scope_followers:
+            await self._call(protocol.FOLLOW_SCOPES, (), self._heard_scopes)
+        self._scope_followers.append(on_change)
+        return self._scopes
+
+    def present(self, writer: str) -> None:
+        """Tell that this process writes the journal ``writer``, now and to every keeper that comes later."""
+        self._journal = writer
+        if self._session is not None:
+            self._tell_journal(self._session)
+
+    async def admit(self, key_id: str, limits: KeyLimits, tokens: int, spend: Spend | None = None) -> Grant:
+        """Ask to run a request of about ``tokens`` tokens; a key without limits and budgets is not asked about.
 
         Raises:
             RateLimited: the request alone is larger than the limit.
-            Unavailable: the keeper could not be asked within a second.
+            Unavailable: the keeper could not be asked within a second, or a budget not leased within five.
         """
-        if limits.unlimited:
+        if limits.unlimited and spend is None:
             return _UNLIMITED
-        admission = _Admission(key_id, tokens)
+        admission = _Admission(key_id, tokens, spends=spend is not None)
 
         def heard(grant: Grant, waited: bool) -> None:
             if grant.hold:
@@ -191,19 +209,25 @@ class KeeperClient:
                     self.settle(grant.hold, 0)
 
         try:
-            return await self._call(protocol.ADMIT, (key_id, limits, tokens), heard)
+            if spend is None:
+                return await self._call(protocol.ADMIT, (key_id, limits, tokens), heard)
+            return await self._call(protocol.RESERVE, (key_id, limits, tokens, spend), heard)
         except BaseException:
             # The grant may have come in the same moment as the cancellation of whoever waited for it.
             self.settle(admission.hold, 0)
             raise
 
-    def settle(self, hold: int, tokens: int) -> None:
-        """End the request of ``hold``, which took ``tokens`` tokens. Never blocks; unknown holds are ignored."""
+    def settle(self, hold: int, tokens: int, paid: Paid = ()) -> None:
+        """End the request of ``hold``, which took ``tokens`` tokens and was charged ``paid``.
+
+        Never blocks; unknown holds are ignored. What was charged is not kept for a keeper that is away: the journal
+        has it.
+        """
         admission = self._running.pop(hold, None)
         if admission is None:
             return
         if self._session is not None:
-            self._session.notify(protocol.SETTLE, (hold, tokens))
+            self._session.notify(protocol.SETTLE, (hold, tokens, paid))
         else:
             admission.used = tokens
             self._ended.append(admission)
@@ -242,7 +266,7 @@ class KeeperClient:
         while True:
             session: Session | None = None
             try:
-                session = await Session.connect(socket_path(self._home), self._heard_change, self._lost)
+                session = await Session.connect(socket_path(self._home), self._heard, self._lost)
                 await self._introduce(session)
                 pause, trouble = _FIRST_PAUSE_S, ""
                 await session.closed.wait()
@@ -265,8 +289,11 @@ class KeeperClient:
             await session.request(protocol.HELLO, (protocol.VERSION,))
             if self._wants_keys:
                 await session.request(protocol.SUBSCRIBE, (), self._heard_all)
+            if self._scope_followers:
+                await session.request(protocol.FOLLOW_SCOPES, (), self._heard_scopes)
         if session.closed.is_set():
             raise ConnectionLostError
+        self._tell_journal(session)
         now = time.monotonic_ns()
         ended = [admission for admission in self._ended if now - admission.asked_ns < WINDOW_NS]
         self._ended = []
@@ -277,14 +304,31 @@ class KeeperClient:
         if holds:
             session.notify(protocol.RESUME, (holds,))
         for admission in ended:
-            session.notify(protocol.SETTLE, (admission.hold, admission.used))
+            session.notify(protocol.SETTLE, (admission.hold, admission.used, ()))
         self._session = session
         self._reachable.set()
+
+    def _tell_journal(self, session: Session) -> None:
+        """Tell which journal is written here, and which requests hold something of budgets."""
+        if self._journal:
+            holds = tuple(hold for hold, admission in self._running.items() if admission.spends)
+            session.notify(protocol.PRESENT, (self._journal, holds))
 
     def _lost(self, session: Session) -> None:
         if self._session is session:
             self._session = None
             self._reachable.clear()
+
+    def _heard(self, push: Push) -> None:
+        if isinstance(push, KeyChange):
+            self._heard_change(push.keys)
+        else:
+            self._heard_scopes(push.scopes, True)
+
+    def _heard_scopes(self, scopes: Sequence[Scope], _waited: bool) -> None:
+        self._scopes = tuple(scopes)
+        for on_change in self._scope_followers:
+            on_change(self._scopes)
 
     def _heard_all(self, records: Sequence[KeyRecord], _waited: bool) -> None:
         self._heard_change([record for record in records if self._known.get(record.key_id) != record])

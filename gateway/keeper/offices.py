@@ -11,26 +11,37 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from gateway.billing import office as billing
+from gateway.billing import reconciliation
 from gateway.db.office import Duty, Office, Premises
+from gateway.leaderboard import office as boards
+from gateway.routing.decisions import office as decisions
+from gateway.tariff import office as tariff
 from gateway.telemetry import logs
 from gateway.types.errors import BadRequest, Unavailable
 from gateway.types.method import Handler, Method
 
-OFFICES: Final[tuple[Callable[[Premises], Office], ...]] = ()
+OFFICES: Final[tuple[Callable[[Premises], Office], ...]] = (
+    decisions.open_office,
+    boards.open_office,
+    tariff.open_office,
+    reconciliation.open_office,
+    billing.open_office,
+)
 """What opens with every keeper."""
 
 _log: Final = logs.logger(__name__)
 
 
 class Offices:
-    """All offices of one keeper, open."""
+    """All offices of one keeper, open; ``more`` are those that need more than the ``Premises``."""
 
-    def __init__(self, premises: Premises) -> None:
+    def __init__(self, premises: Premises, *more: Office) -> None:
         self.methods: dict[str, Method[Any]] = {}
         self._handlers: dict[str, Handler] = {}
         self._duties: list[Duty] = []
         self._tasks: list[asyncio.Task[None]] = []
-        for opened in (make(premises) for make in OFFICES):
+        for opened in (*more, *(make(premises) for make in OFFICES)):
             for method, handler in opened.handlers.items():
                 if method.name in self.methods:
                     raise RuntimeError(f"two offices answer {method.name}")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from gateway.config.snapshot import ConfigSnapshot
 from gateway.keeper.address import KeeperError, is_kept
 from gateway.keeper.client import KeeperClient
+from gateway.keeper.extras import NO_EXTRAS, Extras
 
 if TYPE_CHECKING:
     from gateway.keeper.service import Keeper
@@ -40,6 +41,7 @@ async def serving(
     *,
     lasting: bool = False,
     config: Callable[[], ConfigSnapshot | None] = lambda: None,
+    extras: Extras = NO_EXTRAS,
 ) -> AsyncIterator[Keeper]:
     """Keep ``home`` and serve its clients inside the block; arguments and errors as of ``Keeper`` and ``run_keeper``.
 
@@ -50,7 +52,7 @@ async def serving(
     from gateway.keeper.service import Keeper  # noqa: PLC0415 - see above
 
     migrate = schema.migrate_apart if lasting else schema.migrate_here
-    keeper = Keeper(home, database_url, pepper, migrate=migrate, config=config)
+    keeper = Keeper(home, database_url, pepper, migrate=migrate, config=config, extras=extras)
     await keeper.start()
     server = KeeperServer(keeper, home)
     try:

@@ -16,11 +16,12 @@ from typing import Any, Final
 import msgspec
 
 from gateway.types import errors
+from gateway.types.budgets import Paid, Scope, Spend
 from gateway.types.generation import GenerationRecord, KeyUsage, MeterReport
 from gateway.types.keys import Grant, IssuedKey, KeyLimits, KeyPatch, KeyRecord, NewKey, TeamRecord
 from gateway.types.method import Method, method
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Told in ``hello``; keeper and clients of one host are of one release."""
 MAX_FRAME: Final = 64 * 1024 * 1024
 NO_REPLY: Final = 0
@@ -73,6 +74,12 @@ class KeyChange(msgspec.Struct, array_like=True, frozen=True, tag="k"):
     keys: tuple[KeyRecord, ...]
 
 
+class ScopeChange(msgspec.Struct, array_like=True, frozen=True, tag="b"):
+    """The scopes of all hard budgets, told to every subscriber when they change."""
+
+    scopes: tuple[Scope, ...]
+
+
 class OpenHold(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A request that a client runs or has just ended, told to a keeper that may not know of it.
 
@@ -88,7 +95,7 @@ class OpenHold(msgspec.Struct, array_like=True, frozen=True, gc=False):
     age_ns: int
 
 
-Message = Request | Reply | Failure | KeyChange
+Message = Request | Reply | Failure | KeyChange | ScopeChange
 
 
 HELLO: Final[Method[int]] = method("hello", tuple[int], int, seconds=1.0)
@@ -102,7 +109,12 @@ ROTATE_KEY: Final[Method[IssuedKey]] = method("rotate_key", tuple[str, float], I
 REVOKE_KEY: Final[Method[KeyRecord]] = method("revoke_key", tuple[str], KeyRecord)
 SUBSCRIBE: Final[Method[Sequence[KeyRecord]]] = method("subscribe", tuple[()], tuple[KeyRecord, ...])
 ADMIT: Final[Method[Grant]] = method("admit", tuple[str, KeyLimits, int], Grant, seconds=1.0)
-SETTLE: Final[Method[None]] = method("settle", tuple[int, int], None)
+RESERVE: Final[Method[Grant]] = method("reserve", tuple[str, KeyLimits, int, Spend], Grant, seconds=5.0)
+"""As ``admit`` for a request that concerns budgets, which may have to be leased first."""
+SETTLE: Final[Method[None]] = method("settle", tuple[int, int, Paid], None)
+FOLLOW_SCOPES: Final[Method[Sequence[Scope]]] = method("follow_scopes", tuple[()], tuple[Scope, ...])
+PRESENT: Final[Method[None]] = method("present", tuple[str, tuple[int, ...]], None)
+"""Which journal a process writes, and its requests that hold something of budgets."""
 RESUME: Final[Method[None]] = method("resume", tuple[tuple[OpenHold, ...]], None)
 GENERATION: Final[Method[GenerationRecord | None]] = method("generation", tuple[bytes], GenerationRecord | None)
 RECENT: Final[Method[Sequence[GenerationRecord]]] = method("recent", tuple[int], tuple[GenerationRecord, ...])
@@ -124,7 +136,10 @@ METHODS: Final[dict[str, Method[Any]]] = {
         REVOKE_KEY,
         SUBSCRIBE,
         ADMIT,
+        RESERVE,
         SETTLE,
+        FOLLOW_SCOPES,
+        PRESENT,
         RESUME,
         GENERATION,
         RECENT,

@@ -8,7 +8,8 @@ to the caller; errors that are no ``WeirError`` are logged here with their trace
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -26,12 +27,14 @@ from gateway.keeper.protocol import (
     ProtocolError,
     Reply,
     Request,
+    ScopeChange,
     error_form,
     frame,
     raw,
 )
 from gateway.keeper.service import Keeper
 from gateway.telemetry import logs
+from gateway.types.budgets import Paid, Scope, Spend
 from gateway.types.errors import BadRequest, WeirError
 from gateway.types.keys import Grant, KeyLimits, KeyRecord
 from gateway.types.method import Method
@@ -123,8 +126,9 @@ class _Connection(asyncio.Protocol):
         self._connections.discard(self)
         self.closed.set_result(None)
         self._keeper.unwatch(self._push)
+        self._keeper.unfollow_scopes(self._push_scopes)
         self._keeper.figures.retire(self)
-        released = self._keeper.limits.release_owner(self)
+        released = self._keeper.turnstile.leave(self)
         if released:
             _log.warning("a client went away with requests running", released=released)
 
@@ -159,20 +163,23 @@ class _Connection(asyncio.Protocol):
                 raise BadRequest(f"the arguments of {method.name} are wrong: {error}") from error
             at_once = _AT_ONCE.get(method.name)
             if at_once is not None:
-                self._reply(request.call, at_once(self, *arguments))
-                return
+                answer = at_once(self, *arguments)
+                if not isawaitable(answer):
+                    self._reply(request.call, answer)
+                    return
         except WeirError as error:
             self._fail(request.call, error)
             return
-        task = asyncio.get_running_loop().create_task(self._run(request.call, method, arguments))
+        if at_once is None:
+            own = method.name in METHODS
+            answer = getattr(self._keeper, method.name)(*arguments) if own else self._keeper.ask(method, arguments)
+        task = asyncio.get_running_loop().create_task(self._run(request.call, method, answer))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _run(self, call: int, method: Method[Any], arguments: tuple[Any, ...]) -> None:
+    async def _run(self, call: int, method: Method[Any], answer: Awaitable[Any]) -> None:
         try:
-            own = method.name in METHODS
-            result = getattr(self._keeper, method.name)(*arguments) if own else self._keeper.ask(method, arguments)
-            self._reply(call, await result)
+            self._reply(call, await answer)
         except WeirError as error:
             self._fail(call, error)
         except Exception as error:  # noqa: BLE001 - one failed call must not take the keeper of the whole host down
@@ -189,6 +196,9 @@ class _Connection(asyncio.Protocol):
 
     def _push(self, changed: Sequence[KeyRecord]) -> None:
         self._send(frame(KeyChange(tuple(changed))))
+
+    def _push_scopes(self, scopes: Sequence[Scope]) -> None:
+        self._send(frame(ScopeChange(tuple(scopes))))
 
     def _send(self, data: bytes) -> None:
         transport = self._transport
@@ -211,21 +221,41 @@ class _Connection(asyncio.Protocol):
     def subscribe(self) -> Sequence[KeyRecord]:
         return self._keeper.watch(self._push)
 
-    def admit(self, key_id: str, limits: KeyLimits, tokens: int) -> Grant:
-        return self._keeper.limits.take(self, key_id, limits, tokens)
+    def follow_scopes(self) -> Sequence[Scope]:
+        return self._keeper.watch_scopes(self._push_scopes)
 
-    def settle(self, hold: int, tokens: int) -> None:
-        if self._keeper.limits.owned(hold, self):
-            self._keeper.limits.settle(hold, tokens)
+    def present(self, writer: str, holds: Sequence[int]) -> None:
+        self._keeper.treasury.present(self, writer, holds)
+
+    def admit(self, key_id: str, limits: KeyLimits, tokens: int) -> Grant | Awaitable[Grant]:
+        grant = self._keeper.turnstile.take(self, key_id, limits, tokens)
+        return grant if isinstance(grant, Grant) else self._granted(grant)
+
+    def reserve(self, key_id: str, limits: KeyLimits, tokens: int, spend: Spend) -> Grant | Awaitable[Grant]:
+        grant = self._keeper.turnstile.take(self, key_id, limits, tokens, spend)
+        return grant if isinstance(grant, Grant) else self._granted(grant)
+
+    async def _granted(self, asked: Awaitable[Grant]) -> Grant:
+        """Return a grant that took its time, and take it back at once if its client is gone by then."""
+        grant = await asked
+        if self._transport is None and grant.hold:
+            self._keeper.turnstile.settle(grant.hold, 0)
+        return grant
+
+    def settle(self, hold: int, tokens: int, paid: Paid) -> None:
+        self._keeper.turnstile.settle(hold, tokens, paid, owner=self)
 
     def resume(self, holds: Sequence[OpenHold]) -> None:
-        self._keeper.limits.adopt(self, ((hold.hold, hold.key_id, hold.tokens, hold.age_ns) for hold in holds))
+        self._keeper.turnstile.adopt(self, ((hold.hold, hold.key_id, hold.tokens, hold.age_ns) for hold in holds))
 
 
 _AT_ONCE: Final[dict[str, Callable[..., Any]]] = {
     "hello": _Connection.hello,
     "subscribe": _Connection.subscribe,
+    "follow_scopes": _Connection.follow_scopes,
+    "present": _Connection.present,
     "admit": _Connection.admit,
+    "reserve": _Connection.reserve,
     "settle": _Connection.settle,
     "resume": _Connection.resume,
     "share_metrics": _Connection.share_metrics,

@@ -15,21 +15,33 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import msgspec
+
+from gateway.access import office as budgets
+from gateway.access.alerts import Alerts, Webhook
 from gateway.access.keys import digest, key_id_of
 from gateway.access.limits import LocalLimits
+from gateway.access.names import check_models
+from gateway.access.shared import open_shared
 from gateway.access.store import AccessStore
+from gateway.access.treasury import Treasury
+from gateway.access.turnstile import Turnstile
 from gateway.config.snapshot import ConfigSnapshot
 from gateway.db.engine import Database
 from gateway.db.office import Premises
 from gateway.keeper import schema, usage
-from gateway.keeper.address import KeeperLock
+from gateway.keeper.address import KeeperLock, host_id
+from gateway.keeper.extras import NO_EXTRAS, Extras
 from gateway.keeper.figures import Figures
+from gateway.keeper.follow import KeyFollower
 from gateway.keeper.offices import Offices
+from gateway.keeper.shipping import TreasuryShipping
 from gateway.metering.audit import audit
 from gateway.metering.ledger import Ledger
 from gateway.metering.record import Status
 from gateway.metering.shipper import Shipped, Shipper, ShipperBusy
 from gateway.telemetry import logs
+from gateway.types.budgets import Paid, Scope, Spend
 from gateway.types.errors import BadRequest, NotFound, Unavailable
 from gateway.types.generation import GenerationRecord, KeyUsage, MeterReport
 from gateway.types.keys import Grant, IssuedKey, KeyLimits, KeyPatch, KeyRecord, NewKey, TeamRecord
@@ -53,9 +65,11 @@ class Keeper:
         pepper: the gateway's secret.
         migrate: brings the database to this version, when it is not there yet.
         config: returns the configuration of now; None of a keeper that a command made for itself.
+        extras: the servers beside the database that it may use.
 
     Attributes:
-        limits: the limits of this host, for owners other than this process.
+        limits: this host's counts of requests and tokens.
+        turnstile: limits and budgets together, for owners other than this process.
         shipper: the shipper, once started.
     """
 
@@ -67,13 +81,19 @@ class Keeper:
         *,
         migrate: schema.Migrate = schema.migrate_here,
         config: Callable[[], ConfigSnapshot | None] = lambda: None,
+        extras: Extras = NO_EXTRAS,
     ) -> None:
         self.limits = LocalLimits()
+        self._shared = open_shared(extras.redis_url, self.limits) if extras.redis_url else None
+        self.turnstile = Turnstile(self.limits, lambda: self._treasury, self._shared)
+        self._treasury: Treasury | None = None
+        self._scope_watchers: list[Callable[[Sequence[Scope]], None]] = []
         self._home = home
         self._database_url = database_url
         self._pepper = pepper
         self._migrate = migrate
         self._config = config
+        self._extras = extras
         self._lock = KeeperLock(home)
         self._database: Database | None = None
         self._store: AccessStore | None = None
@@ -99,6 +119,11 @@ class Keeper:
         return _started(self._offices)
 
     @property
+    def treasury(self) -> Treasury:
+        """The hard budgets of this host."""
+        return _started(self._treasury)
+
+    @property
     def watched(self) -> bool:
         """Whether a process still follows the keys: a worker that has not ended."""
         return bool(self._watchers)
@@ -121,17 +146,39 @@ class Keeper:
                 await self._migrate(self._database_url, self._lock.descriptor)
             self._database = Database(self._database_url)
             self._store = AccessStore(self._database, self._pepper)
-            self._known = {record.key_id: record for record in await self._store.all_keys()}
+            keys, revision = await self._store.changed_since(-1)
+            self._known = {record.key_id: record for record in keys}
+            self._shipper = Shipper(
+                self._home / JOURNAL_FOLDER, self._database, on_shipped=self._shipped, host=host_id(self._home)
+            )
+            self._treasury = await self._open_treasury(self._database, self._shipper)
         except BaseException:
             await self._close()
             raise
-        self._shipper = Shipper(self._home / JOURNAL_FOLDER, self._database, on_shipped=self._shipped)
         self._figures = Figures(self._shipper)
-        self._offices = Offices(Premises(self._database, self._home, self._pepper, self._config))
+        self._offices = Offices(
+            Premises(self._database, self._home, self._pepper, self._config),
+            budgets.open_office(
+                self._treasury, Alerts(self._database, self._treasury, self._config, _webhook(self._extras))
+            ),
+        )
         loop = asyncio.get_running_loop()
         self._stopping.clear()
         self._tasks = [loop.create_task(self._keep_house()), loop.create_task(self._shipper.run())]
+        if self._database.partitioned:
+            # Only a server's database has other hosts that change it.
+            follower = KeyFollower(self._store, revision, self._changing, self._tell_keys)
+            self._tasks.append(loop.create_task(follower.run(self._stops_within)))
         self._offices.start()
+        if self._shared is not None:
+            self._shared.start()
+
+    async def _open_treasury(self, database: Database, shipper: Shipper) -> Treasury:
+        """Return the hard budgets, opened. Raises ``Unavailable``."""
+        shipping = TreasuryShipping(shipper, self._shipped)
+        treasury = Treasury(database, host_id(self._home), shipping, on_scopes=self._tell_scopes)
+        await treasury.open()
+        return treasury
 
     async def stop(self) -> None:
         """End what runs, ship what is in the journal, and give the folder back."""
@@ -155,12 +202,13 @@ class Keeper:
         A task that is cancelled inside a call of the database leaves a broken connection and a trace in the log. So
         rounds are waited for: when ours is through, no other one has begun in the same step of the event loop.
         """
-        housekeeping, shipping = self._tasks
+        housekeeping, shipping, *others = self._tasks
         try:
             self._shipped(await self.shipper.ship())
+            await self.treasury.close()
         finally:
             shipping.cancel()
-        await asyncio.wait([housekeeping])
+        await asyncio.wait([housekeeping, *others])
         await self._mark_used()
 
     async def _end_tasks(self) -> None:
@@ -183,7 +231,14 @@ class Keeper:
         for team in await self.teams():
             if team.slug == slug:
                 return team
-        return await self.create_team(slug, name)
+        try:
+            return await self.create_team(slug, name)
+        except BadRequest:
+            # Another host that starts with the same configuration may have been first.
+            for team in await self.teams():
+                if team.slug == slug:
+                    return team
+            raise
 
     async def teams(self) -> Sequence[TeamRecord]:
         """Return all teams by slug."""
@@ -191,7 +246,14 @@ class Keeper:
 
     async def create_key(self, new: NewKey) -> IssuedKey:
         """Make a key."""
+        self._check_models(new.models)
         return await self._change(_started(self._store).create_key(new), _record)
+
+    def _check_models(self, names: Sequence[str] | None) -> None:
+        """Refuse models that the configuration does not know; without one everything passes."""
+        snapshot = self._config()
+        if snapshot is not None:
+            check_models(names, snapshot.models.keys() | snapshot.aliases.keys())
 
     async def ensure_key(self, new: NewKey, secret: str) -> KeyRecord:
         """Return the key whose text is ``secret``, made as ``new`` says when it is missing; it may be revoked.
@@ -218,6 +280,8 @@ class Keeper:
 
     async def update_key(self, key_id: str, patch: KeyPatch) -> KeyRecord:
         """Change a key."""
+        if patch.models is not msgspec.UNSET:
+            self._check_models(patch.models)
         return await self._change(_started(self._store).update_key(key_id, patch), _itself)
 
     async def rotate_key(self, key_id: str, overlap_s: float) -> IssuedKey:
@@ -242,13 +306,32 @@ class Keeper:
         with suppress(ValueError):
             self._watchers.remove(on_change)
 
-    async def admit(self, key_id: str, limits: KeyLimits, tokens: int) -> Grant:
-        """Ask to run a request of this process, of about ``tokens`` tokens."""
-        return self.limits.take(self, key_id, limits, tokens)
+    async def follow_scopes(self, on_change: Callable[[Sequence[Scope]], None]) -> Sequence[Scope]:
+        """Return the scopes of all hard budgets, and call ``on_change`` with all of them whenever they change."""
+        return self.watch_scopes(on_change)
 
-    def settle(self, hold: int, tokens: int) -> None:
-        """End the request of ``hold``, which took ``tokens`` tokens."""
-        self.limits.settle(hold, tokens)
+    def watch_scopes(self, on_change: Callable[[Sequence[Scope]], None]) -> Sequence[Scope]:
+        """As ``follow_scopes``, in one step of the event loop."""
+        self._scope_watchers.append(on_change)
+        return self.treasury.scopes
+
+    def unfollow_scopes(self, on_change: Callable[[Sequence[Scope]], None]) -> None:
+        """End a subscription; harmless when there is none."""
+        with suppress(ValueError):
+            self._scope_watchers.remove(on_change)
+
+    def present(self, writer: str) -> None:
+        """Tell that this process writes the journal ``writer``."""
+        self.treasury.present(self, writer, ())
+
+    async def admit(self, key_id: str, limits: KeyLimits, tokens: int, spend: Spend | None = None) -> Grant:
+        """Ask to run a request of this process, of about ``tokens`` tokens, that costs no more than ``spend`` says."""
+        grant = self.turnstile.take(self, key_id, limits, tokens, spend)
+        return grant if isinstance(grant, Grant) else await grant
+
+    def settle(self, hold: int, tokens: int, paid: Paid = ()) -> None:
+        """End the request of ``hold``, which took ``tokens`` tokens and was charged ``paid``."""
+        self.turnstile.settle(hold, tokens, paid)
 
     async def generation(self, request_id: bytes) -> GenerationRecord | None:
         """Return a request by id, also one that ended a moment ago; None when it is unknown."""
@@ -285,15 +368,22 @@ class Keeper:
             async with self._changing:
                 result = await operation
                 record = changed(result)
-                self._known[record.key_id] = record
-                for on_change in tuple(self._watchers):
-                    on_change((record,))
+                self._tell_keys((record,))
                 return result
 
         task = asyncio.get_running_loop().create_task(carry_out())
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
         return await asyncio.shield(task)
+
+    def _tell_keys(self, changed: Sequence[KeyRecord]) -> None:
+        self._known.update((record.key_id, record) for record in changed)
+        for on_change in tuple(self._watchers):
+            on_change(changed)
+
+    def _tell_scopes(self, scopes: Sequence[Scope]) -> None:
+        for on_change in tuple(self._scope_watchers):
+            on_change(scopes)
 
     def _shipped(self, shipped: Shipped) -> None:
         self._remember_use(shipped.last_used)
@@ -332,12 +422,18 @@ class Keeper:
         return self._stopping.is_set()
 
     async def _close(self) -> None:
+        if self._shared is not None:
+            await self._shared.stop()
         if self._shipper is not None:
             self._shipper.close()
         if self._database is not None:
             await self._database.close()
-        self._shipper = self._database = self._store = self._offices = None
+        self._shipper = self._database = self._store = self._offices = self._treasury = None
         self._lock.release()
+
+
+def _webhook(extras: Extras) -> Webhook | None:
+    return None if extras.alert_url is None else Webhook(extras.alert_url, extras.alert_secret)
 
 
 def _record(issued: IssuedKey) -> KeyRecord:

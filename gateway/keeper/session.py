@@ -24,14 +24,15 @@ from gateway.keeper.protocol import (
     Message,
     ProtocolError,
     Request,
+    ScopeChange,
     error_of,
     frame,
     raw,
 )
-from gateway.types.keys import KeyRecord
 from gateway.types.method import Method
 
 R = TypeVar("R")
+Push = KeyChange | ScopeChange
 Heard = Callable[[R, bool], None]
 """Told a result as it arrives, and whether somebody still waits for it."""
 
@@ -53,15 +54,15 @@ class Session(asyncio.Protocol):
     """A connection to the keeper.
 
     Args:
-        on_keys: told keys that changed.
+        on_push: told what the keeper says unasked.
         on_lost: told that the connection has ended, before any call learns of it.
 
     Attributes:
         closed: set when the connection has ended.
     """
 
-    def __init__(self, on_keys: Callable[[Sequence[KeyRecord]], None], on_lost: Callable[[Session], None]) -> None:
-        self._on_keys = on_keys
+    def __init__(self, on_push: Callable[[Push], None], on_lost: Callable[[Session], None]) -> None:
+        self._on_push = on_push
         self._on_lost = on_lost
         self._frames = FrameReader()
         self._transport: asyncio.Transport | None = None
@@ -70,16 +71,14 @@ class Session(asyncio.Protocol):
         self.closed = asyncio.Event()
 
     @classmethod
-    async def connect(
-        cls, path: Path, on_keys: Callable[[Sequence[KeyRecord]], None], on_lost: Callable[[Session], None]
-    ) -> Session:
+    async def connect(cls, path: Path, on_push: Callable[[Push], None], on_lost: Callable[[Session], None]) -> Session:
         """Return a session with the keeper that listens at ``path``; arguments as of the class.
 
         Raises:
             OSError: nobody listens there.
         """
         loop = asyncio.get_running_loop()
-        _, session = await loop.create_unix_connection(lambda: cls(on_keys, on_lost), os.fspath(path))
+        _, session = await loop.create_unix_connection(lambda: cls(on_push, on_lost), os.fspath(path))
         return session
 
     def request(self, method: Method[R], arguments: Sequence[Any], heard: Heard[R] | None = None) -> asyncio.Future[R]:
@@ -134,8 +133,8 @@ class Session(asyncio.Protocol):
                 self._transport.abort()
 
     def _take(self, message: Message) -> None:
-        if isinstance(message, KeyChange):
-            self._on_keys(message.keys)
+        if isinstance(message, KeyChange | ScopeChange):
+            self._on_push(message)
             return
         if isinstance(message, Request):
             raise ProtocolError("the keeper sends no requests")

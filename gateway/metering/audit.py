@@ -14,10 +14,11 @@ from typing import Final, TypeVar
 from sqlalchemy import bindparam, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.db.bulk import Bulk
+from gateway.db.bulk import bulk_on
 from gateway.db.engine import Database
 from gateway.db.unit_of_work import reading
 from gateway.metering import checkpoints, ledger
+from gateway.metering import totals as boards
 from gateway.metering.entry import RowKey, end_key
 from gateway.metering.labels import COLUMNS as LABEL_COLUMNS
 from gateway.metering.labels import id_of
@@ -35,7 +36,7 @@ K = TypeVar("K", bound=tuple[object, ...])
 _MOST_NAMED: Final = 5
 _KEYS_AT_ONCE: Final = 1_000
 _TOTALS: Final = ", ".join(f"SUM({name})" for name in SUMS)
-_TOTALS_BUT_REQUESTS: Final = ", ".join(f"SUM({name})" for name in SUMS[1:])
+_TOTALS_BUT_REQUESTS: Final = ", ".join(f"COALESCE(SUM({name}), 0)" for name in SUMS[1:])
 _LEDGER_SUMS: Final = (
     f"SELECT day, model, team, SUM(CASE WHEN kind = 'usage' THEN 1 ELSE 0 END), {_TOTALS_BUT_REQUESTS} "  # noqa: S608
     "FROM ledger JOIN label_set USING (label_id) GROUP BY day, model, team"  # S608: only names of ours
@@ -63,7 +64,7 @@ _LABELS: Final = f"SELECT {', '.join(LABEL_COLUMNS)} FROM label_set"  # noqa: S6
 
 def _not_summing(column: str) -> str:
     """Return the query for how many rows have an amount that is not the sum of its classes."""
-    classes = " + ".join(f"{column}_{name}" for name in Charge.__struct_fields__)
+    classes = " + ".join(f"COALESCE({column}_{name}, 0)" for name in Charge.__struct_fields__)
     return f"SELECT COUNT(*) FROM ledger WHERE {column}_nano <> {classes}"  # noqa: S608 - only names of ours
 
 
@@ -83,6 +84,8 @@ async def audit(directory: Path, database: Database) -> MeterReport:
         wrong += _differences("usage_day", day_sums, "usage_hour", hour_sums)
         totals = await _pairs(session, _MODEL_TOTALS)
         wrong += _differences("model_day_total", totals, "the ledger", await _ledger_totals(session))
+        held, due = await boards.compare(session)
+        wrong += _differences("board_day_total", held, "usage_day", due)
         wrong += await _broken_rows(session)
         journal = await _journal(directory, session, wrong)
         statuses = (await session.execute(text(_STATUSES))).all()
@@ -122,11 +125,14 @@ async def _broken_rows(session: AsyncSession) -> list[str]:
         _UNLABELLED: "ledger rows name labels that are not in the label table",
         _not_summing("charge"): "ledger rows have a charge that is not the sum of its classes",
         _not_summing("cost"): "ledger rows have a cost that is not the sum of its classes",
+        _not_summing("discount"): "ledger rows have a discount that is not the sum of its classes",
     }
     found = {meaning: int(await session.scalar(text(query)) or 0) for query, meaning in checks.items()}
     labels = await session.execute(text(_LABELS))
     found["label sets are not those that their ids were made of"] = sum(
-        row[0] != id_of(tuple(row[1:])) for row in labels
+        # Flags are part of what the id is made of as 0 or 1, whatever type a database has for them.
+        row[0] != id_of(tuple(int(value) if isinstance(value, bool) else value for value in row[1:]))
+        for row in labels
     )
     return [f"{count} {meaning}." for meaning, count in found.items() if count]
 
@@ -136,6 +142,7 @@ async def _journal(directory: Path, session: AsyncSession, wrong: list[str]) -> 
     saved = await checkpoints.load(session)
     counts = dict.fromkeys(("segments", "bytes", "unshipped_bytes", "damaged_bytes", "shipped_records"), 0)
     missing = 0
+    connection = await bulk_on(await session.connection())
     for file in list_segments(directory):
         try:
             size = file.size()
@@ -147,7 +154,7 @@ async def _journal(directory: Path, session: AsyncSession, wrong: list[str]) -> 
             counts["unshipped_bytes"] += 0 if checkpoint and checkpoint.finished else max(0, size - position)
             for keys in _shipped_keys(file, position):
                 counts["shipped_records"] += len(keys)
-                missing += len(keys) - len(await ledger.present(await Bulk.of(await session.connection()), list(keys)))
+                missing += len(keys) - len(await ledger.present(connection, list(keys)))
         except FileNotFoundError:
             continue  # shipped and deleted meanwhile
     if missing:

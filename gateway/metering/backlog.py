@@ -40,6 +40,8 @@ class Waiting:
         sealed: whether its writer ended it in order.
         drained: its writer is gone from it and every record of it is shipped; attempts without an end may be left.
         since: monotonic time since which something in it waits, or None.
+        complained: whether the log says that it could not be read.
+        unread: whether it could not be read the last time.
     """
 
     file: SegmentFile
@@ -52,6 +54,7 @@ class Waiting:
     drained: bool = False
     since: float | None = None
     complained: bool = False
+    unread: bool = False
 
     def checkpoint(self) -> Checkpoint:
         """Return where it is."""
@@ -68,11 +71,13 @@ class Move:
     sealed: bool
     drained: bool
 
-    def apply(self) -> None:
-        """Take note that the batch is in the ledger."""
+    def apply(self) -> Move:
+        """Take note that the batch is in the ledger, or is on its way; return the move back."""
         segment = self.segment
+        back = Move(segment, segment.position, segment.damaged, segment.sealed, segment.drained)
         segment.position, segment.damaged = self.position, self.damaged
         segment.sealed, segment.drained = self.sealed, self.drained
+        return back
 
 
 @dataclass(slots=True)
@@ -125,6 +130,11 @@ class Backlog:
         since = [segment.since for segment in self.segments.values() if segment.since is not None]
         return time.monotonic() - min(since) if since else 0.0
 
+    @property
+    def unreadable(self) -> bool:
+        """Whether there is a segment that cannot be read now."""
+        return any(segment.unread and not segment.drained for segment in self.segments.values())
+
     def look(self) -> None:
         """See which segments there are, who owns them, and how long they are. Raises ``OSError``."""
         known = self.segments
@@ -165,6 +175,7 @@ class Backlog:
                 break
             if segment.drained or (segment.owned and segment.size <= segment.position):
                 continue
+            segment.unread = False
             try:
                 await self._read(segment, batch, most, known_prices)
             except OSError as error:
@@ -235,6 +246,7 @@ class Backlog:
 
 def _complain(segment: Waiting, why: str) -> None:
     """Log once that a segment cannot be shipped now."""
+    segment.unread = True
     if not segment.complained:
         segment.complained = True
         log.error("segment_unreadable", segment=segment.file.name, error=why)

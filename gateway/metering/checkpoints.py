@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
 
 from gateway.db.bulk import Bulk
 from gateway.db.tables.ledger import JournalCheckpoint
-from gateway.metering.statement import execute_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +29,23 @@ class Checkpoint:
     finished: bool = False
 
 
-async def load(session: AsyncSession) -> dict[str, Checkpoint]:
-    """Return all checkpoints by the name of their segment."""
-    rows = (await session.scalars(select(JournalCheckpoint))).all()
+async def load(session: AsyncSession, host: str | None = None) -> dict[str, Checkpoint]:
+    """Return the checkpoints of ``host``, or all of them, by the name of their segment."""
+    query = select(JournalCheckpoint)
+    if host is not None:
+        query = query.where(col(JournalCheckpoint.host) == host)
+    rows = (await session.scalars(query)).all()
     return {row.segment: Checkpoint(row.segment, row.position, row.damaged, row.finished) for row in rows}
 
 
 async def save(connection: Bulk, host: str, checkpoints: Iterable[Checkpoint]) -> None:
     """Write checkpoints of segments of ``host``."""
-    await execute_rows(
-        connection,
-        "INSERT INTO journal_checkpoint (segment, host, position, damaged, finished)",
+    await connection.insert(
+        "journal_checkpoint",
+        ("segment", "host", "position", "damaged", "finished"),
+        sorted((each.segment, host, each.position, each.damaged, each.finished) for each in checkpoints),
         "ON CONFLICT (segment) DO UPDATE SET position = excluded.position, damaged = excluded.damaged, "
         "finished = excluded.finished",
-        [(each.segment, host, each.position, each.damaged, each.finished) for each in checkpoints],
     )
 
 

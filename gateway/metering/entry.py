@@ -21,7 +21,7 @@ from msgspec.structs import astuple
 from sqlmodel import SQLModel
 
 from gateway.db.tables.ledger import LedgerRow
-from gateway.metering.labels import OUTCOME, LabelBook, Labels
+from gateway.metering.labels import OUTCOME, LabelBook, Labels, printable
 from gateway.metering.record import End, RowKind
 from gateway.types import ids
 from gateway.types.charge import Charge
@@ -39,9 +39,10 @@ COLUMNS: Final = (*KEY, *(column.name for column in _TABLE.columns if column.nam
 TOKENS: Final = tuple(f"tokens_{name}" for name in Usage.__struct_fields__)
 _CHARGE: Final = tuple(f"charge_{name}" for name in Charge.__struct_fields__)
 _COST: Final = tuple(f"cost_{name}" for name in Charge.__struct_fields__)
+_DISCOUNT: Final = tuple(f"discount_{name}" for name in Charge.__struct_fields__)
 _ALWAYS: Final = frozenset({*KEY, "label_id", "opened_us"})
 """Columns without a default."""
-SUMS: Final = (*TOKENS, "charge_nano", "cost_nano")
+SUMS: Final = (*TOKENS, "charge_nano", "cost_nano", "discount_nano")
 """Columns that rollups sum up."""
 
 TOKEN_BITS: Final = 40
@@ -105,6 +106,8 @@ class Entries:
         outcome = [values[name] for name in OUTCOME]
         found = _book.find(list(zip(map(bytes, values["dims"]), *outcome, strict=True)))
         labels, values["label_id"], values["end_user"] = zip(*found, strict=True)
+        if "\0" in "".join(values["upstream_id"]):
+            values["upstream_id"] = tuple(map(printable, values["upstream_id"]))
         values["day"] = (hour // 24,) * len(ends)
         columns = tuple(name for name in COLUMNS if name in values and (name in _ALWAYS or any(values[name])))
         return cls(hour, columns, list(zip(*[values[name] for name in columns], strict=True)), labels)
@@ -136,11 +139,14 @@ def _counts(values: dict[str, Column]) -> dict[str, Column]:
     Raises ``ValueError`` when a row has not one count for each class.
     """
     counts: dict[str, Column] = {}
-    for field, names in (("usage", TOKENS), ("charge", _CHARGE), ("cost", _COST)):
+    for field, names in (("usage", TOKENS), ("charge", _CHARGE), ("cost", _COST), ("discount", _DISCOUNT)):
         nothing = (0,) * len(names)
-        if values[field].count(nothing) == len(values[field]):
+        amounts = values[field]
+        if amounts.count(None if field == "discount" else nothing) == len(amounts):
             continue
-        by_class = zip(names, zip(*values[field], strict=True), strict=True)
+        if field == "discount":
+            amounts = tuple(each or nothing for each in amounts)
+        by_class = zip(names, zip(*amounts, strict=True), strict=True)
         used = {name: column for name, column in by_class if any(column)}
         if used and field != "usage":
             total, *others = used.values()
@@ -173,10 +179,16 @@ def _mended(end: End) -> End:
         usage=_classes(end.usage, len(TOKENS), least, most_tokens),
         charge=_classes(end.charge, len(_CHARGE), least, most_nano),
         cost=_classes(end.cost, len(_CHARGE), least, most_nano),
+        discount=_classes(end.discount, len(_DISCOUNT), -most_nano, most_nano) if end.discount else None,
     )
     if any(
         before[: len(after)] != after[: len(before)]
-        for before, after in ((end.usage, mended.usage), (end.charge, mended.charge), (end.cost, mended.cost))
+        for before, after in (
+            (end.usage, mended.usage),
+            (end.charge, mended.charge),
+            (end.cost, mended.cost),
+            (end.discount or (), mended.discount or ()),
+        )
     ):
         log.error("ledger_row_implausible", request_id=end.request_id.hex())
     return mended

@@ -9,6 +9,10 @@ new segment as soon as one can be made. Until then new attempts are refused with
 attempts are kept in memory, and whoever waits for a commit waits on, for at most ``PATIENCE_S``. Nothing needs a
 restart. Attempts that are open when a segment ends are repeated at the beginning of the next one, so the segments
 before it can be shipped and deleted.
+
+When the disk is full, the next segment is made of space that was set aside (``gateway.metering.reserve``), enough for
+the ends of all open attempts: these are metered and acknowledged as ever, new ones are refused until as much could be
+set aside again.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from typing import Final, Literal
 import structlog
 
 from gateway.metering.record import Close, Open, Price, Progress, Seal, frame
+from gateway.metering.reserve import FULL, Reserve, Space
 from gateway.metering.segments import SegmentWriter, new_writer_id
 from gateway.metering.sync import SyncGroup, SyncJob, SyncThread
 from gateway.types.errors import Unavailable
@@ -77,7 +82,8 @@ class Journal:
         self._stamp = 0
         self._rates: dict[int, Rates] = {}
         self._priced: set[int] = set()
-        self._open: dict[tuple[bytes, int], Open] = {}
+        self._open: dict[tuple[bytes, int], bytes] = {}
+        self._space = Space(folder, self._writer)
         self._progress: dict[tuple[bytes, int], Progress] = {}
         self._segment: SegmentWriter | None = None
         self._limit = segment_bytes
@@ -94,6 +100,7 @@ class Journal:
         self._failed_at = 0.0
         self._retry_s = RETRY_S[0]
         self._timer: asyncio.TimerHandle | None = None
+        self._room: asyncio.TimerHandle | None = None
         self._thread = SyncThread(loop, self._landed) if durability == "disk" else None
 
     @classmethod
@@ -130,15 +137,21 @@ class Journal:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             journal._begin()
+            journal._provide()
         except OSError as error:
             journal._stop()
             raise Unavailable(f"The journal cannot be written in {directory}: {error.strerror}.") from error
         return journal
 
     @property
+    def writer(self) -> str:
+        """The id that all its segments share."""
+        return self._writer
+
+    @property
     def failed(self) -> bool:
-        """Whether nothing can be written at the moment, so that new attempts are refused."""
-        return self._segment is None
+        """Whether nothing can be written at the moment, or only what is under way, so that new attempts are refused."""
+        return self._segment is None or self._space.full
 
     def declare(self, price_id: int, rates: Rates) -> None:
         """Make the rates of ``price_id`` known; they are written before the first record that names the id."""
@@ -160,7 +173,9 @@ class Journal:
         elif type(record) is Close:
             if self._stopped:
                 raise Unavailable("The gateway is shutting down.")
-            self._open.pop(key, None)
+            begun = self._open.pop(key, None)
+            if begun is not None:
+                self._space.ended(begun)
             self._progress.pop(key, None)
             data = frame(record)
             written = self._put(data, record.dims.price_id, record.dims.cost_id)
@@ -171,7 +186,12 @@ class Journal:
                     self._schedule()
         elif type(record) is Progress and key in self._open:
             self._progress[key] = record
-            self._put(frame(record), 0, 0)
+            if (
+                not self._space.full
+                or (segment := self._segment) is None
+                or self._limit - segment.size > self._space.owed
+            ):
+                self._put(frame(record), 0, 0)
         self.records += 1
 
     def commit(self) -> asyncio.Future[None]:
@@ -223,21 +243,23 @@ class Journal:
 
     def _append_open(self, key: tuple[bytes, int], record: Open) -> None:
         price_id, cost_id = record.dims.price_id, record.dims.cost_id
-        if self._segment is None or self._closing:
+        if self._segment is None or self._space.full or self._closing:
             raise Unavailable("The gateway cannot meter requests at the moment.", retry_after=1.0)
         for rates_id in (price_id, cost_id):
             if rates_id and rates_id not in self._rates:
                 raise ValueError(f"rates {rates_id} were not declared")
-        if not self._put(frame(record), price_id, cost_id):
+        data = frame(record)
+        if not self._space.covers(data) or not self._put(data, price_id, cost_id):
             raise Unavailable("The gateway cannot meter requests at the moment.", retry_after=1.0)
-        self._open[key] = record
+        self._open[key] = data
+        self._space.began(data)
 
     def _put(self, data: bytes, price_id: int, cost_id: int) -> bool:
         """Write a frame, its prices first; return whether it was written. A failure begins the recovery."""
         segment = self._segment
         if segment is None:
             return False
-        if segment.size + len(data) > self._limit:
+        if segment.size + len(data) > self._limit and not self._space.full:
             segment = self._rotate(segment)
         priced = self._priced
         if price_id not in priced or cost_id not in priced:
@@ -259,17 +281,17 @@ class Journal:
 
     # Segments
 
-    def _begin(self, repeated: Sequence[bytes] = ()) -> SegmentWriter:
-        """Make the next segment and write to it from now on. Raises ``OSError``.
+    def _begin(self, repeated: Sequence[bytes] = (), reserve: Reserve | None = None) -> SegmentWriter:
+        """Make the next segment, if need be of the ``reserve``, and write to it from now on. Raises ``OSError``.
 
         It begins with all rates, the attempts still open, and the frames ``repeated``.
         """
         self._stamp = max(self._stamp + 1, time.time_ns() // 1000)
         first = [frame(Price(rates_id, rates)) for rates_id, rates in self._rates.items()]
-        first += [frame(record) for record in self._open.values()]
+        first += self._open.values()
         first += [frame(record) for record in self._progress.values()]
         first += repeated
-        segment = SegmentWriter.create(self._folder, self._writer, self._stamp, first)
+        segment = SegmentWriter.create(self._folder, self._writer, self._stamp, first, reserve)
         self._segment = segment
         self._priced = {0, *self._rates}
         self._limit = segment.size + self._segment_bytes
@@ -306,7 +328,7 @@ class Journal:
         segment = self._segment
         if segment is None:
             return
-        if segment.size == begun or self._rotate(segment) is segment:
+        if segment.size == begun or self._space.full or self._rotate(segment) is segment:
             self._timer = self._loop.call_later(self._segment_seconds, self._expire, begun)
 
     # Syncing
@@ -372,6 +394,7 @@ class Journal:
             return
         self._broken.append(self._segment)
         self._segment = None
+        self._space.full = self._space.full or error.errno in FULL
         self._failed_at = self._loop.time()
         self._retry_s = RETRY_S[0]
         if self._timer is not None:
@@ -383,7 +406,7 @@ class Journal:
         if self._segment is not None or self._flying is not None or self._stopped:
             return
         try:
-            self._begin(self._group.frames)
+            self._go_on()
         except OSError as error:
             log.warning("journal_still_failing", error=str(error), unwritten=len(self._group.frames))
             if self._closing or self._loop.time() - self._failed_at > PATIENCE_S:
@@ -405,9 +428,45 @@ class Journal:
             self._dirty = True
             self._schedule()
 
+    def _go_on(self) -> None:
+        """Begin a segment with what was not acknowledged: of the reserve when the disk is full. Raises ``OSError``."""
+        space = self._space
+        if not space.full:
+            try:
+                self._begin(self._group.frames)
+            except OSError as error:
+                space.full = error.errno in FULL  # a write that was cut short does not tell why
+                if not space.full:
+                    raise
+        if self._segment is None:
+            reserve = space.take()
+            segment = self._begin(self._group.frames, reserve)
+            if reserve is not None:
+                log.error("journal_full", segment=segment.path.name, open=len(self._open), reserve_bytes=reserve.size)
+                self._limit = reserve.size
+        self._provide()
+
+    def _provide(self) -> None:
+        """Set space aside for a full disk; while there is no room for it, look again and again."""
+        space, was_full = self._space, self._space.full
+        if not space.provide():
+            if self._room is not None:
+                self._room.cancel()
+            self._room = self._loop.call_later(RETRY_S[1], self._look_for_room)
+        elif was_full and self._segment is not None:
+            log.info("journal_has_room")
+            self._limit = self._segment.size + self._segment_bytes
+
+    def _look_for_room(self) -> None:
+        if not self._closing and self._segment is not None:
+            self._provide()
+
     def _stop(self) -> None:
         """End the thread and give up every segment."""
         self._stopped = True
+        self._space.release()
+        if self._room is not None:
+            self._room.cancel()
         if self._thread is not None:
             self._thread.stop()
         for segment in (self._segment, *self._retiring, *self._broken):

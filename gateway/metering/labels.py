@@ -76,7 +76,7 @@ class LabelBook:
     def _learn(self, key: Key) -> Known:
         dims = msgspec.msgpack.decode(key[0], type=Dimensions)
         labels = self._set_of(dims, key[1:])
-        learnt = (labels, labels.label_id, dims.user)
+        learnt = (labels, labels.label_id, printable(dims.user))
         if len(self._known) >= _MOST:
             self._known.clear()
         self._known[key] = learnt
@@ -85,6 +85,7 @@ class LabelBook:
     def _set_of(self, dims: Dimensions, outcome: tuple[Value, ...]) -> Labels:
         words = {name: getattr(dims, name) for name in _DIMENSIONS} | dict(zip(OUTCOME, outcome, strict=True))
         words["streamed"] = int(dims.streamed)
+        words = {name: printable(word) if isinstance(word, str) else word for name, word in words.items()}
         values = tuple(words[name] for name in COLUMNS[1:])
         found = self._sets.get(values)
         if found is None:
@@ -94,6 +95,11 @@ class LabelBook:
                 self._sets.clear()
             self._sets[values] = found
         return found
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with the one character replaced that PostgreSQL cannot store."""
+    return text.replace("\0", "\ufffd")
 
 
 def id_of(values: Sequence[Value]) -> int:

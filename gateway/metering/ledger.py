@@ -7,19 +7,20 @@ so that whatever is derived from the ledger counts each row once, however often 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
-from sqlmodel import col, select
+import msgspec
+from sqlmodel import SQLModel, col, select
 
 from gateway.db.bulk import Bulk, Row
 from gateway.db.engine import Database
-from gateway.db.tables.ledger import LabelSet, LedgerRow
+from gateway.db.tables.ledger import LabelSet, LedgerRow, PriceRow
 from gateway.db.unit_of_work import reading
 from gateway.metering.entry import KEY, Entries, RowKey
 from gateway.metering.labels import COLUMNS as LABEL_COLUMNS
 from gateway.metering.labels import Labels
 from gateway.metering.record import Price, RowKind
-from gateway.metering.statement import execute_rows, fetch_matching
 from gateway.types.generation import AttemptRecord, GenerationRecord
 from gateway.types.ids import day, unix_ms
 from gateway.types.tokens import Usage
@@ -27,6 +28,8 @@ from gateway.types.tokens import Usage
 Pair = tuple[LedgerRow, LabelSet]
 """A row and its labels."""
 
+TABLE: Final = "ledger"
+_PRICE: Final = tuple(column.name for column in SQLModel.metadata.tables[PriceRow.__tablename__].columns)
 _ROWS: Final = select(LedgerRow, LabelSet).join(LabelSet, col(LabelSet.label_id) == col(LedgerRow.label_id))
 _ATTEMPT_LABELS: Final = tuple(name for name in LABEL_COLUMNS if name in AttemptRecord.__struct_fields__)
 
@@ -38,58 +41,50 @@ async def insert(connection: Bulk, new: Sequence[Entries]) -> Sequence[Entries]:
         connection: in a transaction that no other writer can overtake.
         new: may hold the same row twice; the first one counts.
     """
-    await connection.run("SAVEPOINT rows")
-    if await _insert(connection, new, "ON CONFLICT DO NOTHING") == sum(len(some.rows) for some in new):
+    if not new:
         return new
-    # Some were there before. The driver cannot say which, so look and insert the others alone.
-    await connection.run("ROLLBACK TO rows")
-    seen = await present(connection, [key for some in new for key in some.keys])
-    fresh: list[Entries] = []
-    for some in new:
-        unseen = []
-        for key in some.keys:
-            unseen.append(key not in seen)
-            seen.add(key)
-        fresh.append(some.only(unseen))
-    await _insert(connection, fresh, "")
-    return fresh
-
-
-async def _insert(connection: Bulk, new: Sequence[Entries], after: str) -> int:
-    """Insert rows, those that need few columns with few; return how many were inserted."""
+    await connection.make_room(TABLE, {some.hour // 24 for some in new})
     by_columns: dict[tuple[str, ...], list[Row]] = {}
     for some in new:
         by_columns.setdefault(some.columns, []).extend(some.rows)
-    inserted = 0
-    for columns, rows in by_columns.items():
-        inserted += await execute_rows(connection, f"INSERT INTO ledger ({', '.join(columns)})", after, rows)
-    return inserted
+    made = await connection.insert_new(TABLE, KEY, list(by_columns.items()))
+    if made is None:
+        return new
+    fresh: list[Entries] = []
+    # In the order in which the rows were sent, because of rows with one key the first one counts.
+    for columns in by_columns:
+        for some in (each for each in new if each.columns == columns):
+            wanted = []
+            for key in some.keys:
+                wanted.append(key in made)
+                made.discard(key)
+            fresh.append(some.only(wanted))
+    return fresh
 
 
 async def insert_labels(connection: Bulk, labels: Iterable[Labels]) -> None:
     """Remember label sets by their ids; ids that are known stay as they are."""
-    await execute_rows(
-        connection,
-        f"INSERT INTO label_set ({', '.join(LABEL_COLUMNS)})",
-        "ON CONFLICT DO NOTHING",
-        [each.columns for each in labels],
-    )
+    rows = sorted((each.columns for each in labels), key=itemgetter(0))
+    await connection.insert("label_set", LABEL_COLUMNS, rows, "ON CONFLICT DO NOTHING")
 
 
 async def present(connection: Bulk, keys: Sequence[RowKey]) -> set[Row]:
     """Return those of ``keys`` that the ledger holds."""
-    return set(await fetch_matching(connection, "ledger", KEY, (), sorted(set(keys))))
+    return set(await connection.matching(TABLE, KEY, (), sorted(set(keys))))
 
 
 async def insert_prices(connection: Bulk, prices: Iterable[Price]) -> None:
     """Remember rates by their ids; ids that are known stay as they are."""
-    await execute_rows(
-        connection,
-        "INSERT INTO price (price_id, prompt, completion, cache_read, cache_write, reasoning, audio_prompt, "
-        "audio_completion, image_prompt, image_completion, request)",
-        "ON CONFLICT DO NOTHING",
-        [(price.price_id, *_values(price.rates)) for price in prices],
-    )
+    rates = {price.price_id: price.rates for price in prices}
+    rows = [(each, *(_stored(getattr(rates[each], name)) for name in _PRICE[1:])) for each in sorted(rates)]
+    await connection.insert("price", _PRICE, rows, "ON CONFLICT DO NOTHING")
+
+
+def _stored(value: Any) -> Any:
+    """Return a field of ``Rates`` as its column holds it: tiers as JSON text."""
+    if isinstance(value, tuple):
+        return msgspec.json.encode(value).decode() if value else ""
+    return value
 
 
 class Ledger:
@@ -164,8 +159,3 @@ def _attempt(pairs: Sequence[Pair]) -> AttemptRecord:
         upstream_id=row.upstream_id,
         replayed=row.replayed,
     )
-
-
-def _values(record: Any) -> list[Any]:
-    """Return the fields of a struct in order."""
-    return [getattr(record, name) for name in record.__struct_fields__]

@@ -84,13 +84,12 @@ def shares(legs: Sequence[Leg]) -> list[tuple[Usage, UsageSource, int]]:
     return found
 
 
-def charged(usage: Usage, rates: Rates, *, later: bool) -> Charge:
-    """Return what a team pays for its share of a leg; the rate per request is due once, with the first leg."""
-    if not usage.total:
-        return NO_CHARGE
-    return charge(usage, msgspec.structs.replace(rates, request=0) if later and rates.request else rates)
+def price(leg: Leg) -> Rates:
+    """Return the rates of the team, as they were when ``leg`` was opened."""
+    endpoint = leg.candidate.endpoint
+    return endpoint.sold_to(leg.dims.team)[0] if endpoint.team_prices else endpoint.price
 
 
-def cost(candidate: Candidate, usage: Usage) -> Charge:
-    """Return what ``usage``, all that the engine counts, costs the owner."""
-    return charge(usage, candidate.cost) if candidate.cost is not None and usage.total else NO_CHARGE
+def cost(candidate: Candidate, usage: Usage, tier: str) -> Charge:
+    """Return what ``usage``, all that the engine counts, costs the owner when served at service tier ``tier``."""
+    return charge(usage, candidate.cost, tier) if candidate.cost is not None and usage.total else NO_CHARGE

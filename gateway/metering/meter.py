@@ -17,16 +17,19 @@ import msgspec
 from msgspec.structs import astuple
 
 from gateway.fleet.snapshot import Candidate
+from gateway.metering.ceiling import capped
 from gateway.metering.journal import Journal
-from gateway.metering.legs import Leg, charged, cost, share, shares
+from gateway.metering.legs import Leg, cost, price, share, shares
 from gateway.metering.record import Close, Dimensions, Open, Progress, RowKind, Status
 from gateway.metering.tap import Tap
-from gateway.pricing.charge import charge
+from gateway.pricing.charge import payable
+from gateway.types.budgets import Paid
 from gateway.types.call import Call
 from gateway.types.charge import NO_CHARGE, Charge
 from gateway.types.chunk import Chunk, TextChunk
 from gateway.types.failure import Cause, Failure
 from gateway.types.ids import RequestId
+from gateway.types.money import DEFAULT_TIER
 from gateway.types.tokens import NO_USAGE, Usage, UsageSource
 
 PROGRESS_TOKENS: Final = 256
@@ -75,6 +78,9 @@ class Meter:
     Attributes:
         held: chunks kept back because they finish the answer.
         tap: counts the current attempt.
+        reserved: the most that the team may be charged, nano-USD, or None when no budget bounds it.
+        paid: what the team was charged, by model.
+        excess: nano-USD that the answer came to beyond ``reserved``; the owner's.
     """
 
     __slots__ = (
@@ -98,7 +104,10 @@ class Meter:
         "_progress_deltas",
         "_request_id",
         "_team",
+        "excess",
         "held",
+        "paid",
+        "reserved",
         "tap",
     )
 
@@ -133,6 +142,9 @@ class Meter:
         self._progress_at = 0.0
         self._progress_deltas = 0
         self.held: list[Chunk] = []
+        self.reserved: int | None = None
+        self.paid: Paid = ()
+        self.excess = 0
         self.tap: Tap
 
     # The walk's observer
@@ -146,6 +158,9 @@ class Meter:
             self._beside = self._leg(0, "", "")
         call, endpoint, engine = self._call, candidate.endpoint, candidate.replica.engine
         self._number, self._candidate = number, candidate
+        rates, price_id = endpoint.price, endpoint.price_id
+        if endpoint.team_prices:
+            rates, price_id = endpoint.sold_to(self._team)
         self._dims = Dimensions(
             self._team,
             self._key_id,
@@ -154,13 +169,13 @@ class Meter:
             candidate.replica.name,
             endpoint.provider,
             call.app,
-            "default",
+            call.service_tier if call.service_tier and endpoint.sells(call.service_tier) else DEFAULT_TIER,
             call.operation,
             call.model,
             candidate.upstream_model,
             call.user,
             call.stream,
-            endpoint.price_id,
+            price_id,
             candidate.cost_id,
         )
         self._opened_us = time.time_ns() // 1000
@@ -178,10 +193,10 @@ class Meter:
             longest=call.max_tokens,
         )
         journal = self._journal
-        journal.declare(endpoint.price_id, endpoint.price)
+        journal.declare(price_id, rates)
         if candidate.cost is not None:
             journal.declare(candidate.cost_id, candidate.cost)
-        journal.append(Open(self._request_id, number, self._dims, self._opened_us, call.prompt_estimate))
+        journal.append(Open(self._request_id, number, self._dims, self._opened_us, call.prompt_estimate, self.reserved))
         self._open = True
 
     def turn(self, number: int) -> None:
@@ -204,7 +219,9 @@ class Meter:
         usage, source = (NO_USAGE, UsageSource.NONE) if self.tap.silent else self.tap.count()
         leg = self._leg(failure.status, "", failure.cause.value)
         self._open = False
-        self._journal.append(self._close(leg, status, usage, source, NO_CHARGE, cost(leg.candidate, usage)))
+        self._journal.append(
+            self._close(leg, status, usage, source, NO_CHARGE, cost(leg.candidate, usage, leg.dims.tier))
+        )
         if self._beside is not None:
             self._take(self._beside)
             self._beside = None
@@ -317,8 +334,11 @@ class Meter:
             # The engine was stopped before its first token; what prefill it did is not known.
             usage, source = NO_USAGE, UsageSource.NONE
         pays = status is not Status.UPSTREAM_ERROR and not (status is Status.OK and _empty(tap, usage))
-        paid = charge(usage, candidate.endpoint.price) if pays and usage.total else NO_CHARGE
-        record = self._close(leg, status, usage, source, paid, cost(candidate, usage))
+        paid, discount = payable(usage, price(leg), leg.dims.tier) if pays else (NO_CHARGE, NO_CHARGE)
+        if self.reserved is not None:
+            paid, discount = self._bounded(leg, paid, discount)
+        spent = cost(candidate, usage, leg.dims.tier)
+        record = self._close(leg, status, usage, source, paid, spent, discount=discount)
         self._journal.append(record)
         return Receipt(
             status,
@@ -335,12 +355,18 @@ class Meter:
         """Journal the end of an answer that several attempts gave, a row for each."""
         pays = status is not Status.UPSTREAM_ERROR
         usage, replayed, paid, owed = NO_USAGE, 0, NO_CHARGE, NO_CHARGE
-        for leg, (own, source, read) in zip(legs, shares(legs), strict=True):
+        parts = shares(legs)
+        context = parts[0][0].prompt
+        for leg, (own, source, read) in zip(legs, parts, strict=True):
             later, ends = leg is not legs[0], leg is legs[-1]
             made = Status.CONTINUED if pays else Status.FAILED
-            due = charged(own, leg.candidate.endpoint.price, later=later) if pays else NO_CHARGE
-            spent = cost(leg.candidate, leg.tap.count()[0] if source is not UsageSource.NONE else NO_USAGE)
-            record = self._close(leg, status if ends else made, own, source, due, spent, read)
+            tier, due, discount = leg.dims.tier, NO_CHARGE, NO_CHARGE
+            if pays:
+                due, discount = payable(own, price(leg), tier, context=context, later=later)
+                if self.reserved is not None:
+                    due, discount = self._bounded(leg, due, discount)
+            spent = cost(leg.candidate, leg.tap.count()[0] if source is not UsageSource.NONE else NO_USAGE, tier)
+            record = self._close(leg, status if ends else made, own, source, due, spent, read, discount)
             self._journal.append(record)
             usage, replayed = _sum(usage, own), replayed + read
             paid, owed = _sum(paid, due), _sum(owed, spent)
@@ -357,6 +383,15 @@ class Meter:
             record.duration_us / 1e6,
             replayed,
         )
+
+    def _bounded(self, leg: Leg, paid: Charge, discount: Charge) -> tuple[Charge, Charge]:
+        """Return charge and discount within what was reserved for all legs together, and keep account of it."""
+        assert self.reserved is not None
+        whole = paid.total
+        paid, discount = capped(paid, discount, self.reserved - sum(nano for _, nano in self.paid))
+        self.excess += whole - paid.total
+        self.paid = (*self.paid, (leg.dims.model, paid.total))
+        return paid, discount
 
     def abandon(self, cut: str) -> Receipt | None:
         """End an attempt that neither failed nor was settled, because the request itself was torn down.
@@ -409,6 +444,7 @@ class Meter:
         paid: Charge,
         spent: Charge,
         replayed: int = 0,
+        discount: Charge = NO_CHARGE,
     ) -> Close:
         first = leg.first if leg.first and not (self._legs and leg.number != self._legs[0].number) else 0.0
         return Close(
@@ -430,6 +466,7 @@ class Meter:
             leg.upstream_id[:128],
             leg.error,
             replayed,
+            None if discount is NO_CHARGE else discount,
         )
 
 

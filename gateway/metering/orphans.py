@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
-from gateway.metering.legs import charged
+from gateway.metering.ceiling import capped
 from gateway.metering.record import Close, Open, Price, Progress, RowKind, Status
 from gateway.metering.segments import CHUNK, SegmentFile, SegmentParser
-from gateway.pricing.charge import charge
+from gateway.pricing.charge import charge, payable
 from gateway.types.charge import NO_CHARGE
 from gateway.types.money import Rates
 from gateway.types.tokens import NO_USAGE, UsageSource
@@ -65,24 +65,38 @@ async def find_orphans(files: Iterable[SegmentFile]) -> list[Close]:
                 break
     # Several open attempts of one request are the legs of one answer: only the last one is the caller's request.
     left = sorted(key for key in attempts.opened if key not in attempts.closed)
-    found = []
+    found: list[Close] = []
+    context = charged = 0
     for place, key in enumerate(left):
         later = place > 0 and left[place - 1][0] == key[0]
         goes_on = place + 1 < len(left) and left[place + 1][0] == key[0]
         status = Status.ORPHANED
         if goes_on:
             status = Status.CONTINUED if key in attempts.progress else Status.FAILED
-        found.append(_orphan(attempts.opened[key], attempts.progress.get(key), attempts.rates, status, later=later))
+        progress = attempts.progress.get(key)
+        if not later:
+            context, charged = progress.usage.prompt if progress else 0, 0
+        row = _orphan(attempts.opened[key], progress, attempts.rates, status, context if later else None, charged)
+        charged += row.charge.total
+        found.append(row)
     return found
 
 
-def _orphan(record: Open, progress: Progress | None, rates: dict[int, Rates], status: Status, *, later: bool) -> Close:
+def _orphan(
+    record: Open, progress: Progress | None, rates: dict[int, Rates], status: Status, context: int | None, charged: int
+) -> Close:
     """Return the row of an attempt that was opened as ``record`` says and got as far as ``progress``.
 
-    A ``later`` leg does not pay the rate per request again.
+    A later leg does not pay the rate per request again; ``context`` is the input of the first one then, else None.
+    What the legs before it were ``charged`` (nano-USD) and this one's charge are no more than was reserved.
     """
     usage = progress.usage if progress else NO_USAGE
     price, cost = rates.get(record.dims.price_id), rates.get(record.dims.cost_id)
+    tier, paid, discount = record.dims.tier, NO_CHARGE, NO_CHARGE
+    if price and usage.completion:
+        paid, discount = payable(usage, price, tier, context=context, later=context is not None)
+        if record.reserved is not None:
+            paid, discount = capped(paid, discount, record.reserved - charged)
     return Close(
         record.request_id,
         record.attempt,
@@ -92,6 +106,7 @@ def _orphan(record: Open, progress: Progress | None, rates: dict[int, Rates], st
         status,
         usage=usage,
         source=progress.source if progress else UsageSource.NONE,
-        charge=charged(usage, price, later=later) if price and usage.completion else NO_CHARGE,
-        cost=charge(usage, cost) if cost and usage.total else NO_CHARGE,
+        charge=paid,
+        cost=charge(usage, cost, tier) if cost and usage.total else NO_CHARGE,
+        discount=None if discount is NO_CHARGE else discount,
     )

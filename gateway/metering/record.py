@@ -148,6 +148,7 @@ class Open(msgspec.Struct, array_like=True, frozen=True, tag="o", gc=False):
         dims: what it is counted by.
         opened_us: wall clock, microseconds since 1970.
         prompt_estimate: estimated prompt tokens.
+        reserved: the most that the team may be charged for the request, nano-USD, or None when no budget bounds it.
     """
 
     request_id: bytes
@@ -155,6 +156,7 @@ class Open(msgspec.Struct, array_like=True, frozen=True, tag="o", gc=False):
     dims: Dimensions
     opened_us: int
     prompt_estimate: int
+    reserved: int | None = None
 
 
 class Progress(msgspec.Struct, array_like=True, frozen=True, tag="g", gc=False):
@@ -183,6 +185,7 @@ class Close(msgspec.Struct, array_like=True, frozen=True, tag="c", gc=False):
         upstream_id: the engine's own id of the answer.
         error: ``error_type`` when it failed, else ``""``.
         replayed: tokens that the engine read or made once more because it went on with an answer; in no other count.
+        discount: what the team pays less than the list price; negative when it pays more, None when the same.
     """
 
     request_id: bytes
@@ -203,6 +206,7 @@ class Close(msgspec.Struct, array_like=True, frozen=True, tag="c", gc=False):
     upstream_id: str = ""
     error: str = ""
     replayed: int = 0
+    discount: Charge | None = None
 
 
 class End(msgspec.Struct, array_like=True, frozen=True, tag="c", gc=False):
@@ -226,6 +230,7 @@ class End(msgspec.Struct, array_like=True, frozen=True, tag="c", gc=False):
     upstream_id: str = ""
     error: str = ""
     replayed: int = 0
+    discount: tuple[int, ...] | None = None
 
 
 Record = Head | Seal | Price | Open | Progress | Close

@@ -1,8 +1,8 @@
 """Rollups: what boards, percentiles and dashboards read instead of the ledger.
 
 Fed only with rows that the ledger really took, and in the same transaction, so they can never disagree with it.
-Sums are added in the database; histograms are read, merged here and written back, which the transaction's write lock
-makes safe.
+Sums are added in the database; histograms are read, merged here and written back, which is safe because one transaction
+at a time does so (``Bulk.guard``).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from operator import add, truediv
 from typing import Final
 
 from gateway.db.bulk import Bulk
+from gateway.metering import totals
 from gateway.metering.entry import SUMS as ROW_SUMS
 from gateway.metering.entry import Entries, Row
 from gateway.metering.labels import ROLLUP, Labels
-from gateway.metering.record import ANSWERED, RowKind
-from gateway.metering.statement import execute_rows, fetch_matching
+from gateway.metering.record import RowKind
 from gateway.types.histogram import GAMMA, SMALLEST, Histogram
 
 Key = tuple[int | str, ...]
@@ -29,9 +29,7 @@ Key = tuple[int | str, ...]
 
 SUMS: Final = ("requests", *ROW_SUMS)
 HISTOGRAMS: Final = ("ttft", "duration", "throughput")
-_MODEL: Final = 1 + ROLLUP.index("model")
 _KEY_ID: Final = 1 + ROLLUP.index("key_id")
-_STATUS: Final = 1 + ROLLUP.index("status")
 _LOG_GAMMA: Final = log(GAMMA)
 _ROWS_AT_ONCE: Final = 500
 _MERGE_SLICE: Final = 25
@@ -124,14 +122,17 @@ def last_used(hours: Mapping[Key, Bucket]) -> dict[str, int]:
 
 async def post(connection: Bulk, hours: Mapping[Key, Bucket]) -> None:
     """Add to all rollups what a batch of ledger rows adds, in the transaction that inserted them."""
+    if not hours:
+        return
     days: dict[Key, Bucket] = {}
     for (hour, *labels), bucket in hours.items():
         key = (int(hour) // 24, *labels)
         before = days.get(key)
         days[key] = before.plus(bucket) if before else bucket
+    await connection.guard()
     await _merge(connection, "usage_hour", "hour", hours)
     await _merge(connection, "usage_day", "day", days)
-    await _total(connection, days)
+    await totals.post(connection, hours)
 
 
 def _seconds(microseconds: Sequence[int]) -> list[float]:
@@ -153,7 +154,7 @@ async def _merge(connection: Bulk, table: str, time: str, buckets: Mapping[Key, 
     keys = sorted(buckets)
     names = (time, *ROLLUP)
     key_list = ", ".join(names)
-    known = await fetch_matching(connection, table, names, HISTOGRAMS, keys)
+    known = await connection.matching(table, names, HISTOGRAMS, keys)
     present = {row[: len(names)]: row[len(names) :] for row in known}
     rows: list[Row] = []
     for count, key in enumerate(keys, 1):
@@ -165,11 +166,11 @@ async def _merge(connection: Bulk, table: str, time: str, buckets: Mapping[Key, 
             await asyncio.sleep(0)
     added = [f"{name} = {table}.{name} + excluded.{name}" for name in SUMS]
     replaced = [f"{name} = excluded.{name}" for name in HISTOGRAMS]
-    await execute_rows(
-        connection,
-        f"INSERT INTO {table} ({', '.join((*names, *SUMS, *HISTOGRAMS))})",
-        f"ON CONFLICT ({key_list}) DO UPDATE SET {', '.join(added + replaced)}",
+    await connection.insert(
+        table,
+        (*names, *SUMS, *HISTOGRAMS),
         rows,
+        f"ON CONFLICT ({key_list}) DO UPDATE SET {', '.join(added + replaced)}",
     )
 
 
@@ -183,20 +184,3 @@ def _joined(stored: bytes, new: Histogram) -> bytes:
     joined = Histogram.load(stored)
     joined.merge(new)
     return joined.dump()
-
-
-async def _total(connection: Bulk, days: Mapping[Key, Bucket]) -> None:
-    """Add to the totals per model and day: tokens of all rows, requests of the answered ones."""
-    totals: dict[Key, list[int]] = {}
-    for key, bucket in days.items():
-        total = totals.setdefault((key[0], key[_MODEL]), [0, 0])
-        total[0] += bucket.sums[1] + bucket.sums[2]
-        if key[_STATUS] in ANSWERED:
-            total[1] += bucket.sums[0]
-    await execute_rows(
-        connection,
-        "INSERT INTO model_day_total (day, model, tokens, requests)",
-        "ON CONFLICT (day, model) DO UPDATE SET tokens = model_day_total.tokens + excluded.tokens, "
-        "requests = model_day_total.requests + excluded.requests",
-        [(*key, *total) for key, total in sorted(totals.items())],
-    )

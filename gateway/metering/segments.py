@@ -39,6 +39,7 @@ from gateway.metering.record import (
     frame,
     frames,
 )
+from gateway.metering.reserve import Reserve
 
 T = TypeVar("T", Record, Settled)
 
@@ -85,7 +86,9 @@ class SegmentWriter:
         self.size = 0
 
     @classmethod
-    def create(cls, folder: Path, writer: str, now_us: int, first: Sequence[bytes]) -> SegmentWriter:
+    def create(
+        cls, folder: Path, writer: str, now_us: int, first: Sequence[bytes], reserve: Reserve | None = None
+    ) -> SegmentWriter:
         """Make and own a segment that begins with a ``Head`` and the frames ``first``.
 
         Args:
@@ -93,17 +96,22 @@ class SegmentWriter:
             writer: id of the journal.
             now_us: microseconds since 1970; must differ between the segments of one writer.
             first: frames to begin with.
+            reserve: space to make it of; used up, whether it works or not.
 
         Raises:
             OSError: it could not be made; nothing is left behind that a reader would list.
         """
         stamp = datetime.fromtimestamp(now_us / 1e6, tz=UTC).strftime("%Y%m%dT%H%M%S") + f"{now_us % 10**6:06d}Z"
         path = folder / f"{stamp}-{writer}{SUFFIX}"
-        hidden = path.with_suffix(".new")
-        fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        if reserve is not None:
+            hidden, fd = reserve.path, reserve.fd
+        else:
+            hidden = path.with_suffix(".new")
+            fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         segment = cls(path, fd)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            if reserve is None:
+                fcntl.flock(fd, fcntl.LOCK_EX)
             head = Head(FORMAT_VERSION, writer, socket.gethostname(), os.getpid(), now_us)
             segment.write(b"".join([frame(head), *first]))
             hidden.rename(path)

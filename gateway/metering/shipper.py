@@ -14,34 +14,44 @@ import asyncio
 import fcntl
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from gateway.db.bulk import bulk
 from gateway.db.engine import Database
-from gateway.db.unit_of_work import reading
+from gateway.db.unit_of_work import Overtaken, reading
 from gateway.metering import checkpoints, ledger, rollups
 from gateway.metering.backlog import Backlog, Batch
 from gateway.metering.checkpoints import Checkpoint
 from gateway.metering.entry import Entries
 from gateway.metering.orphans import find_orphans
 from gateway.metering.record import Close, Price, end_of
-from gateway.metering.segments import sweep
+from gateway.metering.segments import list_segments, sweep
 from gateway.metering.stopwatch import Stopwatch
 from gateway.types.errors import Unavailable
+
+R = TypeVar("R")
 
 LOCK: Final = "shipper.lock"
 BATCH_RECORDS: Final = 10_000
 INTERVAL_S: Final = 1.0
 """Seconds between rounds. A round has a fixed cost beside that of its records, so few large ones are cheapest."""
 _MOST_LABELS: Final = 100_000
+_MOST_TRIES: Final = 6
+"""How often a transaction is tried that loses against others."""
 
 log = structlog.get_logger(__name__)
 
@@ -98,6 +108,7 @@ class Shipper:
 
     Attributes:
         records, conflicts, orphans: sums over all rounds, as in ``Shipped``.
+        rounds: how many of them left nothing unread that was in the journal when they began.
         seconds: CPU seconds used, by the event loop's thread and the database's.
     """
 
@@ -114,6 +125,7 @@ class Shipper:
         self.records = 0
         self.conflicts = 0
         self.orphans = 0
+        self.rounds = 0
         self.seconds = 0.0
         self._directory = directory
         self._database = database
@@ -144,6 +156,11 @@ class Shipper:
     def quarantined(self) -> int:
         """Segments put aside because part of them could not be read."""
         return self._backlog.quarantined
+
+    @property
+    def writers(self) -> set[str]:
+        """Writers of which a segment is in the journal's folder now, dead or alive. Raises ``OSError``."""
+        return {file.writer for file in list_segments(self._directory)}
 
     def kick(self) -> None:
         """Start the next round of ``run`` at once."""
@@ -203,13 +220,12 @@ class Shipper:
         backlog.look()
         if not self._restored:
             await self._restore()
-        while True:
-            batch = await backlog.collect(self._batch_records, self._known_prices)
-            await self._store(batch, total)
-            if batch.records < self._batch_records:
-                break
+        batch: Batch | None = await backlog.collect(self._batch_records, self._known_prices)
+        while batch is not None:
+            batch = await self._advance(batch, total)
         await self._finish(total)
         backlog.measure()
+        self.rounds += not backlog.unreadable
         return total
 
     def _acquire(self) -> None:
@@ -231,10 +247,34 @@ class Shipper:
     async def _restore(self) -> None:
         """Read the checkpoints; those whose segment is gone are removed with the next write."""
         async with reading(self._database) as session:
-            saved = await checkpoints.load(session)
+            saved = await checkpoints.load(session, self._host)
         self._backlog.restore(saved)
         self._gone.update(saved.keys() - self._backlog.segments.keys())
         self._restored = True
+
+    async def _advance(self, batch: Batch, total: Shipped) -> Batch | None:
+        """Write a batch and read the next one meanwhile; return that, or None when there is none."""
+        full = batch.records >= self._batch_records
+        back = [move.apply() for move in batch.moves]
+        storing = asyncio.get_running_loop().create_task(self._timed(self._store(batch, total)))
+        try:
+            following = await self._backlog.collect(self._batch_records, self._known_prices) if full else None
+            await storing
+        except BaseException:
+            storing.cancel()
+            await asyncio.gather(storing, return_exceptions=True)
+            for move in back:
+                move.apply()
+            raise
+        return following
+
+    async def _timed(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """Run a coroutine in a task of its own and count its CPU time as ours."""
+        watch = Stopwatch(coroutine)
+        try:
+            return await watch
+        finally:
+            self.seconds += watch.seconds
 
     async def _store(self, batch: Batch, total: Shipped) -> None:
         """Write a batch. Progress past records that make no row is written with the next one that does."""
@@ -248,8 +288,6 @@ class Shipper:
             total.records += batch.records
             total.conflicts += conflicts
             total.note(written)
-        for move in batch.moves:
-            move.apply()
 
     async def _finish(self, total: Shipped) -> None:
         """Settle the segments whose writer is gone from them: orphans into the ledger, then the files go."""
@@ -281,15 +319,35 @@ class Shipper:
     async def _write(self, rows: Sequence[Entries], prices: Sequence[Price], moved: Sequence[Checkpoint]) -> Written:
         """Write rows, rollups and checkpoints in one transaction; return what was new.
 
-        Raises ``Unavailable``; whether the transaction happened is then unknown, and repeating it is harmless.
+        A transaction that lost against another one is repeated a few times. Raises ``Unavailable``; whether the
+        transaction happened is then unknown, and repeating it is harmless.
         """
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(Overtaken),
+            wait=wait_random_exponential(multiplier=0.01, max=0.5),
+            stop=stop_after_attempt(_MOST_TRIES),
+            reraise=True,
+        )
+        written: Written = await retrying(self._transact, rows, prices, moved)
+        return written
+
+    async def _transact(self, rows: Sequence[Entries], prices: Sequence[Price], moved: Sequence[Checkpoint]) -> Written:
+        """Write rows, rollups and checkpoints in one transaction; return what was new."""
         used = {labels.label_id: labels for labels in set(chain.from_iterable(some.labels for some in rows))}
         fresh = [labels for label_id, labels in used.items() if label_id not in self._known_labels]
         async with bulk(self._database) as connection:
             await ledger.insert_prices(connection, prices)
             await ledger.insert_labels(connection, fresh)
-            inserted = await ledger.insert(connection, rows)
-            hours = await rollups.tally(inserted)
+            # As a rule all rows are new: what they add is summed up while the database inserts them.
+            tallying = asyncio.get_running_loop().create_task(self._timed(rollups.tally(rows)))
+            try:
+                inserted = await ledger.insert(connection, rows)
+                hours = await tallying
+            finally:
+                tallying.cancel()
+                await asyncio.gather(tallying, return_exceptions=True)
+            if inserted is not rows:
+                hours = await rollups.tally(inserted)
             await rollups.post(connection, hours)
             await checkpoints.save(connection, self._host, moved)
             await checkpoints.forget(connection, self._host, self._gone)

@@ -3,6 +3,9 @@
 Pure and total: counts that contradict each other are cut by ``Usage.split``, so the classes always add up to the
 tokens an engine reported and no token is charged twice. What an answer's status means for who pays is not decided
 here.
+
+Which rates count is decided here, by what the answer took: first the service tier, then the long context. A tier
+replaces every rate for the whole request.
 """
 
 from __future__ import annotations
@@ -12,42 +15,116 @@ from typing import Final
 
 import msgspec
 
-from gateway.types.charge import Charge
-from gateway.types.money import Rates, amount, nano_from_pico
+from gateway.types.charge import NO_CHARGE, Charge
+from gateway.types.money import DEFAULT_TIER, PICO_PER_NANO, Rates, amount, nano_at_terms, nano_from_pico
 from gateway.types.tokens import Usage
 
 _DOMAIN: Final = b"weir rates 1"
+_SIMPLE: Final = 10
+"""Fields of ``Rates`` that are the whole of simple ones; their ids are made of these alone."""
 
 
-def charge(usage: Usage, rates: Rates) -> Charge:
+def chosen(rates: Rates, tier: str, context: int) -> Rates:
+    """Return the rates of a request served at service tier ``tier`` whose input had ``context`` tokens.
+
+    A service tier without rates of its own has those of the default one. Discount and markup are those of ``rates``.
+    """
+    found = rates
+    if tier != DEFAULT_TIER:
+        found = next((each.rates for each in rates.service_tiers if each.name == tier), rates)
+    for long in found.tiers:
+        if context <= long.above:
+            break
+        found = long.rates
+    return found
+
+
+def charge(usage: Usage, rates: Rates, tier: str = DEFAULT_TIER, *, context: int | None = None) -> Charge:
     """Return what ``usage`` costs at ``rates``, by class, in nano-USD.
 
     Audio and image have a rate for each direction but one class: their two products are added in pico-USD and
     rounded together. ``request`` is the rate per request, also when no token was used.
+
+    Args:
+        usage: what was used.
+        rates: with whatever tiers, discount and markup they have.
+        tier: the service tier it was served at.
+        context: input tokens of the whole request, when ``usage`` is only a part of it.
     """
+    discount, markup = rates.discount, rates.markup
+    if rates.tiers or rates.service_tiers:
+        rates = chosen(rates, tier, usage.prompt if context is None else context)
+    if discount or markup:
+        return _at_terms(usage, rates, discount, markup)
     if not (usage.cache_read or usage.reasoning or usage.cache_write or _has_media(usage)):
         return Charge(
             amount(usage.prompt, rates.prompt),
             amount(usage.completion, rates.completion),
             request=rates.request,
         )
-    parts = usage.split()
-    full = rates.resolved()
-    # ``resolved`` leaves no class without a rate; the declared types of its fields cannot say so.
-    return Charge(
-        amount(parts.prompt, full.prompt),
-        amount(parts.completion, full.completion),
-        amount(parts.cache_read, full.cache_read or 0),
-        amount(parts.cache_write, full.cache_write or 0),
-        amount(parts.reasoning, full.reasoning or 0),
-        nano_from_pico(
-            parts.audio_prompt * (full.audio_prompt or 0) + parts.audio_completion * (full.audio_completion or 0)
-        ),
-        nano_from_pico(
-            parts.image_prompt * (full.image_prompt or 0) + parts.image_completion * (full.image_completion or 0)
-        ),
-        full.request,
-    )
+    *tokens, request = _pico(usage, rates)
+    return Charge(*[*map(nano_from_pico, tokens), request])
+
+
+def payable(
+    usage: Usage, rates: Rates, tier: str = DEFAULT_TIER, *, context: int | None = None, later: bool = False
+) -> tuple[Charge, Charge]:
+    """Return what a team pays for ``usage``, and how much that is below the list price, both by class in nano-USD.
+
+    The second is negative where a markup is larger than the discount. The sum of both is exactly the charge at the
+    list price, class by class. Nothing used is nothing to pay.
+
+    Args:
+        usage: what was used.
+        rates: as fixed for the team when the request was opened.
+        tier: the service tier it was served at.
+        context: input tokens of the whole request, when ``usage`` is only a part of it.
+        later: the request's fee was due before, with another part of it.
+    """
+    if not usage.total:
+        return NO_CHARGE, NO_CHARGE
+    paid = charge(usage, rates, tier, context=context)
+    if later and paid.request:
+        paid = msgspec.structs.replace(paid, request=0)
+    if not (rates.discount or rates.markup):
+        return paid, NO_CHARGE
+    full = charge(usage, rates.listed, tier, context=context)
+    if later:
+        full = msgspec.structs.replace(full, request=0)
+    return paid, difference(full, paid)
+
+
+def difference(one: Charge, other: Charge) -> Charge:
+    """Return ``one`` less ``other``, class by class."""
+    return Charge(*(getattr(one, name) - getattr(other, name) for name in Charge.__struct_fields__))
+
+
+def bound(rates: Rates, prompt: int, completion: int) -> int:
+    """Return the most nano-USD that a request can be charged at ``rates``, whatever classes and tiers it turns out at.
+
+    Args:
+        rates: with whatever tiers, discount and markup they have.
+        prompt: most input tokens.
+        completion: most output tokens, of all choices together.
+    """
+    every = [rates, *(each.rates for each in rates.service_tiers)]
+    every += [tier.rates for each in every for tier in each.tiers]
+    dearest = 0
+    for each in every:
+        full = each.resolved()
+        read = max(
+            full.prompt, full.cache_read or 0, full.cache_write or 0, full.audio_prompt or 0, full.image_prompt or 0
+        )
+        made = max(full.completion, full.reasoning or 0, full.audio_completion or 0, full.image_completion or 0)
+        pico = prompt * read + completion * made + full.request * PICO_PER_NANO
+        dearest = max(dearest, nano_at_terms(pico, rates.discount, rates.markup))
+    # Each of the eight classes may have been rounded up by less than one.
+    return dearest + len(Charge.__struct_fields__)
+
+
+def tokens_per_usd(tokens: int, nano: int) -> int | None:
+    """Return how many tokens one USD of ``nano`` (nano-USD) paid for, rounded down; None when nothing was paid."""
+    return tokens * 1_000_000_000 // nano if nano > 0 else None
 
 
 def rates_id(rates: Rates) -> int:
@@ -56,9 +133,32 @@ def rates_id(rates: Rates) -> int:
     Rates that differ only in writing a fallback out are the same price and have the same id. The id is the first
     63 bits of BLAKE2b over the resolved rates; 0 stays free for "no rates".
     """
-    canonical = msgspec.msgpack.encode(rates.resolved())
-    digest = hashlib.blake2b(canonical, digest_size=8, person=_DOMAIN).digest()
+    full = rates.resolved()
+    content = msgspec.structs.astuple(full)[:_SIMPLE] if full.simple else full
+    digest = hashlib.blake2b(msgspec.msgpack.encode(content), digest_size=8, person=_DOMAIN).digest()
     return int.from_bytes(digest, "big") >> 1 or 1
+
+
+def _at_terms(usage: Usage, rates: Rates, discount: int, markup: int) -> Charge:
+    *tokens, request = _pico(usage, rates)
+    return Charge(*[nano_at_terms(pico, discount, markup) for pico in (*tokens, request * PICO_PER_NANO)])
+
+
+def _pico(usage: Usage, rates: Rates) -> tuple[int, ...]:
+    """Return the exact products of all classes in pico-USD, and the rate per request in nano-USD."""
+    parts = usage.split()
+    full = rates.resolved()
+    # ``resolved`` leaves no class without a rate; the declared types of its fields cannot say so.
+    return (
+        parts.prompt * full.prompt,
+        parts.completion * full.completion,
+        parts.cache_read * (full.cache_read or 0),
+        parts.cache_write * (full.cache_write or 0),
+        parts.reasoning * (full.reasoning or 0),
+        parts.audio_prompt * (full.audio_prompt or 0) + parts.audio_completion * (full.audio_completion or 0),
+        parts.image_prompt * (full.image_prompt or 0) + parts.image_completion * (full.image_completion or 0),
+        full.request,
+    )
 
 
 def _has_media(usage: Usage) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from gateway.fleet.snapshot import Candidate
 from gateway.routing.interface import Plan
 from gateway.routing.outlook import Prediction
 from gateway.routing.refusal import shown_drop
@@ -15,9 +16,15 @@ from gateway.types.money import usd_text
 _DIGITS: Final = 4
 
 
-def header(plan: Plan) -> str:
-    """Return the value of ``x-weir-route``: ``balanced; pick=own/gpu-a; of=8; dropped=1``."""
-    return f"{plan.policy}; pick={plan.steps[0].slug}; of={plan.considered}; dropped={len(plan.drops)}"
+def header(plan: Plan, served: Candidate | None = None) -> str:
+    """Return the value of ``x-weir-route``: ``balanced; pick=own/gpu-a; of=8; dropped=1``.
+
+    Args:
+        plan: the decision.
+        served: who answered, where that is known; else the first of the plan is named.
+    """
+    pick = plan.steps[0] if served is None else served
+    return f"{plan.policy}; pick={pick.slug}; of={plan.considered}; dropped={len(plan.drops)}"
 
 
 def explanation(plan: Plan) -> dict[str, Any]:

@@ -53,6 +53,8 @@ class RouteRequest(msgspec.Struct, eq=False, gc=False):
         priority: the request's band.
         upstream_excluded: names of replicas that must not be used, such as those that this very answer broke on.
         outlook: what the request would meet at the candidates, once a policy asked; see ``gateway.routing.outlook``.
+        considered: the candidates that were decided between, once they were.
+        chance: the state of the randomness before that.
     """
 
     model_id: str
@@ -77,6 +79,8 @@ class RouteRequest(msgspec.Struct, eq=False, gc=False):
     priority: Priority = Priority.STANDARD
     upstream_excluded: frozenset[str] = frozenset()
     outlook: Outlook | None = None
+    considered: Sequence[Candidate] = ()
+    chance: int = 0
 
     def work(self) -> Work:
         """Return what this asks of a replica, for its books."""
@@ -140,7 +144,10 @@ class Scorer(Protocol):
         """Name in presets, metrics and explanations."""
 
     def score(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Sequence[float]:
-        """Return one score per candidate, 0 (worst) to 1 (best). Scores outside are clamped by the pipeline."""
+        """Return one score per candidate, 0 (worst) to 1 (best), or nothing when all are alike and so 1.
+
+        Scores outside are clamped by the pipeline.
+        """
 
 
 class Picker(Protocol):

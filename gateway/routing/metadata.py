@@ -38,7 +38,7 @@ def router_metadata(
         "requested": call.model,
         "strategy": strategy,
         "region": served.endpoint.region if served is not None else None,
-        "summary": header(plan) if plan is not None else "no endpoint was left",
+        "summary": header(plan, served) if plan is not None else "no endpoint was left",
         "attempt": len(attempts),
         "is_byok": False,
         "endpoints": {

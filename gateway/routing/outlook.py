@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gateway.fleet.load import LONGEST_WAIT
+from gateway.fleet.load import ATTENTION, LONGEST_WAIT, REST, TOKEN
 from gateway.fleet.snapshot import Candidate
 
 if TYPE_CHECKING:
@@ -32,13 +32,11 @@ class Outlook:
         now: the moment they were true.
         cached: prompt tokens the replica probably has already.
         ttft: time to the first token.
-        itl: time between two tokens.
-        harm: time that all requests which run there, or will come while its prompt is read, lose to this one.
-        full: how full the replica is, see ``ReplicaLoad.saturation``; limits of external APIs do not count here.
-        engine: time of the engine that this one takes up, as a share of what runs side by side.
+        together: time to the end of the answer, and what all requests which run there, or will come while its prompt
+            is read, lose to this one.
     """
 
-    __slots__ = ("cached", "candidates", "engine", "full", "harm", "itl", "now", "ttft")
+    __slots__ = ("cached", "candidates", "now", "together", "ttft")
 
     def __init__(
         self,
@@ -46,19 +44,13 @@ class Outlook:
         now: float,
         cached: list[float],
         ttft: list[float],
-        itl: list[float],
-        harm: list[float],
-        full: list[float],
-        engine: list[float],
+        together: list[float],
     ) -> None:
         self.candidates = candidates
         self.now = now
         self.cached = cached
         self.ttft = ttft
-        self.itl = itl
-        self.harm = harm
-        self.full = full
-        self.engine = engine
+        self.together = together
 
     def of(self, candidates: Sequence[Candidate]) -> Outlook | None:
         """Return the values of ``candidates`` only, or None when there are others among them."""
@@ -73,11 +65,45 @@ class Outlook:
             self.now,
             [self.cached[index] for index in picked],
             [self.ttft[index] for index in picked],
-            [self.itl[index] for index in picked],
-            [self.harm[index] for index in picked],
-            [self.full[index] for index in picked],
-            [self.engine[index] for index in picked],
+            [self.together[index] for index in picked],
         )
+
+    def itl(self, request: RouteRequest) -> list[float]:
+        """Return the time between two tokens of ``request``."""
+        end = request.prompt_tokens + 0.5 * request.expected_tokens / (request.choices or 1)
+        facts = [candidate.load.outlook(self.now)[REST] for candidate in self.candidates]
+        return [(pace + per_context * end) * stretch for *_, pace, _, per_context, stretch in facts]
+
+    def alone(self, request: RouteRequest) -> list[float]:
+        """Return the time to the end of the answer to ``request``, whatever others lose to it."""
+        answer = request.expected_tokens / (request.choices or 1)
+        return [ttft + answer * itl for ttft, itl in zip(self.ttft, self.itl(request), strict=True)]
+
+    def full(self, request: RouteRequest) -> list[float]:
+        """Return how full each is, see ``ReplicaLoad.saturation``; limits of external APIs do not count here."""
+        now, prompt, found = self.now, request.prompt_tokens, []
+        for candidate in self.candidates:
+            load = candidate.load
+            facts = load.outlook(now)
+            before = load.ahead(now, prompt)[0] if facts[REST][0] is not None else 0.0
+            full, waiting = facts[REST][1], before * facts[TOKEN] / LONGEST_WAIT
+            found.append(full if full > waiting else waiting)
+        return found
+
+    def engine(self, request: RouteRequest) -> list[float]:
+        """Return the time of each one's engine that ``request`` takes up, as a share of what runs side by side."""
+        now, prompt, found = self.now, request.prompt_tokens, []
+        choices = request.choices or 1
+        answer = request.expected_tokens / choices
+        end = prompt + 0.5 * answer
+        for candidate, hit in zip(self.candidates, self.cached, strict=True):
+            facts = candidate.load.outlook(now)
+            uncached = prompt - hit
+            reading = uncached * facts[TOKEN] + uncached * (hit + 0.5 * uncached) * facts[ATTENTION]
+            _, _, step, _, per_request, per_context, _ = facts[REST]
+            more = answer * (per_request + per_context * end)
+            found.append(reading + choices * (answer * step * _SHARE + more))
+        return found
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):
@@ -102,62 +128,45 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
 
 def outlook(request: RouteRequest, candidates: Sequence[Candidate]) -> Outlook:
     """Return what ``request`` would meet at each of ``candidates`` now."""
-    now = request.now
-    found = request.outlook.of(candidates) if request.outlook is not None and request.outlook.now == now else None
-    if found is not None:
-        request.outlook = found
-        return found
-    prompt, blocks, block_tokens = request.prompt_tokens, request.blocks, request.block_tokens
+    now, made = request.now, request.outlook
+    if made is not None and made.now == now:
+        if made.candidates is candidates:
+            return made
+        found = made.of(candidates)
+        if found is not None:
+            request.outlook = found
+            return found
+    prompt, blocks = request.prompt_tokens, request.blocks
+    first = blocks[0] if blocks else None
     answer = request.expected_tokens / (request.choices or 1)
     end = prompt + 0.5 * answer
-    cached: list[float] = []
+    whole = 0.5 * prompt * prompt
+    cached = [0.0] * len(candidates)
     ttfts: list[float] = []
-    itls: list[float] = []
-    harms: list[float] = []
-    full: list[float] = []
-    engine: list[float] = []
-    add_cached, add_ttft, add_itl, add_harm = cached.append, ttfts.append, itls.append, harms.append
-    add_used, add_time = full.append, engine.append
-    choices = request.choices or 1
+    together: list[float] = []
+    add_ttft, add_together = ttfts.append, together.append
     for candidate in candidates:
-        load = candidate.replica.load
-        hit = load.hit(blocks, block_tokens, prompt) if blocks else 0.0
-        uncached = prompt - hit
-        attention = uncached * (hit + 0.5 * uncached)
-        (
-            _,
-            base,
-            token,
-            between,
-            square,
-            pace,
-            per_request,
-            per_context,
-            step,
-            stretch,
-            around,
-            held,
-            coming,
-            used,
-            room,
-        ) = load.outlook(now)
-        reading = uncached * token + attention * square
-        more = answer * (per_request + per_context * end)
-        ttft = base + reading + uncached * between
-        if load.waiting_tokens or load.foreign:
-            before, attention_before = load.ahead(now, prompt)
-            ttft += before * (token + between) + attention_before * square
-            if before * token > used * LONGEST_WAIT:
-                used = before * token / LONGEST_WAIT
+        load = candidate.load
+        facts = load.facts
+        if facts is None or facts[0] <= now:
+            facts = load.outlook(now)
+        _, start, after, token, between, square, each, growth, held, coming, room, settled_at, stamps, _ = facts
+        if settled_at > now:
+            before, attention = load.ahead(now, prompt)
+            after = start + before * (token + between) + attention * square
+        if first in stamps:
+            cached[len(ttfts)] = hit = load.hit(blocks, request.block_tokens, prompt)
+            uncached = prompt - hit
+            reading = uncached * token + uncached * (hit + 0.5 * uncached) * square
+            after += reading + uncached * between
+        else:
+            reading = prompt * token + whole * square
+            after += reading + prompt * between
         if prompt > room:
-            ttft += load.standstill(prompt, now) * load.estimate.blocked
-        add_cached(hit)
-        add_ttft(ttft)
-        add_itl((pace + per_context * end) * stretch)
-        add_harm(held * reading + around * more + coming * reading * reading)
-        add_used(used)
-        add_time(reading + choices * (answer * step * _SHARE + more))
-    request.outlook = made = Outlook(candidates, now, cached, ttfts, itls, harms, full, engine)
+            after += load.standstill(prompt, now) * load.estimate.blocked
+        add_ttft(after)
+        add_together(after + answer * (each + growth * end) + reading * (held + coming * reading))
+    request.outlook = made = Outlook(candidates, now, cached, ttfts, together)
     return made
 
 
@@ -175,14 +184,12 @@ def owner_cost(request: RouteRequest, candidate: Candidate, cached: float, engin
         engine: seconds of the engine's time that it takes up.
         saturation: how full own GPUs are.
     """
-    rates, backend = candidate.cost, candidate.replica.backend
-    shadow = 1.0
-    if rates is None:
-        if backend.kind != "openai":
-            shadow = saturation * saturation * saturation * saturation
-            if backend.usd_per_hour is not None:
-                return backend.usd_per_hour * _PICO_PER_NANO_HOUR * engine * shadow
-        rates = candidate.endpoint.price
+    shadow, hourly = 1.0, candidate.hourly
+    if candidate.own:
+        shadow = saturation * saturation * saturation * saturation
+        if hourly is not None:
+            return hourly * _PICO_PER_NANO_HOUR * engine * shadow
+    rates = candidate.cost or candidate.endpoint.price
     read = rates.cache_read if rates.cache_read is not None else rates.prompt
     return shadow * (
         (request.prompt_tokens - cached) * rates.prompt
@@ -195,15 +202,15 @@ def owner_cost(request: RouteRequest, candidate: Candidate, cached: float, engin
 def predictions(request: RouteRequest, candidates: Sequence[Candidate]) -> tuple[Prediction, ...]:
     """Return what ``request`` would meet at each of ``candidates``, for people to read."""
     view, now = outlook(request, candidates), request.now
-    found = []
+    engine, itl, found = view.engine(request), view.itl(request), []
     for index, candidate in enumerate(candidates):
         load, cached = candidate.replica.load, view.cached[index]
         full = load.saturation(now)
-        cost = owner_cost(request, candidate, cached, view.engine[index], full)
+        cost = owner_cost(request, candidate, cached, engine[index], full)
         found.append(
             Prediction(
                 ttft=view.ttft[index],
-                itl=view.itl[index],
+                itl=itl[index],
                 cached=int(cached),
                 saturation=full,
                 cost=int(cost / _PICO_PER_NANO),

@@ -30,6 +30,9 @@ class Policy:
         picker: orders what was scored.
         tiers: what is tried before what, whatever the scores.
         reads_prompts: whether a part of it compares prompts with what replicas have cached.
+        plain_filters: the filters that can drop something of a request without preferences.
+        usual_filters: those of them that can drop something when no replica is hindered.
+        plain_tiers: the tiers that can tell candidates apart for such a request.
     """
 
     name: str
@@ -40,11 +43,24 @@ class Policy:
     tiers: tuple[Tier, ...] = ()
 
     reads_prompts: bool = field(init=False)
+    plain_filters: tuple[Filter, ...] = field(init=False)
+    usual_filters: tuple[Filter, ...] = field(init=False)
+    plain_tiers: tuple[Tier, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Look whether a part compares prompts with what replicas have cached."""
+        """Look what the parts say of themselves."""
         parts: list[object] = [*(scorer for scorer, _ in self.scorers), *self.tiers, self.picker]
         object.__setattr__(self, "reads_prompts", any(getattr(part, "reads_prompts", False) for part in parts))
+        plain = tuple(one for one in self.filters if not _obeys(one))
+        usual = tuple(one for one in plain if not getattr(one, "only_hindered", False))
+        object.__setattr__(self, "plain_filters", plain)
+        object.__setattr__(self, "usual_filters", usual)
+        object.__setattr__(self, "plain_tiers", tuple(one for one in self.tiers if not _obeys(one)))
+
+
+def _obeys(part: Filter | Tier) -> bool:
+    """Whether ``part`` does nothing but obey a caller's preferences."""
+    return getattr(part, "obeys_preferences", False)
 
 
 def decide(
@@ -68,45 +84,75 @@ def decide(
         WeirError: no candidate is left; see ``gateway.routing.refusal``.
         ValueError: a scorer is defective.
     """
+    plain = request.preferences is None
     drops: list[Drop] = []
     kept = candidates
-    for filter_ in policy.filters:
+    for filter_ in _filters(request, candidates, policy):
         if filter_.applies(request):
             kept = filter_.keep(request, kept, drops)
             if not kept:
                 raise refused(request, filter_, drops)
-    if len(kept) > LONGEST and policy.reads_prompts and request.preferences is None:
+    if len(kept) > LONGEST and policy.reads_prompts and plain:
         kept = shortlist(request, kept)
-    totals: list[float] = []
-    terms: list[tuple[str, float, tuple[float, ...]]] = []
-    for scorer, share in policy.scorers:
-        scores = scorer.score(request, kept)
-        if len(scores) != len(kept):
-            raise ValueError(f"the scorer {scorer.name} gave {len(scores)} scores for {len(kept)} candidates")
-        total = sum(scores)
-        if min(scores) < 0.0 or max(scores) > 1.0 or total != total:  # noqa: PLR0124 - only NaN differs from itself
-            scores = [clamped(score) for score in scores]
-        if totals:
-            totals = [total + share * score for total, score in zip(totals, scores, strict=False)]
-        else:
-            totals = [share * score for score in scores]
-        if explain:
-            terms.append((scorer.name, share, tuple(clamped(score) for score in scores)))
-    if not totals:
-        totals = [0.0] * len(kept)
-    ranks = ranked(request, kept, policy.tiers) if policy.tiers else ()
+    terms: list[tuple[str, float, tuple[float, ...]]] | None = [] if explain else None
+    totals = _totals(request, kept, policy, terms)
+    tiers = policy.plain_tiers if plain else policy.tiers
+    ranks = ranked(request, kept, tiers) if tiers else ()
     order = ordered(request, kept, totals, ranks, policy.picker, rng)
     return Plan(
-        steps=tuple(map(kept.__getitem__, order)),
+        steps=tuple([kept[index] for index in order]),
         policy=policy.name,
         considered=len(candidates),
         drops=tuple(drops),
         scored=tuple(kept),
         scores=tuple(totals),
-        terms=tuple(terms),
+        terms=tuple(terms or ()),
         ranks=ranks,
         predictions=predictions(request, kept) if explain else (),
     )
+
+
+def _filters(request: RouteRequest, candidates: Sequence[Candidate], policy: Policy) -> Sequence[Filter]:
+    """Return the filters that may drop something; one look spares asking each of them."""
+    if request.preferences is not None:
+        return policy.filters
+    now = request.now
+    for candidate in candidates:
+        load = candidate.load
+        if load.hindered_until > now or load.quota.limited:
+            return policy.plain_filters
+    return policy.usual_filters
+
+
+def _totals(
+    request: RouteRequest,
+    candidates: Sequence[Candidate],
+    policy: Policy,
+    terms: list[tuple[str, float, tuple[float, ...]]] | None,
+) -> list[float]:
+    """Return the weighted mean of all scores for each candidate, and put each scorer's own into ``terms``."""
+    totals: list[float] = []
+    alike, count = 0.0, len(candidates)
+    for scorer, share in policy.scorers:
+        scores = scorer.score(request, candidates)
+        if not scores:
+            alike += share
+        elif len(scores) != count:
+            raise ValueError(f"the scorer {scorer.name} gave {len(scores)} scores for {count} candidates")
+        else:
+            total = sum(scores)
+            if min(scores) < 0.0 or max(scores) > 1.0 or total != total:  # noqa: PLR0124 - only NaN differs from itself
+                scores = [clamped(score) for score in scores]
+            if totals:
+                for index, score in enumerate(scores):
+                    totals[index] += share * score
+            else:
+                totals = [share * score for score in scores]
+        if terms is not None:
+            terms.append((scorer.name, share, tuple(scores or [1.0] * count)))
+    if not totals:
+        return [alike] * count
+    return [total + alike for total in totals] if alike else totals
 
 
 def clamped(score: float) -> float:

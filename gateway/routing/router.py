@@ -12,9 +12,10 @@ from gateway.fleet.expectation import Expectations
 from gateway.fleet.prefix import chain
 from gateway.fleet.registry import FleetRegistry
 from gateway.fleet.snapshot import Model
+from gateway.routing.chance import Chance
 from gateway.routing.interface import Plan, RouteRequest
 from gateway.routing.pipeline import Policy, decide
-from gateway.routing.preferences import gather, named, targets
+from gateway.routing.preferences import gather, named, stem_of, targets
 from gateway.routing.prompt import text
 from gateway.routing.refusal import near_names
 from gateway.types.call import Call
@@ -27,7 +28,7 @@ class Router:
     Args:
         registry: holds the fleet.
         policies: presets by name; holds the default of every configuration that is accepted.
-        rng: randomness of aliases and pickers.
+        rng: randomness of aliases and pickers; of any but a ``Chance`` one is made.
 
     Attributes:
         expectations: how long answers usually are.
@@ -38,7 +39,7 @@ class Router:
     def __init__(self, registry: FleetRegistry, policies: Mapping[str, Policy], rng: Random) -> None:
         self._registry = registry
         self._policies = policies
-        self._rng = rng
+        self._rng = rng if isinstance(rng, Chance) else Chance(rng.getrandbits(64))
         self.expectations = Expectations()
 
     def model(self, name: str) -> Model:
@@ -53,6 +54,16 @@ class Router:
         """Return the ids of models that a key with the models and aliases ``allowed`` may get for ``call``."""
         names = (call.model, *call.preferences.models) if call.preferences is not None else (call.model,)
         return allowed | {id_ for name in names for id_ in targets(self._registry.fleet, name, allowed)}
+
+    def reachable(self, call: Call) -> list[Model]:
+        """Return every model that may answer ``call``, whatever its aliases draw; unknown names add none."""
+        fleet = self._registry.fleet
+        names = (call.model, *call.preferences.models) if call.preferences is not None else (call.model,)
+        found: dict[str, Model] = {}
+        for stem in (stem_of(fleet, name) for name in names):
+            shares = fleet.aliases.get(stem or "", ((stem or "", 1),))
+            found.update((name, fleet.models[name]) for name, _ in shares if name in fleet.models)
+        return list(found.values())
 
     def plan(self, request: RouteRequest, *, explain: bool = False) -> Plan:
         """Return the order in which replicas are to be tried; ``request.model_id`` becomes the chosen model's id.
@@ -74,6 +85,7 @@ class Router:
             raise self._unknown_preset(name)
         if policy.reads_prompts and request.prompt is not None and not request.blocks:
             request.blocks = chain(text(request.prompt))
+        request.considered, request.chance = candidates, self._rng.state
         return decide(request, candidates, policy, self._rng, explain=explain)
 
     def _unknown_preset(self, name: str) -> BadRequest:

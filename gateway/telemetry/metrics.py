@@ -149,9 +149,29 @@ class GatewayMetrics(Registry):
         self.route_seconds = self.histogram(
             "weir_route_seconds", "Time of one routing decision.", buckets=ROUTE_BUCKETS
         )
-        self.limit_refusals = self.counter(
-            "weir_limit_refusals_total", "Requests refused because a key was over its limit.", "limit"
+        self.route_decisions = self.counter(
+            "weir_route_decisions_total",
+            "Routing decisions that were drawn to be kept, by what became of them.",
+            "outcome",
         )
+        self.limit_refusals = self.counter(
+            "weir_limit_refusals_total", "Requests refused because of a limit of their key or a budget.", "limit"
+        )
+        self.budget_shortened = self.counter(
+            "weir_budget_shortened_total", "Requests whose answer was shortened to what a budget had left."
+        )
+        self.budget_excess = self.counter(
+            "weir_budget_excess_usd_total", "What answers came to beyond what was reserved for them; nobody is charged."
+        )
+        self.gauge("weir_budget_holds", "Requests that hold something of a budget.")
+        self.gauge("weir_budget_stale_usd", "Leased of budgets and perhaps spent by a process that was lost.")
+        self.gauge(
+            "weir_shared_limits_away",
+            "Whether limits hold on each host alone because Redis cannot be used: 1 or 0.",
+            fold=Fold.MAX,
+        )
+        self.gauge("weir_budget_alerts_sent", "Budget alerts that the webhook has taken since the start.")
+        self.gauge("weir_budget_alerts_failed", "Tries to send a budget alert that failed since the start.")
         self.auth_failures = self.counter(
             "weir_auth_failures_total", "Requests refused for their key, by reason.", "reason"
         )

@@ -51,6 +51,8 @@ HTTP_STATUS: Final = "http.response.status_code"
 REQUEST_ID: Final = "weir.request_id"
 STATUS: Final = "weir.status"
 ATTEMPT: Final = "weir.attempt"
+ROUTE: Final = "weir.route"
+DECISION_KEPT: Final = "weir.decision_kept"
 
 USAGE: Final = {
     "prompt": "gen_ai.usage.input_tokens",
@@ -152,6 +154,11 @@ class RequestSpan(RequestTrace):
         if self._stop is not None:
             self._stop.end(now)
         self._stop = self._tracer.start_span(name.value, self._context, SpanKind.INTERNAL, start_time=now)
+
+    def routed(self, route: str, *, kept: bool) -> None:
+        """The request was routed; see ``RequestTrace``."""
+        self._span.set_attribute(ROUTE, route)
+        self._span.set_attribute(DECISION_KEPT, kept)
 
     def attempt(self, number: int, provider: str, model: str, url: str) -> AttemptTrace:
         """An attempt begins; see ``RequestTrace``."""

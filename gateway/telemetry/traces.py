@@ -103,6 +103,14 @@ class RequestTrace:
     def stop(self, name: Stop) -> None:
         """The request has come to the stop ``name``; the stop before it is over."""
 
+    def routed(self, route: str, *, kept: bool) -> None:
+        """The request was routed.
+
+        Args:
+            route: the decision, as ``x-weir-route`` has it.
+            kept: whether the whole decision is kept, for ``weir route replay``.
+        """
+
     def attempt(self, number: int, provider: str, model: str, url: str) -> AttemptTrace:  # noqa: ARG002 - interface
         """An attempt begins.
 

@@ -60,6 +60,8 @@ class Call(msgspec.Struct, eq=False):
         slo_itl: seconds between two tokens that the caller wants at most, or None.
         deadline: seconds from its arrival after which an answer that has not begun is of no use, or None.
         explains: whether the caller wants to be told how the request was routed (``openrouter_metadata``).
+        service_tier: the service tier that the caller asks for, ``""`` for the default one.
+        shortened: what ``max_tokens`` became because a budget leaves no more, or None.
     """
 
     operation: Operation
@@ -85,3 +87,5 @@ class Call(msgspec.Struct, eq=False):
     slo_itl: float | None = None
     deadline: float | None = None
     explains: bool = False
+    service_tier: str = ""
+    shortened: int | None = None

@@ -6,7 +6,8 @@ edge renders it in the caller's dialect. The tree::
     WeirError
     ├── BadRequest 400            ├── UnsupportedEncoding 415
     ├── Unauthorized 401          ├── HeadTooLarge 431
-    ├── Forbidden 403             ├── RateLimited 429 (Retry-After)
+    ├── PaymentRequired 402       ├── RateLimited 429 (Retry-After)
+    ├── Forbidden 403
     ├── NotFound 404              ├── Unavailable 503 (Retry-After)
     ├── Overloaded 429 (Retry-After)
     ├── MethodNotAllowed 405      ├── UpstreamFailed 502 / 504 / the engine's own status
@@ -82,6 +83,18 @@ class Unauthorized(WeirError):
     status = 401
     error_type = "authentication"
     openai_type = "authentication_error"
+
+
+class PaymentRequired(WeirError):
+    """A hard budget has not enough left for the request; ``metadata`` says what is left and when it resets.
+
+    ``retry_after`` is there only when what is in the way may come free: held for requests under way, or leased to
+    other hosts.
+    """
+
+    status = 402
+    error_type = "payment_required"
+    openai_type = "insufficient_quota"
 
 
 class Forbidden(WeirError):

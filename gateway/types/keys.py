@@ -7,6 +7,8 @@ from typing import Protocol
 
 import msgspec
 
+from gateway.types.budgets import Paid, Scope, Shortfall, Spend
+
 
 class KeyLimits(msgspec.Struct, frozen=True, gc=False):
     """Limits of one key; None means no limit.
@@ -138,24 +140,37 @@ class KeyFeed(Protocol):
 
 
 class Grant(msgspec.Struct, frozen=True, gc=False):
-    """Leave to run one request under a key's limits.
+    """Leave to run one request under a key's limits and the budgets it concerns.
 
     Attributes:
         hold: id to settle with, or 0 when nothing is to be settled.
-        refused: None when granted, else which limit was hit: ``rpm``, ``tpm`` or ``concurrent``.
-        retry_after: seconds until there is room, when refused.
+        refused: None when granted, else what was hit: ``rpm``, ``tpm``, ``concurrent`` or ``budget``.
+        retry_after: seconds until there is room, when a limit was hit.
+        reserved: the most that may be charged for the request, nano-USD; None when no budget bounds it.
+        shortfall: what the budget lacks, when one was hit.
     """
 
     hold: int
     refused: str | None = None
     retry_after: float = 0.0
+    reserved: int | None = None
+    shortfall: Shortfall | None = None
 
 
 class LimitBook(Protocol):
-    """Counts requests, tokens and concurrency of limited keys over all workers of a host."""
+    """Counts requests, tokens, concurrency and money of limited keys over all workers of a host."""
 
-    async def admit(self, key_id: str, limits: KeyLimits, tokens: int) -> Grant:
-        """Ask to run a request of about ``tokens`` tokens."""
+    async def admit(self, key_id: str, limits: KeyLimits, tokens: int, spend: Spend | None = None) -> Grant:
+        """Ask to run a request of about ``tokens`` tokens that costs no more than ``spend`` says."""
 
-    def settle(self, hold: int, tokens: int) -> None:
-        """End the request of ``hold``, which took ``tokens`` tokens. Never blocks; unknown holds are ignored."""
+    def settle(self, hold: int, tokens: int, paid: Paid = ()) -> None:
+        """End the request of ``hold``, which took ``tokens`` tokens and was charged ``paid``.
+
+        Never blocks; unknown holds are ignored. The end of the request must be in the journal before.
+        """
+
+    async def follow_scopes(self, on_change: Callable[[Sequence[Scope]], None]) -> Sequence[Scope]:
+        """Return the scopes of all hard budgets, and call ``on_change`` with all of them whenever they change."""
+
+    def present(self, writer: str) -> None:
+        """Tell that this process writes the journal ``writer``."""

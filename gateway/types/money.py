@@ -40,6 +40,14 @@ class MoneyError(ValueError):
         self.mend = mend
 
 
+DEFAULT_TIER: Final = "default"
+"""The service tier of a request that asked for none, or for one that has no rates of its own."""
+SERVICE_TIERS: Final = ("flex", "priority", "batch")
+"""Service tiers that may have rates of their own."""
+BASIS_POINTS: Final = 10_000
+"""Basis points in a whole: 1,250 of them are 12.5 percent."""
+
+
 class Rates(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Rates by token class, in pico-USD per token, and ``request`` in nano-USD per request.
 
@@ -47,6 +55,12 @@ class Rates(msgspec.Struct, array_like=True, frozen=True, gc=False):
     ``image_prompt`` to ``prompt``; ``reasoning``, ``audio_completion`` and ``image_completion`` to
     ``completion``. The fields stand in the order of ``gateway.types.tokens.Usage``; new ones go to the
     end, because the journal stores them by position.
+
+    Attributes:
+        tiers: rates of long contexts, by rising ``above``; they have no tiers of their own.
+        service_tiers: rates of service tiers by name; they may have ``tiers``, and have no service tiers.
+        discount: basis points off these rates, 0 to 10,000.
+        markup: basis points on top of what the discount leaves.
     """
 
     prompt: int
@@ -59,9 +73,13 @@ class Rates(msgspec.Struct, array_like=True, frozen=True, gc=False):
     image_prompt: int | None = None
     image_completion: int | None = None
     request: int = 0
+    tiers: tuple[LongContext, ...] = ()
+    service_tiers: tuple[ServiceTier, ...] = ()
+    discount: int = 0
+    markup: int = 0
 
     def resolved(self) -> Rates:
-        """Return the same rates with every class filled in by its fallback."""
+        """Return the same rates with every class filled in by its fallback, in all tiers."""
         prompt, completion = self.prompt, self.completion
         return Rates(
             prompt,
@@ -74,7 +92,35 @@ class Rates(msgspec.Struct, array_like=True, frozen=True, gc=False):
             _either(self.image_prompt, prompt),
             _either(self.image_completion, completion),
             self.request,
+            tuple(LongContext(tier.above, tier.rates.resolved()) for tier in self.tiers),
+            tuple(ServiceTier(tier.name, tier.rates.resolved()) for tier in self.service_tiers),
+            self.discount,
+            self.markup,
         )
+
+    @property
+    def simple(self) -> bool:
+        """Whether there is one rate for each class and nothing else to look at."""
+        return not (self.tiers or self.service_tiers or self.discount or self.markup)
+
+    @property
+    def listed(self) -> Rates:
+        """The list price: these rates without discount and markup."""
+        return msgspec.structs.replace(self, discount=0, markup=0) if self.discount or self.markup else self
+
+
+class LongContext(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Rates of a whole request whose input tokens, of all classes together, are more than ``above``."""
+
+    above: int
+    rates: Rates
+
+
+class ServiceTier(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Rates of requests that are served at the service tier ``name``."""
+
+    name: str
+    rates: Rates
 
 
 def _either(rate: int | None, fallback: int) -> int:
@@ -109,6 +155,18 @@ def nano_from_pico(pico: int) -> int:
     """Return ``pico`` (pico-USD, may be negative) in nano-USD, rounded half to even."""
     nano, rest = divmod(pico, PICO_PER_NANO)
     if rest > 500 or (rest == 500 and nano & 1):
+        nano += 1
+    return nano
+
+
+def nano_at_terms(pico: int, discount: int, markup: int) -> int:
+    """Return ``pico`` (pico-USD) less ``discount`` and plus ``markup`` (basis points) in nano-USD, half to even.
+
+    The exact product is rounded once; what discount and markup leave is never rounded in between.
+    """
+    whole = PICO_PER_NANO * BASIS_POINTS * BASIS_POINTS
+    nano, rest = divmod(pico * (BASIS_POINTS - discount) * (BASIS_POINTS + markup), whole)
+    if 2 * rest > whole or (2 * rest == whole and nano & 1):
         nano += 1
     return nano
 

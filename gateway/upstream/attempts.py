@@ -9,42 +9,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from time import monotonic
 from typing import Final, Protocol
 
-import msgspec
-
-from gateway.engines.body import upstream_body, with_options
 from gateway.fleet.booking import Work
-from gateway.fleet.health import Health
 from gateway.fleet.load import ReplicaLoad
 from gateway.fleet.snapshot import Candidate
-from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.traces import RequestTrace
 from gateway.types.call import Call, Operation
-from gateway.types.errors import Unavailable, UpstreamFailed, WeirError
 from gateway.types.failure import Cause, Failure
 from gateway.types.ids import RequestId
 from gateway.types.tokens import Usage
 from gateway.upstream.attempt import Attempt
-from gateway.upstream.budget import RetryBudget
-from gateway.upstream.deadlines import Deadlines
-from gateway.upstream.drain import Drain, Drains
+from gateway.upstream.backends import Upstream
+from gateway.upstream.drain import Drain
 from gateway.upstream.trial import Trial
-from gateway.upstream.wire import AttemptFailed, Pool, Resolve
+from gateway.upstream.tries import Tried, no_answer
+from gateway.upstream.wire import AttemptFailed
 
 _LEFT: Final = Failure(Cause.ABORTED, "the caller left before an answer began", sent=False)
 _LATER: Final = Failure(Cause.HEDGED, "another backend began to answer first")
-_encoder: Final = msgspec.json.Encoder()
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """One failed try of a walk."""
-
-    candidate: Candidate
-    failure: Failure
 
 
 class Observer(Protocol):
@@ -68,101 +52,6 @@ class Resumption(Protocol):
 
     def call(self, candidate: Candidate) -> Call:
         """Return what ``candidate`` is asked."""
-
-
-class Upstream:
-    """The data plane's way to all backends of a worker: pools, deadlines, retry budget, health.
-
-    Attributes:
-        echoes: whether a replica, asked to go on with an answer, says again what is known; by name, once it was seen.
-    """
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, health: Health, resolve: Resolve, metrics: GatewayMetrics
-    ) -> None:
-        self.loop = loop
-        self.metrics = metrics
-        self.deadlines = Deadlines(loop)
-        self.health = health
-        self.budget = RetryBudget()
-        self.drains = Drains(loop, metrics)
-        self.echoes: dict[str, bool] = {}
-        self._resolve = resolve
-        self._pools: dict[str, Pool] = {}
-        self._heads: dict[tuple[str, Operation, bool], bytes] = {}
-
-    def pool(self, candidate: Candidate) -> Pool:
-        """Return the connection pool of a candidate's backend; backends that share a URL share it."""
-        url = candidate.replica.backend.url
-        pool = self._pools.get(url)
-        if pool is None:
-            pool = self._pools[url] = Pool(url, loop=self.loop, deadlines=self.deadlines, resolve=self._resolve)
-        return pool
-
-    def request(self, candidate: Candidate, call: Call, *, stream: bool, extra: bytes) -> bytes:
-        """Return the whole HTTP request for ``call`` as ``candidate``'s engine wants it.
-
-        Args:
-            candidate: where it goes.
-            call: what is asked.
-            stream: whether the engine shall stream.
-            extra: more header lines, each ended by CRLF.
-        """
-        engine = candidate.replica.engine
-        limit, most = call.max_tokens, candidate.endpoint.max_output
-        if most is not None and limit is not None and limit > most:
-            limit = most
-        content, wishes = call.body, call.preferences
-        if wishes is not None and wishes.options:
-            content = with_options(content, wishes.options, candidate.names)
-        body = _encoder.encode(
-            upstream_body(
-                engine,
-                call.operation,
-                content,
-                upstream_model=candidate.upstream_model,
-                max_tokens=limit,
-                stream=stream,
-            )
-        )
-        return b"%s%scontent-length: %d\r\n\r\n%s" % (
-            self._head(candidate, call.operation, stream),
-            extra,
-            len(body),
-            body,
-        )
-
-    def _head(self, candidate: Candidate, operation: Operation, stream: bool) -> bytes:
-        """Return the request line and the headers that never change, made once per backend."""
-        backend = candidate.replica.backend
-        key = (backend.name, operation, stream)
-        head = self._heads.get(key)
-        if head is None:
-            pool = self.pool(candidate)
-            path = pool.path + candidate.replica.engine.paths[operation].removeprefix(
-                "/v1" if pool.path.endswith("/v1") else ""
-            )
-            secret = backend.api_key
-            head = (
-                b"POST %s HTTP/1.1\r\nhost: %s\r\ncontent-type: application/json\r\naccept: %s\r\n"
-                b"accept-encoding: identity\r\nuser-agent: weir\r\n"
-                % (path.encode("ascii"), pool.host, b"text/event-stream" if stream else b"application/json")
-            )
-            if secret is not None:
-                head += b"authorization: Bearer %s\r\n" % secret.reveal().encode("ascii")
-            self._heads[key] = head
-        return head
-
-    def reconfigured(self) -> None:
-        """Forget what was derived from the old configuration; running requests keep their connections."""
-        self._heads.clear()
-        for pool in self._pools.values():
-            pool.close()
-        self._pools.clear()
-
-    def close(self) -> None:
-        """Close all idle connections."""
-        self.reconfigured()
 
 
 class Walk:
@@ -258,7 +147,7 @@ class Walk:
                 # What one replica refuses the others of its model would refuse too, but another model may take it.
                 model = candidate.endpoint.model_id
                 self._left = iter([each for each in self._left if each.endpoint.model_id != model])
-        raise self._error()
+        raise no_answer(self.tried)
 
     async def finish(self, attempt: Attempt) -> Failure | None:
         """Wait for the end of the attempt that began; return its failure, if it failed. Then ``judge`` is due."""
@@ -440,44 +329,6 @@ class Walk:
             self._was_sent_at = self._trial.sent_at
             self._trial.ended()
             self._trial = None
-
-    def _error(self) -> WeirError:
-        """Return the error for a walk on which no answer began."""
-        last = self.tried[-1]
-        failure = last.failure
-        metadata = {
-            "provider_name": last.candidate.endpoint.provider,
-            "attempts": [
-                {
-                    "provider": tried.candidate.endpoint.provider,
-                    "cause": tried.failure.cause,
-                    "status": tried.failure.status,
-                }
-                for tried in self.tried
-            ],
-        }
-        if failure.cause is Cause.REFUSED:
-            detail = {**failure.detail}
-            kind = detail.pop("error_type", "invalid_request")
-            param = detail.pop("param", None)
-            return UpstreamFailed(
-                failure.message,
-                code=failure.status,
-                kind=kind,
-                metadata={**metadata, "raw": detail},
-                param=param if isinstance(param, str) else None,
-            )
-        causes = {tried.failure.cause for tried in self.tried}
-        if Cause.OVERLOADED in causes:
-            waits = [tried.failure.retry_after for tried in self.tried if tried.failure.retry_after]
-            return Unavailable(
-                "every backend of this model is full", metadata=metadata, retry_after=min(waits, default=1.0)
-            )
-        if causes <= {Cause.CONNECT, Cause.EGRESS}:
-            return Unavailable("no backend of this model can be reached", metadata=metadata, retry_after=1.0)
-        if failure.cause is Cause.FIRST_BYTE:
-            return UpstreamFailed(failure.message, code=504, kind="timeout", metadata=metadata)
-        return UpstreamFailed(failure.message, metadata=metadata, quoted=failure.cause is Cause.ERROR)
 
 
 def _seems_able(load: ReplicaLoad, now: float) -> bool:

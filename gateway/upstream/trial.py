@@ -73,15 +73,11 @@ class Trial:
         self.sent_at = 0.0
         self.attempt = self._receiver()
         whole = call.operation is Operation.EMBEDDINGS or not (call.stream or candidate.replica.engine.always_stream)
-        if work is None or work.whole is not whole or work.prompt_tokens != call.prompt_estimate:
-            work = Work(
-                call.prompt_estimate,
-                0 if work is None else work.expected_tokens,
-                () if work is None else work.blocks,
-                session="" if work is None else work.session,
-                whole=whole,
-            )
-        self.booking = Booking(candidate.replica.load, work, monotonic())
+        if work is None:
+            work = Work(call.prompt_estimate, 0)
+        elif work.prompt_tokens != call.prompt_estimate:
+            work = Work(call.prompt_estimate, work.expected_tokens, work.blocks, session=work.session)
+        self.booking = Booking(candidate.load, work, monotonic(), whole=whole)
 
     async def run(self, pool: Pool, request: bytes) -> Attempt:
         """Send ``request`` over ``pool`` and wait until the answer begins or fails; return the attempt."""
@@ -94,7 +90,8 @@ class Trial:
                 if connection is None:
                     return attempt
                 attempt.deadline = monotonic() + self._first_byte
-            self.sent_at = self.booking.sent_at = monotonic()
+            self.sent_at = now = monotonic()
+            self.booking.departs(now)
             attempt.start(connection, request)
             self._deadlines.watch(attempt)
             await attempt.begun()

@@ -21,6 +21,7 @@ class HealthFilter:
     name: ClassVar[str] = "health"
     parameters: ClassVar[type[msgspec.Struct]] = NoParams
     refusal: ClassVar[Refusal] = Refusal.UNAVAILABLE
+    only_hindered: ClassVar[bool] = True
 
     def __init__(self, params: NoParams) -> None:
         """Take no parameters."""
@@ -33,8 +34,7 @@ class HealthFilter:
         """Return the candidates that can take the request now."""
         now = request.now
         for candidate in candidates:
-            load = candidate.replica.load
-            if load.ejected_until > now or load.cooling_until > now or not load.ready or load.draining:
+            if candidate.load.hindered_until > now:
                 break
         else:
             return candidates
@@ -43,7 +43,7 @@ class HealthFilter:
             reason = _reason(candidate.replica, now)
             if reason:
                 out.append(Drop(candidate, self.name, reason))
-            elif candidate.replica.load.cooling_until > now:
+            elif candidate.load.cooling_until > now:
                 spared.append(candidate)
             else:
                 kept.append(candidate)

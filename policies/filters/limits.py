@@ -21,6 +21,7 @@ class LimitsFilter:
     name: ClassVar[str] = "limits"
     parameters: ClassVar[type[msgspec.Struct]] = NoParams
     refusal: ClassVar[Refusal] = Refusal.UNAVAILABLE
+    only_hindered: ClassVar[bool] = True
 
     def __init__(self, params: NoParams) -> None:
         """Take no parameters."""
@@ -32,14 +33,14 @@ class LimitsFilter:
     def keep(self, request: RouteRequest, candidates: Sequence[Candidate], drops: list[Drop]) -> Sequence[Candidate]:
         """Return the candidates that have room."""
         for candidate in candidates:
-            if candidate.replica.load.quota.limited:
+            if candidate.load.quota.limited:
                 break
         else:
             return candidates
         tokens, now = request.prompt_tokens + request.expected_tokens, request.now
         kept = []
         for candidate in candidates:
-            reason = candidate.replica.load.quota.refusal(tokens, now)
+            reason = candidate.load.quota.refusal(tokens, now)
             if reason:
                 drops.append(Drop(candidate, self.name, f"at its limit: {reason}"))
             else:

@@ -22,6 +22,7 @@ class WishFilter(ABC):
 
     name: ClassVar[str]
     field: ClassVar[str]
+    obeys_preferences: ClassVar[bool] = True
     parameters: ClassVar[type[msgspec.Struct]] = NoParams
     refusal: ClassVar[Refusal] = Refusal.UNSUPPORTED
 

@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.fleet.snapshot import Candidate
 from gateway.routing.interface import NoParams, RouteRequest
-from gateway.routing.outlook import outlook, owner_cost
+from gateway.routing.outlook import Outlook, outlook, owner_cost
 
 _PICO_PER_NANO = 1_000
 _FULLEST = 2.0
@@ -24,7 +24,7 @@ class CostScorer:
     GPUs are paid for anyway, full ones are worth their price, overfull ones more. So traffic moves out smoothly as they
     fill up, and comes back; between own GPUs only the time counts that the request takes there. What it brings in is
     the lowest sell price among the candidates. Where all are own GPUs of one price there is nothing to choose, and all
-    score 1.
+    score 1; so do the replicas of one endpoint when nobody says what their time costs.
     """
 
     name: ClassVar[str] = "cost"
@@ -36,12 +36,12 @@ class CostScorer:
 
     def score(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Sequence[float]:
         """Return a score for each."""
-        price = candidates[0].replica.backend.usd_per_hour
+        first, price = candidates[0].endpoint, candidates[0].hourly
         for candidate in candidates:
-            if candidate.cost is not None or price is None or candidate.replica.backend.usd_per_hour != price:
+            if not candidate.own or candidate.hourly != price or (price is None and candidate.endpoint is not first):
                 break
         else:
-            return [1.0] * len(candidates)
+            return ()
         view = outlook(request, candidates)
         prompt, completion = request.prompt_tokens, request.expected_tokens
         income, last = 0, None
@@ -54,11 +54,31 @@ class CostScorer:
         scale = income or 1
         full = [
             used if used < _FULLEST else _FULLEST
-            for candidate, used in zip(candidates, view.full, strict=True)
-            if candidate.cost is None and candidate.replica.backend.kind != "openai"
+            for candidate, used in zip(candidates, view.full(request), strict=True)
+            if candidate.own
         ]
         saturation = sum(full) / len(full) if full else 0.0
-        return [
-            scale / (scale + owner_cost(request, candidate, cached, engine, saturation))
-            for candidate, cached, engine in zip(candidates, view.cached, view.engine, strict=True)
-        ]
+        return _scores(request, view, scale, saturation)
+
+
+def _scores(request: RouteRequest, view: Outlook, scale: int, saturation: float) -> list[float]:
+    """Return the score of each candidate of ``view``."""
+    hourly = any(candidate.own and candidate.hourly is not None for candidate in view.candidates)
+    engine = view.engine(request) if hourly else view.cached
+    found: list[float] = []
+    before: Candidate | None = None
+    score = 0.0
+    for candidate, cached, seconds in zip(view.candidates, view.cached, engine, strict=True):
+        # Replicas of one endpoint stand side by side, and without a price of their own time they cost the same.
+        if (
+            before is None
+            or cached
+            or hourly
+            or candidate.endpoint is not before.endpoint
+            or candidate.cost is not before.cost
+            or candidate.own is not before.own
+        ):
+            score = scale / (scale + owner_cost(request, candidate, cached, seconds, saturation))
+            before = None if cached else candidate
+        found.append(score)
+    return found

@@ -47,7 +47,7 @@ class PriceScorer:
                 price = prompt * rates.prompt + completion * rates.completion + _PICO_PER_NANO * rates.request
             prices.append(price)
         if alike:
-            return [1.0] * len(prices)
+            return ()
         cheapest = min(prices)
         exponent = self._exponent
         return [(cheapest / price) ** exponent if price > cheapest else 1.0 for price in prices]

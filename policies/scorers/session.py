@@ -24,7 +24,7 @@ class SessionScorer:
         """Return 1 or 0 for each."""
         session, now = request.session, request.now
         if not session:
-            return [1.0] * len(candidates)
+            return ()
         times = [candidate.replica.load.sessions.last(session, now) or 0.0 for candidate in candidates]
         latest = max(times)
         return [1.0 if time == latest else 0.0 for time in times]

@@ -39,10 +39,8 @@ class TimeScorer:
     def score(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Sequence[float]:
         """Return 1 for the best and less for the others."""
         view, others, slack = outlook(request, candidates), self._others, self._slack
-        answer = request.expected_tokens / (request.choices or 1)
-        times = [
-            ttft + answer * itl + others * harm + slack
-            for ttft, itl, harm in zip(view.ttft, view.itl, view.harm, strict=True)
-        ]
-        shortest = min(times)
-        return [shortest / time for time in times]
+        times = view.together
+        if others != 1.0:
+            times = [own + others * (both - own) for own, both in zip(view.alone(request), times, strict=True)]
+        shortest = min(times) + slack
+        return [shortest / (time + slack) for time in times]

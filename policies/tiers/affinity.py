@@ -51,9 +51,10 @@ class AffinityTier:
         sticky = other = float("inf")
         for cached, ttft in zip(view.cached, view.ttft, strict=True):
             if cached >= enough:
-                sticky = min(sticky, ttft)
-            else:
-                other = min(other, ttft)
+                if ttft < sticky:
+                    sticky = ttft
+            elif ttft < other:
+                other = ttft
         penalty = params.batch_penalty_s if request.priority is Priority.BATCH else params.penalty_s
         if sticky - other > penalty or sticky == float("inf"):
             return [0.0] * len(candidates)

@@ -15,6 +15,7 @@ class ModelsTier:
     """Puts each model of ``models`` behind the one before it, unless the caller sorts endpoints across models."""
 
     name: ClassVar[str] = "models"
+    obeys_preferences: ClassVar[bool] = True
     parameters: ClassVar[type[msgspec.Struct]] = NoParams
 
     def __init__(self, params: NoParams) -> None:

@@ -15,6 +15,7 @@ class OrderTier:
     """Obeys ``provider.order``; what is not in it comes after all that is."""
 
     name: ClassVar[str] = "order"
+    obeys_preferences: ClassVar[bool] = True
     parameters: ClassVar[type[msgspec.Struct]] = NoParams
 
     def __init__(self, params: NoParams) -> None:

@@ -20,6 +20,7 @@ class PreferredTier:
     """
 
     name: ClassVar[str] = "preferred"
+    obeys_preferences: ClassVar[bool] = True
     parameters: ClassVar[type[msgspec.Struct]] = NoParams
 
     def __init__(self, params: NoParams) -> None:

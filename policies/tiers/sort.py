@@ -27,6 +27,7 @@ class SortTier:
     """
 
     name: ClassVar[str] = "sort"
+    obeys_preferences: ClassVar[bool] = True
     parameters: ClassVar[type[msgspec.Struct]] = NoParams
 
     def __init__(self, params: NoParams) -> None:

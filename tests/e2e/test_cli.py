@@ -143,6 +143,18 @@ def test_a_bad_file_is_explained_line_by_line(alone: Place, tmp_path: Path) -> N
 # Keys and teams
 
 
+def test_the_doctor_tells_a_running_gateway_from_a_broken_one(gateway: WeirProcess, tmp_path: Path) -> None:
+    """Beside a gateway at work everything is well and the status is 0; an installation without a file has status 1."""
+    found = Place(gateway.environ, gateway).json("doctor")
+    assert found["ok"]
+    states = {each["check"]: each["detail"] for each in found["findings"]}
+    assert states["keeper"] == "runs, and its database answers"
+    assert any(check.startswith("backend ") for check in states)
+    broken = Place(environment(tmp_path / "nowhere")).weir("doctor")
+    assert broken.returncode == 1
+    assert "set WEIR_CONFIG or give --config FILE" in broken.stdout
+
+
 def test_keys_and_teams_live_and_die_by_commands(place: Place) -> None:
     """Made, listed, rotated, revoked: the same with a keeper that runs and without; no list shows a secret."""
     assert place.said("teams", "create", "search", "--name", "Search team") == "team search\n"
@@ -171,6 +183,15 @@ def test_keys_and_teams_live_and_die_by_commands(place: Place) -> None:
     if place.gateway is not None:
         eventually(lambda: not place.works(rotated))
     assert "a limit is a whole number from 1" in refusal(place.weir("keys", "create", "--rpm", "9" * 23), 1)
+
+
+def test_a_key_is_not_made_for_a_model_that_is_not_there(gateway: WeirProcess) -> None:
+    """A slip of the pen in a key's models is refused with the near name, by command and by API."""
+    said = refusal(Place(gateway.environ).weir("keys", "create", "--model", "qwen/qwen3-23b"), 1)
+    assert said == "there is no model 'qwen/qwen3-23b'; did you mean qwen/qwen3-32b?"
+    body = {"name": "a", "weir": {"models": ["qwen/qwen3-32b", "qwen"]}}
+    answer = httpx.post(f"{gateway.url}/api/v1/keys", json=body, headers=MANAGING, verify=NO_TLS)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "models")
 
 
 def test_tables_are_whole_in_a_pipe(alone: Place) -> None:

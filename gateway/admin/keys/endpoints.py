@@ -7,7 +7,9 @@ good as gone. Answers are never to be cached, for some hold a secret.
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Final
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Annotated, Any, Final, Protocol, cast
 
 import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Response
@@ -22,15 +24,28 @@ from gateway.admin.keys.schemas import (
     KeyAnswer,
     KeysAnswer,
     LimitsBody,
+    Reset,
     RotateKeyBody,
     UpdateKeyBody,
     key_data,
     key_hash,
     microseconds,
+    nano,
+)
+from gateway.types.budgets import (
+    BUDGETS,
+    DELETE_BUDGET,
+    SET_BUDGET,
+    Budget,
+    BudgetState,
+    NewBudget,
+    Scope,
+    Window,
 )
 from gateway.types.errors import BadRequest, NotFound
 from gateway.types.generation import LedgerReader
 from gateway.types.keys import IssuedKey, KeyAdmin, KeyPatch, KeyRecord, NewKey
+from gateway.types.method import Asking
 
 PAGE: Final = 100
 DEFAULT_TEAM: Final = "default"
@@ -41,12 +56,16 @@ _Rotate = Annotated[RotateKeyBody, Depends(reader(RotateKeyBody))]
 _Hash = Annotated[str, Path(description="The key's `hash`.")]
 
 
-def build_router(keys: KeyAdmin, ledger: LedgerReader, management: ManagementKeys) -> APIRouter:
+class Ledger(LedgerReader, Asking, Protocol):
+    """Where usage and budgets are."""
+
+
+def build_router(keys: KeyAdmin, ledger: Ledger, management: ManagementKeys) -> APIRouter:
     """Return the routes of key management.
 
     Args:
         keys: who keeps the keys.
-        ledger: where usage is read.
+        ledger: where usage is read and budgets are kept.
         management: the keys that may use the routes.
     """
     endpoints = KeyEndpoints(keys, ledger)
@@ -86,9 +105,9 @@ def build_router(keys: KeyAdmin, ledger: LedgerReader, management: ManagementKey
 
 
 class KeyEndpoints:
-    """The handlers, over a ``KeyAdmin`` and a ``LedgerReader``."""
+    """The handlers, over a ``KeyAdmin`` and a ``Ledger``."""
 
-    def __init__(self, keys: KeyAdmin, ledger: LedgerReader) -> None:
+    def __init__(self, keys: KeyAdmin, ledger: Ledger) -> None:
         self._keys = keys
         self._ledger = ledger
         self._ids: dict[str, str] = {}
@@ -96,6 +115,8 @@ class KeyEndpoints:
     async def create(self, body: _Create) -> Response:
         """Make a key. Its text is in `key`, now and never again."""
         team = _team(body)
+        if body.limit is None and body.limit_reset is not None:
+            raise BadRequest("limit_reset is of a limit: send one", param="limit")
         issued = await self._keys.create_key(
             NewKey(
                 name=body.name,
@@ -105,6 +126,13 @@ class KeyEndpoints:
                 expires_at=microseconds(body.expires_at),
             )
         )
+        if body.limit is not None:
+            try:
+                await self._set_limit(issued.record.key_id, body.limit, body.limit_reset)
+            except BaseException:
+                # Nobody has seen the key yet; without its limit nobody shall.
+                await self._keys.revoke_key(issued.record.key_id)
+                raise
         return await self._issued(issued, 201)
 
     async def list_page(
@@ -124,8 +152,9 @@ class KeyEndpoints:
             for record in await self._keys.keys(workspace_id)
             if (disabled or not record.disabled) and (expired or record.expires_at is None or record.expires_at > now)
         ][start : start + PAGE]
-        usage = await self._ledger.key_usage([record.key_id for record in records])
-        return _json({"data": [key_data(record, usage[record.key_id]) for record in records]})
+        key_ids = [record.key_id for record in records]
+        usage, limits = await self._ledger.key_usage(key_ids), await self._limits(key_ids)
+        return _json({"data": [key_data(each, usage[each.key_id], limits.get(each.key_id)) for each in records]})
 
     async def get(self, key_hash: _Hash) -> Response:
         """Show a key."""
@@ -136,7 +165,15 @@ class KeyEndpoints:
         record = await self._found(key_hash)
         if body.workspace_id not in (None, record.team):
             raise BadRequest("a key stays with its team: make a new one in the other", param="workspace_id")
-        return await self._shown(await self._keys.update_key(record.key_id, _patch(body)))
+        patch = _patch(body)
+        known = (await self._limits([record.key_id])).get(record.key_id)
+        said = body.model_fields_set
+        if known is None and body.limit is None and body.limit_reset is not None:
+            raise BadRequest("limit_reset is of a limit: send one", param="limit")
+        changed = await self._keys.update_key(record.key_id, patch)
+        if said & {"limit", "limit_reset"}:
+            await self._change_limit(record.key_id, body, known)
+        return await self._shown(changed)
 
     async def revoke(self, key_hash: _Hash) -> Response:
         """Revoke a key for good."""
@@ -168,7 +205,36 @@ class KeyEndpoints:
 
     async def _data(self, record: KeyRecord) -> dict[str, Any]:
         usage = await self._ledger.key_usage([record.key_id])
-        return key_data(record, usage[record.key_id])
+        limits = await self._limits([record.key_id])
+        return key_data(record, usage[record.key_id], limits.get(record.key_id))
+
+    async def _limits(self, key_ids: Sequence[str]) -> Mapping[str, BudgetState]:
+        """Return the spending limits of keys, by key id."""
+        return limits_of(await self._ledger.ask(BUDGETS, (None, tuple(key_ids)))) if key_ids else {}
+
+    async def _set_limit(self, key_id: str, limit: Decimal, reset: str | None) -> Budget:
+        window = Window.TOTAL if reset is None else Window(reset)
+        new = NewBudget(Scope(key_id), window, nano(limit), source="key")
+        return await self._ledger.ask(SET_BUDGET, (new,))
+
+    async def _change_limit(self, key_id: str, body: UpdateKeyBody, known: BudgetState | None) -> None:
+        """Change or remove the spending limit of a key; of limit and reset, the one that is not named stays."""
+        said = body.model_fields_set
+        limit, reset = body.limit, body.limit_reset
+        if known is not None:
+            if "limit" not in said:
+                limit = Decimal(known.budget.limit_nano).scaleb(-9)
+            if "limit_reset" not in said and known.budget.window is not Window.TOTAL:
+                reset = cast("Reset", known.budget.window.value)
+        made = None if limit is None else await self._set_limit(key_id, limit, reset)
+        # The new one is in force before the old one goes, so that there is no moment without a limit.
+        if known is not None and (made is None or made.budget_id != known.budget.budget_id):
+            await self._ledger.ask(DELETE_BUDGET, (known.budget.budget_id,))
+
+
+def limits_of(states: Sequence[BudgetState]) -> Mapping[str, BudgetState]:
+    """Return those of ``states`` that are spending limits of keys, by key id."""
+    return {state.budget.scope.key_id: state for state in states if state.budget.source == "key"}
 
 
 def _team(body: CreateKeyBody) -> str:

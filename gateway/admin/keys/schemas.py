@@ -7,6 +7,7 @@ with the value that says so. Money is USD as JSON numbers printed exactly from i
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from hashlib import sha256
 from typing import Annotated, Any, Final, Literal
 
@@ -15,12 +16,16 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from gateway.access.keys import label
 from gateway.admin.body import Body
+from gateway.types.budgets import BudgetState, Window
 from gateway.types.generation import KeyUsage
 from gateway.types.keys import KeyLimits, KeyRecord
 from gateway.types.money import usd_json
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_NO_LIMIT: Final = "Spending limit in USD; none is supported, so only null."
+_LIMIT: Final = "Spending limit in USD per `limit_reset`, a hard budget of the key; null for none."
+_RESET: Final = "When the limit begins anew, at midnight UTC, weeks on Monday; null for never."
+Limit = Annotated[Decimal, Field(ge=0, le=2_000_000_000, decimal_places=9)]
+Reset = Literal["daily", "weekly", "monthly"]
 
 
 class LimitsBody(Body):
@@ -49,8 +54,8 @@ class CreateKeyBody(Body):
     name: str = Field(description="What people call it.")
     expires_at: AwareDatetime | None = Field(None, description="When it stops working, ISO 8601 with an offset.")
     workspace_id: str | None = Field(None, description="The team, as `weir.team`.")
-    limit: None = Field(None, description=_NO_LIMIT)
-    limit_reset: None = Field(None, description="Only null: there is no spending limit.")
+    limit: Limit | None = Field(None, description=_LIMIT)
+    limit_reset: Reset | None = Field(None, description=_RESET)
     include_byok_in_limit: Literal[False] | None = Field(None, description="Only false: callers bring no keys.")
     creator_user_id: None = Field(None, description="Only null: there are no users.")
     weir: NewWeirBody = Field(NewWeirBody(), description="Weir's own fields.")
@@ -69,8 +74,8 @@ class UpdateKeyBody(Body):
     name: str | None = Field(None, description="What people call it; not null.")
     disabled: bool | None = Field(None, description="Whether it is switched off; not null.")
     expires_at: AwareDatetime | None = Field(None, description="When it stops working; null for never.")
-    limit: None = Field(None, description=_NO_LIMIT)
-    limit_reset: None = Field(None, description="Only null: there is no spending limit.")
+    limit: Limit | None = Field(None, description=_LIMIT)
+    limit_reset: Reset | None = Field(None, description=_RESET)
     include_byok_in_limit: Literal[False] | None = Field(None, description="Only false: callers bring no keys.")
     workspace_id: str | None = Field(None, description="Only the key's team: a key stays with it.")
     weir: WeirPatchBody | None = Field(None, description="Weir's own fields; not null.")
@@ -166,17 +171,23 @@ def microseconds(moment: datetime | None) -> int | None:
     return None if moment is None else (moment - _EPOCH) // timedelta(microseconds=1)
 
 
-def key_data(record: KeyRecord, usage: KeyUsage) -> dict[str, Any]:
+def nano(limit: Decimal) -> int:
+    """Return a limit in nano-USD; it has no more than nine decimals."""
+    return int(limit.scaleb(9))
+
+
+def key_data(record: KeyRecord, usage: KeyUsage, limit: BudgetState | None) -> dict[str, Any]:
     """Return ``record`` as the API shows it; see ``KeyData``."""
     nothing = _usd(0)
+    reset = None if limit is None or limit.budget.window is Window.TOTAL else limit.budget.window.value
     return {
         "hash": key_hash(record.key_id),
         "name": record.name,
         "label": label(record.key_id),
         "disabled": record.disabled,
-        "limit": None,
-        "limit_remaining": None,
-        "limit_reset": None,
+        "limit": None if limit is None else _usd(limit.budget.limit_nano),
+        "limit_remaining": None if limit is None else _usd(limit.remaining),
+        "limit_reset": reset,
         "include_byok_in_limit": False,
         "usage": _usd(usage.total),
         "usage_daily": _usd(usage.day),

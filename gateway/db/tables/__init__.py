@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from gateway.db.tables import access, ledger
+from gateway.db.tables import access, billing, board, budget, change, decision, ledger, lifetime, tariff
 
-__all__ = ["access", "ledger"]
+__all__ = ["access", "billing", "board", "budget", "change", "decision", "ledger", "lifetime", "tariff"]

@@ -1,7 +1,7 @@
 """Tables of teams and inference keys. No secret is stored, only digests under the gateway's pepper.
 
 Times are microseconds since 1970. Keys are never deleted, only revoked, so that every ledger row finds its
-key.
+key. ``revision`` is the number of the last change (``gateway.db.changes``).
 """
 
 from __future__ import annotations
@@ -43,3 +43,4 @@ class KeyRow(SQLModel, table=True):
     disabled: bool = False
     revoked_at: int | None = Field(default=None, sa_type=BigInteger)
     last_used_at: int | None = Field(default=None, sa_type=BigInteger)
+    revision: int = Field(default=0, sa_type=BigInteger, index=True, sa_column_kwargs={"server_default": "0"})

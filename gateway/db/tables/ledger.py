@@ -20,6 +20,11 @@ def _count() -> Any:
     return Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
 
 
+def _rare() -> Any:
+    """Return a column that is NULL, which takes no room, in rows written without it: hardly any row has one."""
+    return Field(default=None, sa_type=BigInteger)
+
+
 def _word() -> Any:
     """Return a column of text that is empty in rows written without it."""
     return Field(default="", sa_column_kwargs={"server_default": text("''")})
@@ -73,13 +78,14 @@ class LabelSet(SQLModel, table=True):
 class LedgerRow(TokenColumns, table=True):
     """One metered attempt, or a correction of one. Never changed and never deleted.
 
-    ``label_id`` names a ``LabelSet``. ``end_user`` is the caller's end-user id. ``charge_nano`` and ``cost_nano`` are
-    the sums of their classes. ``replayed`` are tokens that the engine read or made once more because it went on with an
-    answer; they are in no other column.
+    ``label_id`` names a ``LabelSet``. ``end_user`` is the caller's end-user id. ``charge_nano``, ``cost_nano`` and
+    ``discount_nano`` are the sums of their classes. At the list price it would have been charge and discount together;
+    the discount is NULL where it is 0 and negative where a team pays a markup. ``replayed`` are tokens that the engine
+    read or made once more because it went on with an answer; they are in no other column.
     """
 
     __tablename__: ClassVar[str] = "ledger"
-    __table_args__: ClassVar[tuple[Any, ...]] = (_CLUSTERED,)
+    __table_args__: ClassVar[tuple[Any, ...]] = (_CLUSTERED | {"postgresql_partition_by": "RANGE (day)"},)
 
     day: int = Field(primary_key=True)
     request_id: bytes = Field(primary_key=True)
@@ -105,6 +111,15 @@ class LedgerRow(TokenColumns, table=True):
     cost_audio: int = _count()
     cost_image: int = _count()
     cost_request: int = _count()
+    discount_nano: int | None = _rare()
+    discount_prompt: int | None = _rare()
+    discount_completion: int | None = _rare()
+    discount_cache_read: int | None = _rare()
+    discount_cache_write: int | None = _rare()
+    discount_reasoning: int | None = _rare()
+    discount_audio: int | None = _rare()
+    discount_image: int | None = _rare()
+    discount_request: int | None = _rare()
     ttft_us: int = _count()
     duration_us: int = _count()
     generation_us: int = _count()
@@ -114,7 +129,10 @@ class LedgerRow(TokenColumns, table=True):
 
 
 class PriceRow(SQLModel, table=True):
-    """Rates under their id; see ``gateway.types.money.Rates`` for units and for what None means."""
+    """Rates under their id; see ``gateway.types.money.Rates`` for units and for what None means.
+
+    ``tiers`` and ``service_tiers`` are JSON, ``""`` when there are none.
+    """
 
     __tablename__: ClassVar[str] = "price"
 
@@ -129,6 +147,10 @@ class PriceRow(SQLModel, table=True):
     image_prompt: int | None = Field(default=None, sa_type=BigInteger)
     image_completion: int | None = Field(default=None, sa_type=BigInteger)
     request: int = Field(default=0, sa_type=BigInteger)
+    tiers: str = _word()
+    service_tiers: str = _word()
+    discount: int = _count()
+    markup: int = _count()
 
 
 class RollupColumns(TokenColumns):
@@ -141,6 +163,7 @@ class RollupColumns(TokenColumns):
     requests: int = Field(default=0, sa_type=BigInteger)
     charge_nano: int = Field(default=0, sa_type=BigInteger)
     cost_nano: int = Field(default=0, sa_type=BigInteger)
+    discount_nano: int = _count()
     ttft: bytes
     duration: bytes
     throughput: bytes

@@ -13,7 +13,8 @@ from math import exp
 from typing import Final
 
 from gateway.config.snapshot import PACE
-from gateway.fleet.load import LONGEST_WAIT, STEADY_SECONDS, ReplicaLoad
+from gateway.fleet.account import STEADY_SECONDS
+from gateway.fleet.load import LONGEST_WAIT, ReplicaLoad
 from gateway.fleet.registry import FleetRegistry
 from gateway.routing.admission.pool import Room
 

@@ -1,4 +1,4 @@
-"""Teams and keys in a real SQLite file."""
+"""Teams and keys in a real database."""
 
 from __future__ import annotations
 
@@ -36,11 +36,9 @@ class Clock:
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
+async def database(database_url: str) -> AsyncIterator[Database]:
     """A migrated database."""
-    url = f"sqlite+aiosqlite:///{tmp_path / 'weir.db'}"
-    await migrate(url)
-    database = Database(url)
+    database = Database(database_url)
     yield database
     await database.close()
 

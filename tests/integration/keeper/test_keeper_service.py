@@ -13,7 +13,7 @@ import pytest
 
 from gateway.access.keys import KeyRing
 from gateway.access.store import AccessStore
-from gateway.db import engine
+from gateway.db import sqlite as engine
 from gateway.keeper import service, usage
 from gateway.keeper.address import KeeperError
 from gateway.keeper.service import JOURNAL_FOLDER, Keeper

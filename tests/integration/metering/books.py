@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from gateway.metering.record import ANSWERED, Close, RowKind
 from gateway.types import ids
 from gateway.types.histogram import Histogram
+from tests.fakes import postgres
 
+URL = "database.url"
+"""File of a state folder with the URL of its database."""
 LABELLED = "ledger JOIN label_set USING (label_id)"
 """The ledger with its labels, for ``FROM``."""
 
 
 def query(home: Path, sql: str) -> list[tuple[Any, ...]]:
-    """Return the rows of ``sql`` from the database in ``home``."""
-    with closing(sqlite3.connect(home / "weir.db")) as connection:
-        return connection.execute(sql).fetchall()
+    """Return the rows of ``sql`` from the database of ``home``."""
+    return postgres.query((home / URL).read_text(), sql)
 
 
 def ledger_keys(home: Path) -> Counter[tuple[bytes, int]]:

@@ -1,16 +1,21 @@
-"""A fresh ledger database and a journal folder for each test."""
+"""A fresh ledger database and a journal folder for each test, on SQLite and then on PostgreSQL.
+
+``only_sqlite`` and ``only_postgres`` mark tests of what the other one does not have.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway.db.engine import Database
-from gateway.db.migrations import migrate
+from tests.integration.metering.books import URL
+
+only_sqlite = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+only_postgres = pytest.mark.parametrize("kind", ["postgres"], indirect=True)
 
 
 def url_of(path: Path) -> str:
@@ -18,29 +23,44 @@ def url_of(path: Path) -> str:
     return f"sqlite+aiosqlite:///{path}"
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated database to copy, because migrating each one anew would take most of the time of the tests."""
-    path = tmp_path_factory.mktemp("template") / "weir.db"
-    asyncio.run(migrate(url_of(path)))
-    return path
+def url_in(home: Path) -> str:
+    """Return the URL of the database that belongs to ``home``."""
+    return (home / URL).read_text()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Where the ledger is."""
+    found: str = request.param
+    return found
 
 
 @pytest.fixture
-def fresh(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """Makes folders that hold nothing but a migrated ``weir.db``."""
+def fresh(
+    kind: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], Path]]:
+    """Makes folders, each with a migrated database of its own."""
+    made: list[str] = []
 
     def make() -> Path:
         folder = tmp_path_factory.mktemp("home")
-        shutil.copy(migrated, folder / "weir.db")
+        if kind == "sqlite":
+            shutil.copy(request.getfixturevalue("sqlite_template"), folder / "weir.db")
+            url = url_of(folder / "weir.db")
+        else:
+            url = request.getfixturevalue("postgres_server").create()
+            made.append(url)
+        (folder / URL).write_text(url)
         return folder
 
-    return make
+    yield make
+    for url in made:
+        request.getfixturevalue("postgres_server").drop(url)
 
 
 @pytest.fixture
 def home(fresh: Callable[[], Path]) -> Path:
-    """A folder with a migrated ``weir.db``."""
+    """A folder with a migrated database."""
     return fresh()
 
 
@@ -53,6 +73,6 @@ def folder(home: Path) -> Path:
 @pytest.fixture
 async def database(home: Path) -> AsyncIterator[Database]:
     """The database of ``home``."""
-    database = Database(url_of(home / "weir.db"))
+    database = Database(url_in(home))
     yield database
     await database.close()

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from gateway.db.engine import Database
 from gateway.metering.audit import audit
-from gateway.metering.legs import charged, share
+from gateway.metering.legs import share
 from gateway.metering.record import Price, Progress, Record, frame
 from gateway.metering.segments import SegmentWriter, new_writer_id
 from gateway.metering.shipper import Shipper
-from gateway.pricing.charge import rates_id
+from gateway.pricing.charge import payable, rates_id
 from gateway.types.money import Rates
 from gateway.types.tokens import Usage, UsageSource
 from tests.integration.metering.books import LABELLED, query
@@ -36,10 +36,10 @@ def test_every_token_of_a_later_leg_is_either_paid_or_replayed(prompt: int, comp
 def test_the_rate_per_request_is_due_once() -> None:
     """A request is one request, however many engines it took."""
     usage = Usage(10, 20)
-    assert charged(usage, FEE, later=False).request == 5_000
-    later = charged(Usage(0, 20), FEE, later=True)
+    assert payable(usage, FEE)[0].request == 5_000
+    later = payable(Usage(0, 20), FEE, later=True)[0]
     assert (later.request, later.total) == (0, 20 * 300)
-    assert charged(Usage(), FEE, later=False).total == 0
+    assert payable(Usage(), FEE)[0].total == 0
 
 
 @pytest.mark.parametrize("output", [7, 0])

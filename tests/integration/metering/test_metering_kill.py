@@ -23,7 +23,7 @@ from gateway.metering.shipper import Shipper
 from gateway.pricing.charge import charge
 from gateway.types.tokens import Usage
 from tests.integration.metering.books import LABELLED, query
-from tests.integration.metering.conftest import url_of
+from tests.integration.metering.conftest import url_in
 from tests.integration.metering.samples import COST, PRICE
 
 ROOT = Path(__file__).parents[3]
@@ -142,7 +142,7 @@ async def test_shippers_and_workers_killed_again_and_again(
         with victim("worker", folder, str(100 * seed + round_number)) as worker:
             await asyncio.to_thread(worker.wait_for, "ack", 50)
             for _ in range(2):
-                with victim("shipper", folder, url_of(home / "weir.db")) as shipping:
+                with victim("shipper", folder, url_in(home)) as shipping:
                     await asyncio.to_thread(shipping.wait_for, "shipped", chance.choice([1, 2, 10]))
                     await asyncio.sleep(chance.random() / 50)
         said += worker.lines

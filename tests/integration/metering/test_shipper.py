@@ -6,6 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gateway.db.engine import Database
@@ -15,13 +16,14 @@ from gateway.metering.record import Status
 from gateway.metering.segments import list_segments
 from gateway.metering.shipper import Shipped, Shipper, ShipperBusy
 from gateway.types.tokens import Usage
-from tests.integration.metering.books import dump, expected_rollup, ledger_keys, query, rollup, totals
-from tests.integration.metering.conftest import url_of
+from tests.integration.metering.books import LABELLED, dump, expected_rollup, ledger_keys, query, rollup, totals
+from tests.integration.metering.conftest import only_sqlite, url_in
 from tests.integration.metering.samples import (
     COST_ID,
     PRICE_ID,
     begin,
     closed,
+    dims,
     meter,
     opened,
 )
@@ -55,6 +57,7 @@ async def test_ends_become_rows_with_their_rollups(folder: Path, home: Path, dat
     shipper.close()
 
 
+@only_sqlite
 async def test_nothing_new_costs_no_transaction(folder: Path, home: Path, database: Database) -> None:
     """An idle shipper leaves the database alone, also while attempts are under way."""
     journal, shipper = begin(folder), Shipper(folder, database)
@@ -194,7 +197,7 @@ async def test_two_shippers_at_once_without_the_lock_do_no_harm(
     monkeypatch.setattr(Shipper, "_acquire", lambda self: None)
     journal = begin(folder)
     ends = meter(journal, 300)
-    other = Database(url_of(home / "weir.db"))
+    other = Database(url_in(home))
     shippers = [Shipper(folder, database, batch_records=20), Shipper(folder, other, batch_records=17)]
     results = await asyncio.gather(*[shipper.ship() for shipper in shippers])
     assert sum(result.inserted for result in results) == 300
@@ -237,6 +240,25 @@ async def test_absurd_usage_does_not_stop_the_books(folder: Path, home: Path, da
     for _ in range(2):
         await shipper.ship()
     assert len(ledger_keys(home)) == 4
+    assert (await audit(folder, database)).ok
+    await journal.close()
+    shipper.close()
+
+
+async def test_text_that_a_database_cannot_hold_does_not_stop_the_books(
+    folder: Path, home: Path, database: Database
+) -> None:
+    """PostgreSQL has no character zero; a caller or an engine that sends one gets a row as everybody else."""
+    journal, shipper = begin(folder), Shipper(folder, database)
+    start = opened(dims(user="us\0er", app="https://a\0.example"))
+    journal.append(start)
+    end = closed(start)
+    journal.append(msgspec.structs.replace(end, upstream_id="chat\0", error="bro\0ken"))
+    meter(journal, 2)
+    await shipper.ship()
+    assert len(ledger_keys(home)) == 3
+    found = query(home, f"SELECT end_user, app, upstream_id, error FROM {LABELLED} WHERE error <> ''")
+    assert found == [("us\ufffder", "https://a\ufffd.example", "chat\ufffd", "bro\ufffdken")]
     assert (await audit(folder, database)).ok
     await journal.close()
     shipper.close()

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from gateway.db import engine
+from gateway.db import sqlite as engine
+from gateway.db.bulk import bulk
 from gateway.db.engine import Database
 from gateway.db.unit_of_work import reading, writing
 from gateway.metering import rollups
@@ -19,8 +20,8 @@ from gateway.metering.record import Close
 from gateway.metering.segments import list_segments
 from gateway.metering.shipper import Shipper
 from gateway.types.errors import Unavailable
-from tests.integration.metering.books import expected_rollup, ledger_keys, query, rollup
-from tests.integration.metering.conftest import url_of
+from tests.integration.metering.books import URL, expected_rollup, ledger_keys, query, rollup
+from tests.integration.metering.conftest import only_postgres, only_sqlite, url_of
 from tests.integration.metering.samples import begin, meter
 
 
@@ -31,6 +32,7 @@ async def until_shipped(home: Path, count: int) -> None:
             await asyncio.sleep(0.05)
 
 
+@only_sqlite
 async def test_a_locked_database_is_waited_for(folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While something else holds the database's lock, the lag grows and requests go on; then all of it is shipped."""
     monkeypatch.setattr(engine, "BUSY_TIMEOUT_MS", 50)
@@ -63,6 +65,7 @@ async def test_a_locked_database_is_waited_for(folder: Path, home: Path, monkeyp
     await database.close()
 
 
+@only_sqlite
 async def test_a_database_that_is_away_is_waited_for(folder: Path, home: Path) -> None:
     """A database whose place cannot be reached, from the very start, is tried until it is there."""
     away = home / "away"
@@ -79,6 +82,7 @@ async def test_a_database_that_is_away_is_waited_for(folder: Path, home: Path) -
     away.unlink()
     away.mkdir()
     (home / "weir.db").rename(away / "weir.db")
+    (away / URL).write_text(url_of(away / "weir.db"))
     await until_shipped(away, 25)
     running.cancel()
     await asyncio.wait([running])
@@ -196,6 +200,7 @@ async def test_a_reading_unit_sees_one_state(database: Database) -> None:
         assert await session.scalar(count) == 1
 
 
+@only_sqlite
 async def test_errors_carry_neither_statements_nor_values(database: Database) -> None:
     """What is said of a database error names no value that was written: it may be a user's."""
     with pytest.raises(Unavailable) as caught:
@@ -204,3 +209,38 @@ async def test_errors_carry_neither_statements_nor_values(database: Database) ->
     shown = repr(caught.value) + repr(caught.value.__cause__)
     assert "canary" not in shown
     assert "INSERT" not in shown
+
+
+@only_postgres
+async def test_a_deadlock_is_tried_again(
+    folder: Path, home: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that the server ends, for it and another transaction wait for each other, is written once, at once."""
+    journal, shipper = begin(folder), Shipper(folder, database)
+    ends = meter(journal, 3)
+    await shipper.ship()
+    ends += meter(journal, 5)
+    tries: list[object] = []
+    inserted = asyncio.Event()
+    real = rollups.post
+
+    async def post(*args: object) -> None:
+        tries.append(args)
+        inserted.set()
+        await real(*args)  # type: ignore[arg-type] # passed through
+
+    monkeypatch.setattr(rollups, "post", post)
+    async with bulk(database) as other:
+        await other.guard()
+        shipping = asyncio.create_task(shipper.ship())
+        await inserted.wait()
+        await asyncio.sleep(0.2)
+        # The batch has the ledger and wants the rollups; this has the rollups and wants the ledger. The server ends the
+        # one that waited first.
+        await other.run("LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE")
+    assert (await shipping).inserted == 5
+    assert len(tries) == 2
+    assert rollup(home, daily=False) == expected_rollup(ends, daily=False)
+    assert (await audit(folder, database)).ok
+    await journal.close()
+    shipper.close()

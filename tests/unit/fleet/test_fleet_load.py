@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.fleet.load import EWMA_WEIGHT, ReplicaLoad
+from gateway.fleet.account import EWMA_WEIGHT
+from gateway.fleet.load import ReplicaLoad
 
 
 def test_books_return_to_zero() -> None:

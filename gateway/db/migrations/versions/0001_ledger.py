@@ -122,6 +122,8 @@ def make_ledger() -> None:
         word("upstream_id"),
         sa.PrimaryKeyConstraint("day", "request_id", "attempt", "kind"),
         sqlite_with_rowid=False,
+        # The pieces are made as days come, see gateway.db.partitions.
+        postgresql_partition_by="RANGE (day)",
     )
 
 

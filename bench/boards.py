@@ -1,0 +1,225 @@
+"""How long a leaderboard takes: ``python -m bench.boards --rows 10000000 --days 366 --json``.
+
+Makes a database as a busy gateway would have it: every day's rollups by the code that the shipper uses, and that many
+ledger rows beside them. Then every board is asked for over the whole span, as the API does it: the question, the query,
+the ranking, the series of every row, the answer encoded. Exit status 1 when a board's median misses the bar of 50 ms.
+
+The rollups have one hour a day; boards by the day read none of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any, Final
+
+import msgspec
+
+from gateway.db.bulk import bulk
+from gateway.db.engine import Database
+from gateway.db.migrations import migrate
+from gateway.leaderboard.boards import Boards
+from gateway.leaderboard.datasets import app_rows, daily_rows
+from gateway.leaderboard.document import board_object, records_object
+from gateway.leaderboard.question import BOARDS, AppWindow, Days, Question, RecordsQuestion
+from gateway.leaderboard.store import BoardStore
+from gateway.leaderboard.window import Window
+from gateway.metering import rollups
+from gateway.metering.entry import SUMS
+from gateway.types.histogram import Histogram
+
+BAR_MS: Final = 50.0
+MODELS, TEAMS, APPS, PROVIDERS = 60, 25, 120, 3
+FIRST: Final = 20_089
+"""2025-01-01."""
+TEAM: Final = "team-0"
+_LEDGER: Final = {
+    "sqlite": "INSERT INTO ledger (day, request_id, attempt, kind, label_id, opened_us) WITH RECURSIVE n(i) AS "
+    "(SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}) "
+    "SELECT {day}, randomblob(16), 1, 'usage', 1, {day} * 86400000000 FROM n",
+    "postgresql": "INSERT INTO ledger (day, request_id, attempt, kind, label_id, opened_us) "
+    "SELECT {day}, decode(md5(random()::text), 'hex'), 1, 'usage', 1, {day}::bigint * 86400000000 "
+    "FROM generate_series(1, {count})",
+}
+
+
+def hour_of(day: int, rows: int, buckets: int, random: Random) -> dict[rollups.Key, rollups.Bucket]:
+    """Return the buckets of one day's ``rows`` requests; teams, models and apps are as unequal as real ones."""
+    found: dict[rollups.Key, rollups.Bucket] = {}
+    times = Histogram.of([0.2, 0.4, 0.9, 1.5])
+    for number in range(buckets):
+        model = min(int(random.paretovariate(0.7)) - 1, MODELS - 1)
+        team = min(int(random.paretovariate(0.6)) - 1, TEAMS - 1)
+        app = min(int(random.paretovariate(0.5)) - 1, APPS - 1)
+        key = (
+            day * 24,
+            f"team-{team}",
+            f"key{team:03d}{number % 4}",
+            f"author-{model % 15}/model-{model}",
+            f"provider-{number % PROVIDERS}/fp8/eu",
+            f"app-{app}.example" if app else "",
+            "default",
+            "ok" if number % 20 else "failed",
+        )
+        requests = max(1, rows // buckets)
+        tokens = requests * random.randrange(500, 5_000)
+        values = dict.fromkeys(("requests", *SUMS), 0) | {
+            "requests": requests,
+            "tokens_prompt": tokens,
+            "tokens_completion": tokens // 8,
+            "charge_nano": tokens * 130,
+            "cost_nano": tokens * 90,
+        }
+        bucket = rollups.Bucket(day * 86_400_000_000, list(values.values()), times, times, times)
+        found[key] = found[key].plus(bucket) if key in found else bucket
+    return found
+
+
+async def build(database: Database, dialect: str, rows: int, days: int, buckets: int, *, ledger: bool) -> None:
+    """Fill a migrated database."""
+    random = Random(1)
+    for number in range(days):
+        day = FIRST + number
+        async with bulk(database) as connection:
+            await connection.make_room("ledger", {day})
+            await rollups.post(connection, hour_of(day, rows // days, buckets, random))
+            if ledger:
+                await connection.run(_LEDGER[dialect].format(day=day, count=rows // days))
+        if number % 30 == 0:
+            print(f"{number}/{days} days", file=sys.stderr, flush=True)
+    async with bulk(database) as connection:
+        seen = [(f"app-{app}.example", f"App {app}", "cli-agent", "approved", "key0000", 0) for app in range(1, APPS)]
+        columns = ("app", "title", "categories", "status", "first_key", "first_seen_us")
+        await connection.insert("app", columns, sorted(seen))
+
+
+def questions(boards: Boards, days: int) -> dict[str, Callable[[], Awaitable[Any]]]:
+    """Return what is asked, by name; each returns the document that would be sent."""
+    last = FIRST + days - 1
+    window = Window("day", FIRST, last)
+    asked: dict[str, Callable[[], Awaitable[Any]]] = {}
+
+    def board(name: str, question: Question) -> None:
+        async def ask() -> Any:
+            return board_object(await boards.board(question), question, window, owner=True)
+
+        asked[name] = ask
+
+    for by in BOARDS:
+        board(f"{by} by tokens", Question(by, "tokens", FIRST, last))
+    board("model by tokens per dollar", Question("model", "tokens_per_dollar", FIRST, last))
+    board("model of one team by spend", Question("model", "spend", FIRST, last, team=TEAM))
+
+    async def daily() -> Any:
+        return daily_rows(await boards.days(Days(FIRST, last)), "day")
+
+    async def trending() -> Any:
+        return app_rows(await boards.app_window(AppWindow(FIRST, last)), "trending", 100, 0)
+
+    async def records() -> Any:
+        found = await boards.records(RecordsQuestion("model", "tokens", FIRST, last), [10**9, 10**12])
+        return records_object(found, "tokens", window, 0)
+
+    return asked | {"rankings-daily": daily, "app-rankings, trending": trending, "records by model": records}
+
+
+async def measure(boards: Boards, days: int, times: int) -> list[dict[str, Any]]:
+    """Ask every question ``times`` times."""
+    figures: list[dict[str, Any]] = []
+    for name, ask in questions(boards, days).items():
+        await ask()
+        walls, cpus, size = [], [], 0
+        for _ in range(times):
+            wall, cpu = time.perf_counter(), time.process_time()
+            size = len(msgspec.json.encode(await ask()))
+            walls.append((time.perf_counter() - wall) * 1e3)
+            cpus.append((time.process_time() - cpu) * 1e3)
+        walls.sort()
+        figures.append(
+            {
+                "board": name,
+                "p50_ms": round(median(walls), 1),
+                "p95_ms": round(walls[int(len(walls) * 0.95)], 1),
+                "cpu_ms": round(median(cpus), 1),
+                "bytes": size,
+                "ok": median(walls) < BAR_MS,
+            }
+        )
+    return figures
+
+
+async def run(url: str, dialect: str, options: argparse.Namespace, home: Path) -> dict[str, Any]:
+    """Build, measure, and return the report of one database."""
+    await migrate(url)
+    database = Database(url)
+    try:
+        started = time.perf_counter()
+        await build(database, dialect, options.rows, options.days, options.buckets, ledger=options.ledger)
+        built = time.perf_counter() - started
+        if dialect == "postgresql":
+            async with bulk(database) as connection:
+                await connection.run("ANALYZE board_day_total")
+        return {
+            "database": dialect,
+            "rows": options.rows,
+            "ledger_rows": options.rows // options.days * options.days if options.ledger else 0,
+            "days": options.days,
+            "rollup_rows": options.days * options.buckets,
+            "build_s": round(built, 1),
+            "bar_ms": BAR_MS,
+            "boards": await measure(Boards(BoardStore(database), home), options.days, options.times),
+        }
+    finally:
+        await database.close()
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Give the block a database of a private PostgreSQL, as the tests start one."""
+    from tests.fakes.postgres import PostgresServer, programs  # noqa: PLC0415 - only with --postgresql
+
+    server = PostgresServer(programs())
+    try:
+        yield server.create_empty()
+    finally:
+        server.close()
+
+
+def main() -> int:
+    """Run the benchmark; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--days", type=int, default=366)
+    parser.add_argument("--buckets", type=int, default=1_500, help="rows of the daily rollup per day")
+    parser.add_argument("--times", type=int, default=15)
+    parser.add_argument("--no-ledger", dest="ledger", action="store_false", help="rollups alone")
+    parser.add_argument("--postgresql", action="store_true", help="on a private PostgreSQL instead of SQLite")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    home = Path(tempfile.mkdtemp(prefix="weir-boards-"))
+    try:
+        sqlite = f"sqlite+aiosqlite:///{home / 'weir.db'}"
+        with postgres() if options.postgresql else nullcontext(sqlite) as url:
+            report = asyncio.run(run(url, "postgresql" if options.postgresql else "sqlite", options, home))
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    if options.json:
+        print(json.dumps(report, indent=2))
+    else:
+        for each in report["boards"]:
+            print(f"{each['board']:30} {each['p50_ms']:8.1f} ms (p95 {each['p95_ms']:.1f}, CPU {each['cpu_ms']:.1f})")
+    return 0 if all(each["ok"] for each in report["boards"]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""Budget alerts: noticing that a share of a limit is spent, and telling a webhook of the operator's, once.
+
+A percentage that is reached is a row in the database, of which there is one per budget, window and percentage whoever
+notices it first; so it is told once over all hosts and restarts. A message that was not taken is sent again, for a
+day, with growing pauses. It may arrive twice when the process dies between the answer and the note of it: receivers
+know it by its ``id``. Address and secret are of the environment, and the address obeys the egress rules; redirects
+are not followed. Nothing here holds up a request.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+from sqlmodel import col, select
+from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from gateway.access.budgets import BudgetStore, wall_clock_us
+from gateway.config.snapshot import ConfigSnapshot
+from gateway.db.engine import Database
+from gateway.db.tables.budget import BudgetAlertRow
+from gateway.db.unit_of_work import writing
+from gateway.fleet.egress import EgressError, EgressGuard
+from gateway.telemetry import logs
+from gateway.types.budgets import Budget, iso_day, today
+from gateway.types.money import usd_text
+
+TURN_S: Final = 2.0
+"""Seconds between two looks."""
+TIMEOUT_S: Final = 10.0
+TRIES: Final = 3
+"""Tries of one turn; what fails then waits for a later one."""
+CLAIM_US: Final = 60_000_000
+"""Microseconds for which a message that is being sent is left to its sender."""
+OLDEST_US: Final = 86_400_000_000
+"""Microseconds after which a message that nobody took is given up."""
+SIGNATURE: Final = "weir-signature"
+_LATE_US: Final = 600_000_000
+"""Microseconds after its end for which a window is still looked at: what was spent in it comes a little later."""
+_MOST: Final = 20
+_log: Final = logs.logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Where alerts go.
+
+    Attributes:
+        url: of the operator's.
+        secret: key of the signature.
+    """
+
+    url: str
+    secret: bytes
+
+
+class _NotTakenError(Exception):
+    """The receiver did not take a message; another try may help."""
+
+
+class Known(Protocol):
+    """Who knows the budgets."""
+
+    @property
+    def budgets(self) -> Mapping[str, Budget]:
+        """All of them by id."""
+
+    @property
+    def store(self) -> BudgetStore:
+        """Where they are kept."""
+
+
+class Alerts:
+    """Watches budgets and tells of them.
+
+    Args:
+        database: of the ledger.
+        known: the budgets.
+        config: returns the configuration of now, whose egress rules count.
+        webhook: where alerts go; None only logs them.
+        now_us: wall clock, microseconds since 1970.
+
+    Attributes:
+        sent: messages that were taken.
+        failed: tries that were not.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        known: Known,
+        config: Callable[[], ConfigSnapshot | None],
+        webhook: Webhook | None = None,
+        *,
+        now_us: Callable[[], int] = wall_clock_us,
+    ) -> None:
+        self.sent = 0
+        self.failed = 0
+        self._database = database
+        self._known = known
+        self._config = config
+        self._webhook = webhook
+        self._now_us = now_us
+        self._crossed: set[tuple[str, int, int]] = set()
+        self._guard: EgressGuard | None = None
+
+    async def turn(self) -> None:
+        """Look once, and send what is to be sent. Raises ``Unavailable`` while the database is away."""
+        await self._look()
+        if self._webhook is not None:
+            for row in await self._claimed():
+                await self._send(row, self._webhook)
+
+    async def _look(self) -> None:
+        """Make a row for every percentage that is reached."""
+        now = self._now_us()
+        watched: list[tuple[Budget, int]] = []
+        for budget in self._known.budgets.values():
+            if budget.alerts and budget.limit_nano:
+                starts = {budget.window.start(today(moment)) for moment in (now - _LATE_US, now)}
+                watched += [(budget, start) for start in starts if not self._is_done(budget, start)]
+        if not watched:
+            return
+        reached = []
+        for (budget, start), spent in zip(watched, await self._known.store.spent(watched), strict=True):
+            reached += [
+                (budget, start, percent, spent)
+                for percent in budget.alerts
+                if spent * 100 >= budget.limit_nano * percent
+                and (budget.budget_id, start, percent) not in self._crossed
+            ]
+        if reached:
+            await self._note(reached, now)
+
+    def _is_done(self, budget: Budget, start: int) -> bool:
+        return all((budget.budget_id, start, percent) in self._crossed for percent in budget.alerts)
+
+    async def _note(self, reached: Sequence[tuple[Budget, int, int, int]], now: int) -> None:
+        fresh = []
+        async with writing(self._database) as session:
+            for budget, start, percent, spent in reached:
+                if await session.get(BudgetAlertRow, (budget.budget_id, start, percent)) is None:
+                    fresh.append((budget, start, percent))
+                    session.add(
+                        BudgetAlertRow(
+                            budget_id=budget.budget_id,
+                            window_day=start,
+                            percent=percent,
+                            limit_nano=budget.limit_nano,
+                            spent_nano=spent,
+                            crossed_at=now,
+                        )
+                    )
+        self._crossed.update((budget.budget_id, start, percent) for budget, start, percent, _ in reached)
+        for budget, start, percent in fresh:
+            _log.warning(
+                "a budget has reached a share of its limit",
+                budget=budget.budget_id,
+                scope=str(budget.scope),
+                window=budget.window.value,
+                since=iso_day(start),
+                percent=percent,
+            )
+
+    async def _claimed(self) -> Sequence[BudgetAlertRow]:
+        """Return messages to send, which no other host sends meanwhile."""
+        now = self._now_us()
+        row = BudgetAlertRow
+        query = (
+            select(row)
+            .where(
+                col(row.delivered_at).is_(None),
+                col(row.claimed_until) <= now,
+                col(row.crossed_at) > now - OLDEST_US,
+            )
+            .order_by(col(row.crossed_at), col(row.percent))
+            .limit(_MOST)
+        )
+        async with writing(self._database) as session:
+            found = list(await session.scalars(query))
+            for each in found:
+                each.tries += 1
+                # Longer with every turn: a receiver that is down for hours is not asked every minute.
+                each.claimed_until = now + CLAIM_US * min(2 ** (each.tries - 1), 60)
+        return found
+
+    async def _send(self, row: BudgetAlertRow, webhook: Webhook) -> None:
+        budget = self._known.budgets.get(row.budget_id)
+        if budget is None:
+            return
+        try:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(_NotTakenError),
+                wait=wait_random_exponential(multiplier=0.2, max=2.0),
+                stop=stop_after_attempt(TRIES),
+            ):
+                with attempt:
+                    await self._post(webhook, msgspec.json.encode(message(budget, row)))
+        except RetryError:
+            _log.warning("an alert was not taken; it is sent again later", budget=row.budget_id, tries=row.tries)
+            return
+        self.sent += 1
+        async with writing(self._database) as session:
+            sent = await session.get(BudgetAlertRow, (row.budget_id, row.window_day, row.percent))
+            if sent is not None:
+                sent.delivered_at = self._now_us()
+
+    async def _post(self, webhook: Webhook, body: bytes) -> None:
+        # Only a keeper that sends alerts needs the library.
+        import httpx  # noqa: PLC0415 - see above
+
+        parts = urlsplit(webhook.url)
+        host = parts.hostname or ""
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            addresses = await self._resolver().resolve(host, port)
+            # The checked address itself, so that the name cannot lead elsewhere between check and connect.
+            url = httpx.URL(webhook.url).copy_with(host=addresses[0][0])
+            async with httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client:
+                answer = await client.post(
+                    url,
+                    content=body,
+                    headers={
+                        "host": parts.netloc.rpartition("@")[2],
+                        "content-type": "application/json",
+                        "user-agent": "weir",
+                        SIGNATURE: signature(webhook.secret, body, int(time.time())),
+                    },
+                    extensions={"sni_hostname": host},
+                )
+        except (EgressError, httpx.HTTPError, OSError) as error:
+            self.failed += 1
+            raise _NotTakenError from error
+        if not answer.is_success:
+            self.failed += 1
+            raise _NotTakenError
+
+    def _resolver(self) -> EgressGuard:
+        """Return the guard with the rules of now."""
+        snapshot = self._config()
+        if snapshot is None:
+            raise EgressError("no egress rules are known")
+        if self._guard is None:
+            self._guard = EgressGuard(snapshot.egress)
+        else:
+            self._guard.configure(snapshot.egress)
+        return self._guard
+
+
+def message(budget: Budget, row: BudgetAlertRow) -> dict[str, Any]:
+    """Return what the webhook is told of a percentage that was reached."""
+    return {
+        "id": f"{row.budget_id}-{row.window_day}-{row.percent}",
+        "type": "budget.threshold",
+        "percent": row.percent,
+        "hard": budget.hard,
+        "key_id": budget.scope.key_id or None,
+        "team": budget.scope.team or None,
+        "model": budget.scope.model or None,
+        "window": budget.window.value,
+        "window_start": None if row.window_day == 0 else iso_day(row.window_day),
+        "resets_at": iso_day(budget.window.end(row.window_day)),
+        "limit_usd": usd_text(row.limit_nano),
+        "spent_usd": usd_text(row.spent_nano),
+        "crossed_at_ms": row.crossed_at // 1_000,
+    }
+
+
+def signature(secret: bytes, body: bytes, at: int) -> str:
+    """Return the value of the signature's header: HMAC-SHA-256 over the seconds since 1970, a point, and the body."""
+    mac = hmac.new(secret, b"%d." % at + body, sha256).hexdigest()
+    return f"t={at},v1={mac}"

@@ -1,0 +1,166 @@
+"""Leases: what this host may spend of each budget, written to the ledger database in one transaction.
+
+A host is lent no more than the limit less what the ledger says was spent and less the leases of all hosts, its own
+included; units of work that write run one after the other on all hosts (``gateway.db.engine``), so two hosts cannot be
+lent the same amount. A *slice* is an eighth of what there is, so the nearer the limit, the smaller: what one host holds
+and does not use keeps others from little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import delete, func
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+
+from gateway.access.budgets import budget_of, spent, wall_clock_us
+from gateway.access.escrow import PoolKey
+from gateway.db.engine import Database
+from gateway.db.tables.budget import BudgetLeaseRow, BudgetRow
+from gateway.db.unit_of_work import reading, writing
+
+SLICE: Final = 8
+"""A slice is this part of what there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a pool needs.
+
+    Attributes:
+        lease: what the host knows it must have leased.
+        need: what is to be lent on top, at least; 0 for nothing.
+        least: what will do if ``need`` is not there.
+    """
+
+    lease: int
+    need: int = 0
+    least: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a pool stands after a transaction; amounts in nano-USD.
+
+    Attributes:
+        limit: of the budget.
+        spent: as the ledger has it.
+        others: leased to other hosts.
+        lent: lent to this host just now.
+        left: what could still be lent.
+    """
+
+    limit: int
+    spent: int
+    others: int
+    lent: int
+    left: int
+
+
+class Leases:
+    """The leases of one host.
+
+    Args:
+        database: of the ledger.
+        host: id of this host's state folder.
+        now_us: wall clock, microseconds since 1970.
+    """
+
+    __slots__ = ("_database", "_host", "_now_us")
+
+    def __init__(self, database: Database, host: str, *, now_us: Callable[[], int] = wall_clock_us) -> None:
+        self._database = database
+        self._host = host
+        self._now_us = now_us
+
+    async def mine(self) -> Mapping[PoolKey, int]:
+        """Return what this host has leased. Raises ``Unavailable``."""
+        query = select(BudgetLeaseRow).where(col(BudgetLeaseRow.host) == self._host)
+        async with reading(self._database) as session:
+            return {(row.budget_id, row.window_day): row.amount for row in await session.scalars(query)}
+
+    async def others(self) -> Mapping[PoolKey, int]:
+        """Return what other hosts have leased. Raises ``Unavailable``."""
+        row = BudgetLeaseRow
+        query = (
+            select(row.budget_id, row.window_day, func.sum(col(row.amount)))
+            .where(col(row.host) != self._host)
+            .group_by(col(row.budget_id), col(row.window_day))
+        )
+        async with reading(self._database) as session:
+            return {(budget, day): int(amount) for budget, day, amount in await session.execute(query)}
+
+    async def adjust(self, wishes: Mapping[PoolKey, Wish]) -> Mapping[PoolKey, Standing]:
+        """Write what this host has leased and lend it more where it wishes so, in one transaction.
+
+        Either every wish is granted at least its ``least``, or nothing is lent at all: a request needs all of them.
+
+        Returns:
+            Where each pool stands; none for a budget that is gone, of which nothing is lent.
+
+        Raises:
+            Unavailable: the database cannot be used now; whether anything was written is unknown.
+        """
+        async with writing(self._database) as session:
+            found = {key: await self._standing(session, key, wish) for key, wish in sorted(wishes.items())}
+            standings = {key: standing for key, standing in found.items() if standing is not None}
+            lending = all(standing.lent or not wishes[key].need for key, standing in standings.items())
+            if not lending:
+                standings = {
+                    key: Standing(each.limit, each.spent, each.others, 0, each.left + each.lent)
+                    for key, each in standings.items()
+                }
+            for key, wish in wishes.items():
+                standing = standings.get(key)
+                await self._write(session, key, wish.lease + (standing.lent if standing is not None else 0))
+            return standings
+
+    async def forget(self, keys: Sequence[PoolKey], before: int) -> None:
+        """Remove these leases of ours, and those of any host on windows that began before the day ``before``.
+
+        Raises:
+            Unavailable: the database cannot be used now.
+        """
+        row = BudgetLeaseRow
+        async with writing(self._database) as session:
+            for key in keys:
+                await self._write(session, key, 0)
+            # The day 0 is that of windows without end.
+            await session.execute(delete(row).where(col(row.window_day) < before, col(row.window_day) > 0))
+
+    async def _standing(self, session: AsyncSession, key: PoolKey, wish: Wish) -> Standing | None:
+        row = await session.get(BudgetRow, key[0])
+        if row is None:
+            return None
+        used = await spent(session, budget_of(row), key[1])
+        lease = BudgetLeaseRow
+        query = select(func.sum(col(lease.amount))).where(
+            col(lease.budget_id) == key[0], col(lease.window_day) == key[1], col(lease.host) != self._host
+        )
+        others = int(await session.scalar(query) or 0)
+        left = row.limit_nano - used - others - wish.lease
+        lent = slice_of(left, wish)
+        return Standing(row.limit_nano, used, others, lent, left - lent)
+
+    async def _write(self, session: AsyncSession, key: PoolKey, amount: int) -> None:
+        row = await session.get(BudgetLeaseRow, (*key, self._host))
+        if amount <= 0:
+            if row is not None:
+                await session.delete(row)
+        elif row is None:
+            now = self._now_us()
+            session.add(
+                BudgetLeaseRow(budget_id=key[0], window_day=key[1], host=self._host, amount=amount, updated_at=now)
+            )
+        elif row.amount != amount:
+            row.amount, row.updated_at = amount, self._now_us()
+
+
+def slice_of(left: int, wish: Wish) -> int:
+    """Return how much of ``left`` is lent for ``wish``: what it needs, or more while there is plenty."""
+    if wish.need <= 0 or left < wish.least or left <= 0:
+        return 0
+    return min(left, max(wish.need, left // SLICE))

@@ -1,0 +1,443 @@
+"""The treasury: hard budgets on one host, between requests, the escrow in memory and the leases in the database.
+
+A request that its host's leases cover is answered at once; else a slice is leased first, in one transaction. What was
+charged is confirmed once the shipper has moved it to the ledger, what is not used goes back after some seconds.
+
+Nothing is taken on trust after a loss. What a lost worker, or the keeper before this one, may have spent stays leased
+until every journal that could tell of it is in the ledger: those of dead writers as a whole, those of living ones
+when the requests that they name have ended. While the database is away requests go on as far as the leases reach and
+are ``Unavailable`` beyond: a hard budget fails closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from typing import Final, Protocol
+
+from gateway.access.budgets import BudgetStore, wall_clock_us
+from gateway.access.escrow import Escrow, PoolKey, Share
+from gateway.access.leases import Leases, Standing, Wish
+from gateway.db.engine import Database
+from gateway.types.budgets import Budget, BudgetState, NewBudget, Paid, Scope, Shortfall, Spend, Window, day_of, today
+from gateway.types.errors import Unavailable
+
+ROUND_S: Final = 1.0
+"""Seconds between two rounds of keeping house; a change made on another host is known after as long."""
+IDLE_S: Final = 3.0
+"""Seconds after which what nobody reserves from goes back."""
+DRY_S: Final = 0.5
+"""Seconds for which a database that had no more to lend is not asked again."""
+SETTLED_ROUNDS: Final = 2
+"""Rounds of shipping after which what was charged before them is in the ledger: one may have been under way."""
+KEEP_DAYS: Final = 2
+"""Days after its end for which a window is remembered: requests that began in it may still run."""
+OLD_DAYS: Final = 40
+"""A window that began this long ago is over, whichever it is; only those without end are not."""
+
+_UNKNOWN: Final = -1
+
+
+class Shipping(Protocol):
+    """What the treasury needs of the shipper and its journal."""
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds left nothing of the journal unread."""
+
+    @property
+    def writers(self) -> Collection[str]:
+        """Writers of which there is something in the journal's folder, dead or alive."""
+
+    def ship(self) -> Awaitable[None]:
+        """Move everything that is in the journal now to the ledger. Raises ``Unavailable`` when that cannot be."""
+
+
+class Treasury:
+    """Hard budgets of one host.
+
+    Args:
+        database: of the ledger, migrated.
+        host: id of this host's state folder.
+        shipping: the shipper of this host.
+        on_scopes: told the scopes of all hard budgets whenever they change.
+        clock: monotonic seconds.
+        now_us: wall clock, microseconds since 1970.
+
+    Attributes:
+        escrow: what this host holds.
+        store: the budgets themselves.
+        budgets: all of them by id, as last read.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        host: str,
+        shipping: Shipping,
+        *,
+        on_scopes: Callable[[Sequence[Scope]], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+        now_us: Callable[[], int] = wall_clock_us,
+    ) -> None:
+        self.host = host
+        self.store = BudgetStore(database, now_us=now_us)
+        self.escrow = Escrow()
+        self.budgets: Mapping[str, Budget] = {}
+        self._leases = Leases(database, host, now_us=now_us)
+        self._shipping = shipping
+        self._on_scopes = on_scopes
+        self._clock = clock
+        self._now_us = now_us
+        self._books = asyncio.Lock()
+        self._written: dict[PoolKey, int] = {}
+        self._epochs: list[tuple[Mapping[PoolKey, int], int]] = []
+        self._dry: dict[PoolKey, tuple[float, Standing]] = {}
+        self._keys: dict[str, list[Budget]] = {}
+        self._teams: dict[str, list[Budget]] = {}
+        self._models: dict[str, list[Budget]] = {}
+        self._starts: dict[tuple[Window, int], int] = {}
+        self._journals: dict[Hashable, str] = {}
+        self._lost: set[str] = set()
+        self._old: dict[int, Hashable] = {}
+        self._losses = 0
+        self._clean: tuple[int, int, Mapping[PoolKey, int]] | None = None
+        self._ahead: asyncio.Task[None] | None = None
+
+    # Opening and closing
+
+    async def open(self) -> None:
+        """Learn budgets and leases. What was leased before is stale until the journal has told all. ``Unavailable``."""
+        self._learn(await self.store.all())
+        for key, amount in (await self._leases.mine()).items():
+            self.escrow.pool(key).stale = amount
+            self._written[key] = amount
+        self._lost = set(self._shipping.writers)
+        self._losses += 1
+
+    async def close(self) -> None:
+        """Give back what is not needed; call it after the last round of shipping. Raises ``Unavailable``."""
+        if self._ahead is not None:
+            self._ahead.cancel()
+            await asyncio.wait([self._ahead])
+        if not self._written and not self.escrow.pools:
+            return
+        async with self._books:
+            await self._settle_books()
+            if self._is_clean():
+                self.escrow.clear({key: pool.stale for key, pool in self.escrow.pools.items()})
+            for key, pool in self.escrow.pools.items():
+                self.escrow.give_back(key, pool.free)
+            await self._write_leases()
+
+    # Requests
+
+    def shares(self, key_id: str, spend: Spend) -> list[Share]:
+        """Return the pools that a request concerns; none when no hard budget does."""
+        found = []
+        day = day_of(spend.at_ms)
+        for budgets in (self._keys.get(key_id), self._teams.get(spend.team)):
+            for budget in budgets or ():
+                scope = budget.scope
+                if scope.team in ("", spend.team) and (not scope.model or scope.model in spend.models):
+                    found.append(((budget.budget_id, self._start(budget.window, day)), scope.model))
+        for model in spend.models if self._models else ():
+            named = self._models.get(model, ())
+            found.extend(((budget.budget_id, self._start(budget.window, day)), model) for budget in named)
+        return found
+
+    def reserve(self, hold: int, owner: Hashable, shares: Sequence[Share], spend: Spend) -> bool:
+        """Reserve all that a request may cost from what is leased; return whether that was there."""
+        if not self.escrow.reserve(hold, owner, shares, spend.amount, self._clock()):
+            return False
+        if self._ahead is None and self.escrow.free(shares) < spend.amount:
+            self._ahead = asyncio.get_running_loop().create_task(self._lend_ahead(shares, spend))
+        return True
+
+    async def obtain(self, hold: int, owner: Hashable, shares: Sequence[Share], spend: Spend) -> int | Shortfall:
+        """As ``reserve``, leasing what is missing first.
+
+        Returns:
+            How much was reserved, which is less than all only where that is enough; or why nothing was.
+
+        Raises:
+            Unavailable: the database is away and what is leased does not suffice.
+        """
+        async with self._books:
+            if not self._covers(shares, spend.amount) and not self._is_dry(shares, spend):
+                standings = await self._lend(shares, spend)
+                if not self._covers(shares, spend.least) and self._owes(shares):
+                    # What is in the way may be in the ledger by now, or can be.
+                    await self._settle_books()
+                    standings = await self._lend(shares, spend)
+                until = self._clock() + DRY_S
+                self._dry.update({key: (until, standing) for key, standing in standings.items()})
+                if len(standings) < len(shares):  # a budget is gone
+                    await self.reload()
+                    shares = [share for share in shares if share[0][0] in self.budgets]
+            if not shares:
+                return spend.amount
+            amount = min(spend.amount, self.escrow.free(shares))
+            if amount >= spend.least and self.escrow.reserve(hold, owner, shares, amount, self._clock()):
+                return amount
+            return self._shortfall(shares, spend)
+
+    def settle(self, hold: int, paid: Paid, owner: Hashable = None) -> None:
+        """End the request of ``hold``, whose end is in the journal.
+
+        Holds that are unknown, or not of ``owner`` where one is named, are ignored.
+        """
+        if not self.escrow.settle(hold, paid, owner) and owner in (None, self._old.get(hold)):
+            self._old.pop(hold, None)
+
+    # Who is there
+
+    def present(self, owner: Hashable, writer: str, holds: Iterable[int]) -> None:
+        """Take note that ``owner`` writes the journal ``writer`` and runs the requests ``holds``, and no others."""
+        self._journals[owner] = writer
+        self._lost.discard(writer)
+        for hold in holds:
+            if not self.escrow.holds(hold):
+                self._old[hold] = owner
+        self._losses += 1
+
+    def leave(self, owner: Hashable) -> None:
+        """Take note that ``owner`` is gone: what its requests cost, its journal will tell."""
+        writer = self._journals.pop(owner, "")
+        old = [hold for hold, its in self._old.items() if its == owner]
+        for hold in old:
+            del self._old[hold]
+        if (self.escrow.lose(owner) or old) and writer:
+            self._lost.add(writer)
+        self._losses += 1
+
+    # Budgets
+
+    async def set(self, new: NewBudget) -> Budget:
+        """Set a budget; it binds every request of this host that is admitted after this returns."""
+        budget = await self.store.set(new)
+        await self.reload()
+        return budget
+
+    async def delete(self, budget_id: str) -> None:
+        """Delete a budget."""
+        await self.store.delete(budget_id)
+        await self.reload()
+
+    async def follow_file(self, said: Sequence[NewBudget]) -> None:
+        """Bring the budgets of the configuration file to what it says."""
+        await self.store.follow_file(said)
+        await self.reload()
+
+    async def reload(self) -> None:
+        """Read the budgets anew. Raises ``Unavailable``."""
+        self._learn(await self.store.all())
+
+    @property
+    def scopes(self) -> Sequence[Scope]:
+        """Scopes of all hard budgets."""
+        return tuple(sorted({budget.scope for budget in self.budgets.values() if budget.hard}))
+
+    async def states(self, team: str | None, key_ids: Sequence[str] | None) -> Sequence[BudgetState]:
+        """Return budgets and where they stand now: all, or those for a team and for keys that are named."""
+        keys = None if key_ids is None else frozenset(key_ids)
+        async with self._books:
+            await self._settle_books()
+            await self.reload()
+            day = today(self._now_us())
+            wanted = [
+                (budget, budget.window.start(day))
+                for budget in sorted(self.budgets.values(), key=lambda each: (each.scope, each.window))
+                if team in (None, budget.scope.team) and (keys is None or budget.scope.key_id in keys)
+            ]
+            spent = await self.store.spent(wanted)
+            others = await self._leases.others()
+        states = []
+        for (budget, start), amount in zip(wanted, spent, strict=True):
+            key = (budget.budget_id, start)
+            pool = self.escrow.pools.get(key)
+            mine, charged = (pool.held + pool.stale, pool.charged) if pool is not None else (0, 0)
+            states.append(BudgetState(budget, start, amount + charged, mine + others.get(key, 0)))
+        return tuple(states)
+
+    # Keeping house
+
+    async def keep_house(self) -> None:
+        """Do what comes again: confirm, give back, forget, and learn what other hosts changed. ``Unavailable``."""
+        await self.reload()
+        async with self._books:
+            self._confirm_ripe()
+            self._clear_stale()
+            now, day = self._clock(), today(self._now_us())
+            for key, pool in self.escrow.pools.items():
+                if pool.free > 0 and (now - pool.used_at >= IDLE_S or key[0] not in self.budgets):
+                    self.escrow.give_back(key, pool.free)
+            await self._write_leases()
+            over = self.escrow.forget(lambda key: self._is_over(key, day))
+            if over:
+                await self._leases.forget(over, day - OLD_DAYS)
+                for key in over:
+                    self._written.pop(key, None)
+
+    def _learn(self, budgets: Sequence[Budget]) -> None:
+        known = {budget.budget_id: budget for budget in budgets}
+        if known == self.budgets:
+            return
+        before = self.scopes
+        self.budgets = known
+        self._keys, self._teams, self._models = {}, {}, {}
+        self._dry.clear()
+        for budget in budgets:
+            scope = budget.scope
+            if not budget.hard:
+                continue
+            if scope.key_id:
+                self._keys.setdefault(scope.key_id, []).append(budget)
+            elif scope.team:
+                self._teams.setdefault(scope.team, []).append(budget)
+            else:
+                self._models.setdefault(scope.model, []).append(budget)
+        if self.scopes != before:
+            self._on_scopes(self.scopes)
+
+    def _start(self, window: Window, day: int) -> int:
+        start = self._starts.get((window, day))
+        if start is None:
+            if len(self._starts) > 64:
+                self._starts.clear()
+            start = self._starts[window, day] = window.start(day)
+        return start
+
+    def _is_over(self, key: PoolKey, day: int) -> bool:
+        budget = self.budgets.get(key[0])
+        if budget is None:
+            return True
+        end = budget.window.end(key[1])
+        return end is not None and end + KEEP_DAYS <= day
+
+    # Lending
+
+    def _covers(self, shares: Sequence[Share], amount: int) -> bool:
+        return self.escrow.free(shares) >= amount
+
+    def _owes(self, shares: Sequence[Share]) -> bool:
+        return any(self.escrow.pool(key).charged for key, _ in shares)
+
+    def _is_dry(self, shares: Sequence[Share], spend: Spend) -> bool:
+        """Whether the database said a moment ago that there is not enough, and nothing has changed since."""
+        now = self._clock()
+        for key, _ in shares:
+            until, standing = self._dry.get(key, (0.0, None))
+            if standing is not None and now < until and spend.least - self.escrow.pool(key).free > standing.left:
+                return True
+        return False
+
+    async def _lend(self, shares: Sequence[Share], spend: Spend, ahead: int = 0) -> Mapping[PoolKey, Standing]:
+        """Lease what is missing for a request, and ``ahead`` on top; the lock of the books is held."""
+        wishes = {}
+        for key, _ in shares:
+            pool = self.escrow.pool(key)
+            need = max(0, spend.amount + ahead - pool.free)
+            wishes[key] = Wish(pool.lease, need, min(need, max(1, spend.least - pool.free)) if not ahead else 1)
+        try:
+            standings = await self._leases.adjust(wishes)
+        except Unavailable:
+            self._written.update(dict.fromkeys(wishes, _UNKNOWN))
+            raise
+        for key, wish in wishes.items():
+            standing = standings.get(key)
+            if standing is not None:
+                self.escrow.grant(key, standing.lent)
+                self._written[key] = wish.lease + standing.lent
+        return standings
+
+    async def _lend_ahead(self, shares: Sequence[Share], spend: Spend) -> None:
+        """Lease for requests like the last one before they come, so that they need not wait."""
+        try:
+            async with self._books:
+                if not self._covers(shares, spend.amount) and not self._is_dry(shares, spend):
+                    standings = await self._lend(shares, spend, ahead=spend.amount)
+                    until = self._clock() + DRY_S
+                    self._dry.update(
+                        {key: (until, standing) for key, standing in standings.items() if not standing.lent}
+                    )
+        except Unavailable:
+            pass  # a request that needs it will ask, and hear it
+        finally:
+            self._ahead = None
+
+    def _shortfall(self, shares: Sequence[Share], spend: Spend) -> Shortfall:
+        """Return what is in the way of a request: the budget that has least to give."""
+        found: list[Shortfall] = []
+        for key, _ in shares:
+            budget, pool = self.budgets[key[0]], self.escrow.pool(key)
+            _, standing = self._dry.get(key, (0.0, None))
+            spent = standing.spent if standing is not None else 0
+            left = max(0, budget.limit_nano - spent - pool.charged)
+            free = max(0, pool.free + (standing.left if standing is not None else 0))
+            found.append(
+                Shortfall(
+                    key[0], budget.scope, budget.window, key[1], budget.limit_nano, left, min(free, left), spend.amount
+                )
+            )
+        return min(found, key=lambda each: (each.free, each.left))
+
+    # The books
+
+    async def _settle_books(self) -> None:
+        """Ship what was charged so far and take it off the leases; the lock of the books is held."""
+        self._close_epoch()
+        if not self._epochs:
+            return
+        rounds, epochs = self._shipping.rounds, len(self._epochs)
+        await self._shipping.ship()
+        if self._shipping.rounds > rounds:
+            for charges, _ in self._epochs[:epochs]:
+                self.escrow.confirm(charges)
+            del self._epochs[:epochs]
+
+    def _close_epoch(self) -> None:
+        charges = self.escrow.epoch()
+        if charges:
+            self._epochs.append((charges, self._shipping.rounds + SETTLED_ROUNDS))
+
+    def _confirm_ripe(self) -> None:
+        rounds = self._shipping.rounds
+        while self._epochs and self._epochs[0][1] <= rounds:
+            self.escrow.confirm(self._epochs.pop(0)[0])
+        self._close_epoch()
+
+    def _is_clean(self) -> bool:
+        """Whether every journal that may tell of something stale has told it, but for what is still to be shipped."""
+        if self._lost:
+            self._lost.intersection_update(self._shipping.writers)
+        return not self._lost and not self._old
+
+    def _clear_stale(self) -> None:
+        """Free what is stale once nobody can have spent it without the ledger knowing."""
+        if not any(pool.stale for pool in self.escrow.pools.values()):
+            return
+        if self._clean is not None and self._clean[0] == self._losses and self._is_clean():
+            if self._shipping.rounds >= self._clean[1]:
+                self.escrow.clear(self._clean[2])
+                self._clean = None
+            return
+        self._clean = None
+        if self._is_clean():
+            stale = {key: pool.stale for key, pool in self.escrow.pools.items() if pool.stale}
+            self._clean = self._losses, self._shipping.rounds + SETTLED_ROUNDS, stale
+
+    async def _write_leases(self) -> None:
+        """Write what this host has leased, where it differs from what is written; the lock of the books is held."""
+        changed = {
+            key: Wish(pool.lease) for key, pool in self.escrow.pools.items() if self._written.get(key, 0) != pool.lease
+        }
+        if not changed:
+            return
+        try:
+            await self._leases.adjust(changed)
+        except Unavailable:
+            self._written.update(dict.fromkeys(changed, _UNKNOWN))
+            raise
+        self._written.update({key: wish.lease for key, wish in changed.items()})

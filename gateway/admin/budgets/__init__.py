@@ -1,0 +1,1 @@
+"""Budgets: setting, listing and deleting them."""

@@ -1,0 +1,1 @@
+"""Prices: versions of what is charged and what it costs, margins."""

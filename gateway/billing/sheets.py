@@ -1,0 +1,60 @@
+"""Sheets: in which parts the lines of a period, or of some days, are read, so that they never are all in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway.billing.book import billed_days, closed_periods, fingerprints
+from gateway.billing.methods import ALWAYS, Plan, Selection, Sheet
+from gateway.billing.period import days_of, following, period_of
+
+LOOK_BACK: Final = 400
+"""Days behind an open period in which late usage is looked for; the ledger keeps no longer."""
+
+
+async def plan(session: AsyncSession, wanted: Selection) -> Plan:
+    """Return the sheets of a selection."""
+    known = await closed_periods(session)
+    closed = [row.period for row in known]
+    issuers = {row.period: row.issuer for row in known}
+    if wanted.period:
+        if wanted.period in issuers:
+            return Plan((Sheet("billed", wanted.period, 0, ALWAYS),), True, issuers)
+        sheets = await _open_period(session, wanted.period, closed)
+        return Plan(tuple(sheets), False, issuers)
+    sheets = [Sheet("billed", each, wanted.first, wanted.last) for each in closed if each >= period_of(wanted.first)]
+    late_for = following(closed[-1]) if closed else ""
+    days = await fingerprints(session, wanted.first, wanted.last)
+    late = await late_days(session, wanted.first, wanted.last, closed, days)
+    for day in sorted(days):
+        if day in late:
+            sheets.append(Sheet("late", late_for, day, day, days[day]))
+        elif not closed or period_of(day) > closed[-1]:
+            sheets.append(Sheet("open", period_of(day), day, day, days[day]))
+    return Plan(tuple(sheets), all(sheet.kind == "billed" for sheet in sheets), issuers)
+
+
+async def _open_period(session: AsyncSession, period: str, closed: Sequence[str]) -> list[Sheet]:
+    first, last = days_of(period)
+    sheets: list[Sheet] = []
+    if closed and period == following(closed[-1]):
+        since = max(0, first - LOOK_BACK)
+        days = await fingerprints(session, since, first - 1)
+        late = await late_days(session, since, first - 1, closed, days)
+        sheets = [Sheet("late", period, day, day, days[day]) for day in sorted(late)]
+    days = await fingerprints(session, first, last)
+    return sheets + [Sheet("open", period, day, day, days[day]) for day in sorted(days)]
+
+
+async def late_days(
+    session: AsyncSession, first: int, last: int, closed: Sequence[str], days: dict[int, tuple[int, ...]]
+) -> set[int]:
+    """Return the days of closed periods that have got something since they were billed, by the daily rollup."""
+    if not closed:
+        return set()
+    billed = await billed_days(session, first, last)
+    end = days_of(closed[-1])[1]
+    return {day for day, sums in days.items() if day <= end and (day not in billed or billed[day][1] != sums)}

@@ -1,0 +1,298 @@
+"""Tables that leave the house: columns, and the forms in which rows are written, piece by piece in constant memory.
+
+Amounts travel as integers with a number of decimals and are written exactly in every form: as plain digits in CSV, as
+decimal text in JSON, as decimal128 in Parquet. CSV is safe against formulas; JSON and Parquet hold texts as they are.
+Equal rows give equal bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from gateway.billing.cell import safe
+from gateway.types.errors import BadRequest
+
+SCHEMA_VERSION: Final = 1
+FORMATS: Final = ("csv", "json", "jsonl", "parquet")
+MEDIA: Final = {
+    "csv": "text/csv; charset=utf-8",
+    "json": "application/json",
+    "jsonl": "application/x-ndjson",
+    "parquet": "application/vnd.apache.parquet",
+}
+ROW_GROUP: Final = 16_384
+"""Rows of a Parquet row group: what is held at once while one is written."""
+_DIGITS: Final = 38
+
+Cell = str | int | None
+
+
+class Kind(Enum):
+    """What a column holds."""
+
+    TEXT = "text"
+    MOMENT = "moment"
+    COUNT = "count"
+    DECIMAL = "decimal"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column.
+
+    Attributes:
+        name: its head.
+        kind: what it holds.
+        decimals: of a ``DECIMAL``: how many of an integer's digits are behind the point.
+        summed: whether a manifest says its sum.
+    """
+
+    name: str
+    kind: Kind = Kind.TEXT
+    decimals: int = 0
+    summed: bool = False
+
+
+class Form(ABC):
+    """Writes rows of a table."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self.columns = columns
+
+    @abstractmethod
+    def rows(self, rows: Sequence[Sequence[Cell]]) -> bytes:
+        """Return the next bytes."""
+
+    @abstractmethod
+    def end(self) -> bytes:
+        """Return the last bytes."""
+
+
+class Tally:
+    """Counts what is written: rows, sums of columns, and the digest of the bytes."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self.rows = 0
+        self.bytes = 0
+        self._summed = [(index, column) for index, column in enumerate(columns) if column.summed]
+        self._sums = [0] * len(self._summed)
+        self._digest = hashlib.sha256()
+
+    def add(self, rows: Sequence[Sequence[Cell]], data: bytes) -> None:
+        """Count rows, and the bytes they were written as."""
+        self.rows += len(rows)
+        for place, (index, _) in enumerate(self._summed):
+            self._sums[place] += sum(int(row[index] or 0) for row in rows)
+        self.bytes += len(data)
+        self._digest.update(data)
+
+    @property
+    def sums(self) -> dict[str, str]:
+        """Sums by column, as decimal text."""
+        return {
+            column.name: decimal_text(total, column.decimals)
+            for (_, column), total in zip(self._summed, self._sums, strict=True)
+        }
+
+    def manifest(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what describes the file: ``facts``, rows, sums and digest."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            **facts,
+            "rows": self.rows,
+            "sums": self.sums,
+            "bytes": self.bytes,
+            "sha256": self._digest.hexdigest(),
+        }
+
+
+def decimal_text(value: int, decimals: int) -> str:
+    """Return an integer with the point put in, without zeros at its end."""
+    if not decimals:
+        return str(value)
+    digits = str(abs(value)).rjust(decimals + 1, "0")
+    whole, fraction = digits[:-decimals], digits[-decimals:].rstrip("0")
+    sign = "-" if value < 0 else ""
+    return f"{sign}{whole}.{fraction}" if fraction else sign + whole
+
+
+def form_of(name: str, columns: Sequence[Column]) -> Form:
+    """Return the form of that name.
+
+    Raises:
+        BadRequest: there is none.
+    """
+    if name == "csv":
+        return _Csv(columns)
+    if name == "jsonl":
+        return _JsonLines(columns)
+    if name == "json":
+        return _Json(columns)
+    if name == "parquet":
+        return _Parquet(columns)
+    raise BadRequest(f"the format is one of {', '.join(FORMATS)}", param="format")
+
+
+class _Csv(Form):
+    def __init__(self, columns: Sequence[Column]) -> None:
+        super().__init__(columns)
+        self._out = io.StringIO()
+        self._writer = csv.writer(self._out, lineterminator="\r\n")
+        self._writer.writerow([column.name for column in columns])
+        self._texts = [index for index, column in enumerate(columns) if column.kind is Kind.TEXT]
+        self._decimals = [
+            (index, column.decimals) for index, column in enumerate(columns) if column.kind is Kind.DECIMAL
+        ]
+        # Most texts come again in row after row.
+        self._known: dict[Cell, str] = {None: "", "": ""}
+
+    def rows(self, rows: Sequence[Sequence[Cell]]) -> bytes:
+        known = self._known
+        if len(known) > 20_000:
+            known.clear()
+        for row in rows:
+            cells = list(row)
+            for index in self._texts:
+                text = cells[index]
+                found = known.get(text)
+                if found is None:
+                    found = known[text] = safe(str(text)) if text is not None else ""
+                cells[index] = found
+            for index, decimals in self._decimals:
+                value = cells[index]
+                if value is not None:
+                    cells[index] = decimal_text(int(value), decimals)
+            self._writer.writerow(cells)
+        return self._taken()
+
+    def end(self) -> bytes:
+        return self._taken()
+
+    def _taken(self) -> bytes:
+        data = self._out.getvalue().encode()
+        self._out.seek(0)
+        self._out.truncate()
+        return data
+
+
+class _JsonLines(Form):
+    between = b"\n"
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        super().__init__(columns)
+        self._encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+        self._decimals = {column.name: column.decimals for column in columns if column.kind is Kind.DECIMAL}
+        self._names = [column.name for column in columns]
+
+    def document(self, row: Sequence[Cell]) -> bytes:
+        members: dict[str, Cell] = dict(zip(self._names, row, strict=True))
+        for name, decimals in self._decimals.items():
+            value = members[name]
+            if value is not None:
+                members[name] = decimal_text(int(value), decimals)
+        return self._encode(members).encode("utf-8", "backslashreplace")
+
+    def rows(self, rows: Sequence[Sequence[Cell]]) -> bytes:
+        return b"".join(self.document(row) + b"\n" for row in rows)
+
+    def end(self) -> bytes:
+        return b""
+
+
+class _Json(_JsonLines):
+    """One array, a row in each line."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        super().__init__(columns)
+        self._begun = False
+
+    def rows(self, rows: Sequence[Sequence[Cell]]) -> bytes:
+        if not rows:
+            return b""
+        start = b",\n" if self._begun else b"[\n"
+        self._begun = True
+        return start + b",\n".join(map(self.document, rows))
+
+    def end(self) -> bytes:
+        return b"\n]\n" if self._begun else b"[]\n"
+
+
+class _Drain(io.RawIOBase):
+    """Takes what a Parquet writer writes, until it is asked for."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._pieces.append(bytes(data))
+        return len(self._pieces[-1])
+
+    def taken(self) -> bytes:
+        pieces, self._pieces = self._pieces, []
+        return b"".join(pieces)
+
+
+class _Parquet(Form):
+    def __init__(self, columns: Sequence[Column]) -> None:
+        super().__init__(columns)
+        # Heavy, and needed by whoever writes Parquet alone.
+        import pyarrow as pa  # type: ignore[import-untyped] # noqa: PLC0415 - has no types; see above
+        from pyarrow import parquet  # noqa: PLC0415 - see above
+
+        self._arrow = pa
+        self._schema = pa.schema([(column.name, self._type(column)) for column in columns])
+        self._drain = _Drain()
+        self._writer = parquet.ParquetWriter(
+            pa.PythonFile(self._drain, mode="w"), self._schema, compression="zstd", version="2.6"
+        )
+        self._waiting: list[Sequence[Cell]] = []
+
+    def _type(self, column: Column) -> Any:
+        arrow = self._arrow
+        if column.kind is Kind.DECIMAL:
+            return arrow.decimal128(_DIGITS, column.decimals)
+        if column.kind is Kind.COUNT:
+            return arrow.int64()
+        return arrow.timestamp("ms", tz="UTC") if column.kind is Kind.MOMENT else arrow.string()
+
+    def rows(self, rows: Sequence[Sequence[Cell]]) -> bytes:
+        self._waiting += rows
+        while len(self._waiting) >= ROW_GROUP:
+            self._write(self._waiting[:ROW_GROUP])
+            del self._waiting[:ROW_GROUP]
+        return self._drain.taken()
+
+    def end(self) -> bytes:
+        if self._waiting:
+            self._write(self._waiting)
+            self._waiting = []
+        self._writer.close()
+        return self._drain.taken()
+
+    def _write(self, rows: Sequence[Sequence[Cell]]) -> None:
+        values = zip(*rows, strict=True)
+        arrays = [
+            self._array(column, list(cells), kind)
+            for column, cells, kind in zip(self.columns, values, self._schema.types, strict=True)
+        ]
+        self._writer.write_table(self._arrow.Table.from_arrays(arrays, schema=self._schema), row_group_size=ROW_GROUP)
+
+    def _array(self, column: Column, cells: list[Any], kind: Any) -> Any:
+        if column.kind is Kind.DECIMAL:
+            from decimal import Decimal  # noqa: PLC0415 - only Parquet has decimals as such
+
+            cells = [None if cell is None else Decimal(cell).scaleb(-column.decimals) for cell in cells]
+        elif column.kind is Kind.MOMENT:
+            return self._arrow.array(cells, self._arrow.string()).cast(kind)
+        return self._arrow.array(cells, kind)

@@ -1,0 +1,74 @@
+"""Connections to an SQLite file.
+
+SQLite is used with one writing connection and a few that can only read: SQLite before 3.51.3 can corrupt a
+write-ahead log that two connections write or checkpoint at once, and one writer needs no waiting for locks either.
+Every commit is synced to disk (``synchronous=FULL``), because the journal segment behind it is deleted afterwards.
+
+Failure behaviour: nothing is opened here; everything surfaces in the unit of work.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import URL, event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+BUSY_TIMEOUT_MS: Final = 5_000
+READERS: Final = 4
+THREAD: Final = "weir_thread"
+"""Where a connection's ``info`` has the thread that serves it."""
+
+
+def sqlite_engine(url: URL, *, writing: bool) -> AsyncEngine:
+    """Return an engine for the file of ``url`` with one writing or several reading connections."""
+    path = Path(url.database or "")
+    engine = create_async_engine(
+        url,
+        pool_size=1 if writing else READERS,
+        max_overflow=0,
+        hide_parameters=True,
+        # The driver's own transaction handling neither begins before a read nor knows BEGIN IMMEDIATE.
+        # A prepared statement of many rows takes up to a megabyte, a sum of all sizes twice that.
+        connect_args={"isolation_level": None, "cached_statements": 48},
+    )
+
+    def make_file(*_: object) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The file holds digests of keys; SQLite gives its log files the same mode. One that exists is never opened
+        # here: closing it again would drop every lock this process has on it (sqlite.org, "How To Corrupt", 2.2).
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+
+    def prepare(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        pragmas = [f"busy_timeout={BUSY_TIMEOUT_MS}", "foreign_keys=ON"]
+        if writing:
+            pragmas += ["journal_mode=WAL", "synchronous=FULL", "journal_size_limit=67108864"]
+        else:
+            pragmas += ["query_only=ON", "wal_autocheckpoint=0"]
+        driver: Any = connection
+        driver.create_function(THREAD, 0, threading.get_ident)
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.execute(f"SELECT {THREAD}()")
+        row = cursor.fetchone()
+        record.info[THREAD] = row[0] if row else None
+        cursor.close()
+
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    event.listen(engine.sync_engine, "do_connect", make_file)
+    event.listen(engine.sync_engine, "connect", prepare)
+    event.listen(engine.sync_engine, "begin", begin)
+    return engine

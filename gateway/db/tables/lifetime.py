@@ -1,0 +1,16 @@
+"""From which day on books are kept; see ``gateway.metering.retention``."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from sqlmodel import Field, SQLModel
+
+
+class Lifetime(SQLModel, table=True):
+    """The first UTC day, counted from 1970, of which all rows of ``subject`` are still there."""
+
+    __tablename__: ClassVar[str] = "lifetime"
+
+    subject: str = Field(primary_key=True)
+    first_day: int

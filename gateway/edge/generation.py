@@ -1,0 +1,93 @@
+"""One answer as callers look it up afterwards: usage, cost, and who gave it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import msgspec
+from msgspec.structs import astuple
+
+from gateway.types import ids
+from gateway.types.generation import AttemptRecord, GenerationRecord
+from gateway.types.money import usd_json
+from gateway.types.tokens import Usage
+
+
+def generation_object(record: GenerationRecord) -> dict[str, Any]:
+    """Return a generation with every member the official clients need; ``tokens_*`` are the engine's own counts."""
+    # An answer that broke and went on elsewhere is the sum of its parts; what failed without being part of it is not.
+    last = next((each for each in reversed(record.attempts) if each.status != "failed"), record.attempts[-1])
+    parts = [each for each in record.attempts if each.status == "continued"] + [last]
+    usage = Usage(*(sum(counts) for counts in zip(*(astuple(each.usage) for each in parts), strict=True)))
+    first = parts[0]
+    created = dt.datetime.fromtimestamp(record.created_us / 1e6, tz=dt.UTC)
+    cost = msgspec.Raw(usd_json(sum(each.charge_nano for each in parts)))
+    return {
+        "id": ids.text(record.request_id),
+        "request_id": ids.text(record.request_id),
+        "created_at": created.isoformat().replace("+00:00", "Z"),
+        "model": last.model,
+        "origin": f"https://{last.app}" if last.app else "",
+        "data_region": "global",
+        "is_byok": False,
+        "total_cost": cost,
+        "usage": cost,
+        "api_type": "embeddings" if last.operation == "embeddings" else "completions",
+        "app_id": None,
+        "cache_discount": None,
+        "cancelled": last.status == "client_cancel",
+        "external_user": last.user or None,
+        "finish_reason": last.finish_reason or None,
+        "generation_time": _ms(sum(each.generation_us for each in parts)),
+        "http_referer": f"https://{last.app}" if last.app else None,
+        "latency": _ms(first.ttft_us) if first.ttft_us else None,
+        "moderation_latency": None,
+        "native_finish_reason": last.finish_reason or None,
+        "native_tokens_cached": usage.cache_read,
+        "native_tokens_completion": usage.completion,
+        "native_tokens_completion_images": usage.image_completion,
+        "native_tokens_prompt": usage.prompt,
+        "native_tokens_reasoning": usage.reasoning,
+        "num_continuations": len(parts) - 1,
+        "num_fetches": None,
+        "num_input_audio_prompt": None,
+        "num_media_completion": None,
+        "num_media_prompt": None,
+        "num_search_results": None,
+        "preset_id": None,
+        "provider_name": last.provider,
+        "provider_responses": [_attempt(attempt) for attempt in record.attempts],
+        "router": None,
+        "service_tier": last.tier,
+        "session_id": None,
+        "status": last.status,
+        "streamed": last.streamed,
+        "tokens_completion": usage.completion,
+        "tokens_prompt": usage.prompt,
+        "tokens_replayed": sum(each.replayed for each in record.attempts),
+        "upstream_id": last.upstream_id or None,
+        "upstream_inference_cost": None,
+        "usage_source": last.source,
+        "user_agent": None,
+        "web_search_engine": None,
+        "workspace_id": last.team,
+    }
+
+
+def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
+    return {
+        "provider_name": attempt.provider,
+        "model_permaslug": attempt.model,
+        "endpoint_id": attempt.endpoint,
+        "status": attempt.http_status or None,
+        "latency": _ms(attempt.ttft_us) if attempt.ttft_us else None,
+        "id": attempt.upstream_id or None,
+        "is_byok": False,
+        "outcome": attempt.status,
+        "error": attempt.error or None,
+    }
+
+
+def _ms(microseconds: int) -> float:
+    return round(microseconds / 1000, 3)

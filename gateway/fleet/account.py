@@ -1,0 +1,375 @@
+"""The books of one replica: what was sent there, what it reported, what it can take, and whether it may be used.
+
+Written by the event loop only (the relay's books, the probe, the breaker). What policies read of it is made in
+``gateway.fleet.load``; whatever changes what they would read sets ``facts`` to None. Nothing here raises.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import count
+from math import exp, inf
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from gateway.fleet.capacity import Ceiling, Quota
+from gateway.fleet.estimate import Estimate
+from gateway.fleet.prefix import PrefixIndex
+from gateway.fleet.sessions import Sessions
+
+if TYPE_CHECKING:
+    from gateway.fleet.booking import Booking
+    from gateway.fleet.load import Facts
+
+ValueT = TypeVar("ValueT", bool, float)
+
+EWMA_WEIGHT: Final = 0.1
+"""Weight of a new sample in the moving averages."""
+STEADY_SECONDS: Final = 30.0
+"""Seconds over which the replica's usual load is measured."""
+FROZEN: Final = 3
+"""Reports in a row that repeat the one before, while requests came and went, after which they say nothing."""
+LESSONS: Final = 32.0
+"""Answers that are learned from at once."""
+LESSONS_PER_SECOND: Final = 8.0
+"""Answers that are learned from per second beyond those: about the last hundred count anyway."""
+TOKENIZE_SECONDS: Final = 2e-6
+"""Seconds per token that engines take to tokenize a prompt before they queue it."""
+_turns = count(1)
+
+
+class _Condition(Generic[ValueT]):
+    """An attribute of ``Account`` that decides whether the replica may be used: ``hindered_until`` follows it."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Learn the name of the slot."""
+        self._slot = f"_{name}"
+
+    def __get__(self, account: Account, owner: type | None = None) -> ValueT:
+        """Return the value."""
+        value: ValueT = getattr(account, self._slot)
+        return value
+
+    def __set__(self, account: Account, value: ValueT) -> None:
+        """Set the value."""
+        setattr(account, self._slot, value)
+        account.weigh_conditions()
+
+
+class Account:
+    """What is in flight on a replica, what it last reported, what it can take, and whether it may be used.
+
+    Attributes:
+        in_flight: requests sent from here and not ended.
+        waiting_tokens: estimated uncached prompt tokens sent from here whose first token has not come.
+        waiting_attention: their attention, see ``gateway.fleet.estimate.attended``.
+        context_tokens: estimated tokens of context held for requests from here: prompts and expected answers.
+        answers: requests whose first token came; grows only.
+        running: requests running on the engine at the last scrape, or None when it does not say.
+        waiting: requests queued on the engine at the last scrape, or None.
+        kv_usage: share of the KV cache in use, 0 to 1, at the last scrape, or None.
+        foreign: requests on the engine that did not come from here, as of the last scrape.
+        scraped_at: monotonic seconds of the last good scrape, or None when there is none or it is too old.
+        ttft: moving average of the time to first token in seconds, or None before the first sample.
+        itl: moving average of the inter-token latency in seconds, or None.
+        ready: whether the readiness probe passed; True until the first probes say otherwise.
+        draining: an operator wants no new requests on it.
+        failures: failed requests in a row.
+        ejected_until: monotonic seconds until which the breaker keeps the replica out; 0 when it is in.
+        ejections: ejections in a row, less those that good behaviour has made good.
+        forgiven_at: monotonic seconds at which a success makes one ejection good.
+        cooling_until: monotonic seconds until which the replica is spared because it said that it is full.
+        hindered_until: monotonic seconds until which any of these four speaks against the replica.
+        cooling_asked: the backend itself asked for that wait, so it binds; if not, others are merely preferred.
+        estimate: how long it would take; see ``gateway.fleet.estimate``.
+        prefix: what it probably has of prompts already.
+        sessions: conversations that it served last.
+        ceiling: how many requests it runs side by side.
+        quota: what an external API allows.
+        kv_tokens: tokens that fit its KV cache, or None when nobody says.
+        hit_trust: share of an expected cache hit that turned out true, as far as the engine says.
+        mean_uncached: moving average of a request's uncached prompt tokens.
+        mean_context: moving average of a request's context tokens.
+        mean_life: moving average of the seconds from a request's dispatch to its end.
+        read_seconds: seconds it took, as estimated, to read the prompts of requests from here; grows only.
+        mean_depth: requests on the engine, averaged over the last half minute.
+        busy: share of the time that reading prompts takes, averaged over the last half minute.
+        arrivals: requests sent from here per second, averaged over the last half minute.
+        averaged_at: monotonic seconds as of which these three are true.
+        facts: what the next request depends on, or None when it has to be made anew.
+        turn: number, among all requests of this process, of the last one that was sent here.
+        pending: bookings whose first token has not come, oldest first; may hold some that ended.
+        latest_entry: monotonic seconds at which the last of all prompts sent so far was in the engine's queue.
+        progress_at: monotonic seconds at which the last first token came.
+        preemptions: preemptions that the engine had counted at the last scrape, or None.
+        lessons: answers that may be learned from now, see ``lesson``.
+        lessons_at: monotonic seconds as of which that is true.
+        offers: models that the backend lists and that nobody has configured there.
+    """
+
+    __slots__ = (
+        "_cooling_until",
+        "_draining",
+        "_ejected_until",
+        "_ready",
+        "_repeats",
+        "_reported",
+        "_traffic",
+        "answers",
+        "arrivals",
+        "averaged_at",
+        "busy",
+        "ceiling",
+        "context_tokens",
+        "cooling_asked",
+        "ejections",
+        "estimate",
+        "facts",
+        "failures",
+        "foreign",
+        "forgiven_at",
+        "hindered_until",
+        "hit_trust",
+        "in_flight",
+        "itl",
+        "kv_tokens",
+        "kv_usage",
+        "latest_entry",
+        "lessons",
+        "lessons_at",
+        "mean_context",
+        "mean_depth",
+        "mean_life",
+        "mean_uncached",
+        "offers",
+        "pending",
+        "preemptions",
+        "prefix",
+        "progress_at",
+        "quota",
+        "read_seconds",
+        "running",
+        "scraped_at",
+        "sessions",
+        "ttft",
+        "turn",
+        "waiting",
+        "waiting_attention",
+        "waiting_tokens",
+    )
+
+    ready = _Condition[bool]()
+    draining = _Condition[bool]()
+    ejected_until = _Condition[float]()
+    cooling_until = _Condition[float]()
+
+    def __init__(
+        self, estimate: Estimate | None = None, ceiling: Ceiling | None = None, quota: Quota | None = None
+    ) -> None:
+        self.in_flight = 0
+        self.waiting_tokens = 0
+        self.waiting_attention = 0.0
+        self.context_tokens = 0
+        self.answers = 0
+        self.running: int | None = None
+        self.waiting: int | None = None
+        self.kv_usage: float | None = None
+        self.foreign = 0
+        self.scraped_at: float | None = None
+        self.ttft: float | None = None
+        self.itl: float | None = None
+        self._ready = True
+        self._draining = False
+        self.failures = 0
+        self._ejected_until = 0.0
+        self.ejections = 0
+        self.forgiven_at = 0.0
+        self._cooling_until = 0.0
+        self.hindered_until = 0.0
+        self.cooling_asked = False
+        self.offers: frozenset[str] = frozenset()
+        self.estimate = estimate or Estimate()
+        self.prefix = PrefixIndex()
+        self.sessions = Sessions()
+        self.ceiling = ceiling or Ceiling()
+        self.quota = quota or Quota()
+        self.kv_tokens: int | None = None
+        self.hit_trust = 1.0
+        self.mean_uncached = 0.0
+        self.mean_context = 0.0
+        self.mean_life = 0.0
+        self.read_seconds = 0.0
+        self.mean_depth = 0.0
+        self.busy = 0.0
+        self.arrivals = 0.0
+        self.averaged_at = 0.0
+        self.turn = 0
+        self.facts: Facts | None = None
+        self.pending: deque[Booking] = deque()
+        self.latest_entry = 0.0
+        self.lessons = LESSONS
+        self.lessons_at = 0.0
+        self.progress_at = 0.0
+        self.preemptions: int | None = None
+        self._reported: tuple[int | None, int | None, float | None] | None = None
+        self._repeats = 0
+        self._traffic = 0
+
+    def weigh_conditions(self) -> None:
+        """Find ``hindered_until`` anew."""
+        barred = self._draining or not self._ready
+        self.hindered_until = inf if barred else max(self._ejected_until, self._cooling_until)
+
+    def pass_time(self, now: float) -> None:
+        """Bring the averages over time to ``now``; to be called before what they are of changes."""
+        left = exp((self.averaged_at - now) / STEADY_SECONDS)
+        self.mean_depth = left * self.mean_depth + (1.0 - left) * (self.in_flight + self.foreign)
+        self.busy *= left
+        self.arrivals *= left
+        self.averaged_at = now
+
+    def enter(self, booking: Booking, now: float) -> None:
+        """Book a request that goes to the engine ``now``."""
+        uncached, context, pending = booking.uncached, booking.context, self.pending
+        left = exp((self.averaged_at - now) / STEADY_SECONDS)
+        depth = self.in_flight
+        self.averaged_at = now
+        self.mean_depth = left * self.mean_depth + (1.0 - left) * (depth + self.foreign)
+        self.busy = left * self.busy + booking.reading_s / STEADY_SECONDS
+        self.arrivals = left * self.arrivals + 1.0 / STEADY_SECONDS
+        self.in_flight = depth + 1
+        self.waiting_tokens += uncached
+        self.waiting_attention += booking.attention
+        self.context_tokens += context
+        self.mean_uncached += EWMA_WEIGHT * (uncached - self.mean_uncached)
+        self.mean_context += EWMA_WEIGHT * (context - self.mean_context)
+        self.turn = next(_turns)
+        self._traffic += 1
+        self.quota.sent(context, now)
+        while pending and not pending[0].waits:
+            pending.popleft()
+        if len(pending) > 2 * depth + 64:  # one that waits for long keeps those behind it
+            pending = self.pending = deque(each for each in pending if each.waits)
+        pending.append(booking)
+        self.departed(booking)
+
+    def departed(self, booking: Booking) -> None:
+        """Book when it really was sent."""
+        self.facts = None
+        entry = booking.sent_at + TOKENIZE_SECONDS * booking.prompt_tokens
+        if entry > self.latest_entry:
+            self.latest_entry = entry
+
+    def sent(self, prompt_tokens: int, context_tokens: int = 0) -> None:
+        """Book a request that goes to the engine now.
+
+        Args:
+            prompt_tokens: prompt tokens that it must read.
+            context_tokens: tokens of context that it will hold at its end.
+        """
+        self.facts = None
+        self.in_flight += 1
+        self.waiting_tokens += prompt_tokens
+        self.context_tokens += context_tokens
+        self.turn = next(_turns)
+        self._traffic += 1
+
+    def answered(self, prompt_tokens: int, ttft: float) -> None:
+        """Book the first token, ``ttft`` seconds after the request was sent."""
+        self.facts = None
+        self.waiting_tokens -= prompt_tokens
+        self.answers += 1
+        self.ttft = ttft if self.ttft is None else self.ttft + EWMA_WEIGHT * (ttft - self.ttft)
+
+    def unanswered(self, prompt_tokens: int) -> None:
+        """Book a request that ended before its first token."""
+        self.facts = None
+        self.waiting_tokens -= prompt_tokens
+
+    def ended(self, context_tokens: int = 0) -> None:
+        """Book the end of a request."""
+        self.facts = None
+        self.in_flight -= 1
+        self.context_tokens -= context_tokens
+        self._traffic += 1
+
+    def begin(self, booking: Booking, ttft: float, now: float) -> None:
+        """Book the first byte of an answer."""
+        self.answered(booking.uncached, ttft)
+        self.waiting_attention -= booking.attention
+        self.read_seconds += booking.reading_s
+        self.progress_at = now
+
+    def leave(self, booking: Booking, now: float, *, waited: bool) -> None:
+        """Book the end of a request; ``waited`` when nothing of its answer had come."""
+        if waited:
+            self.waiting_tokens -= booking.uncached
+            self.waiting_attention -= booking.attention
+        self.pass_time(now)
+        life = now - booking.sent_at
+        self.mean_life = life if not self.mean_life else self.mean_life + EWMA_WEIGHT * (life - self.mean_life)
+        self.ended(booking.context)
+        self.quota.ended()
+
+    def streamed(self, tokens: int, seconds: float) -> None:
+        """Book an answer that sent ``tokens`` tokens after its first one in ``seconds``."""
+        if tokens > 0:
+            itl = seconds / tokens
+            self.itl = itl if self.itl is None else self.itl + EWMA_WEIGHT * (itl - self.itl)
+
+    def reported(
+        self,
+        running: int | None,
+        waiting: int | None,
+        kv_usage: float | None,
+        now: float,
+        *,
+        kv_tokens: int | None = None,
+        preemptions: int | None = None,
+    ) -> None:
+        """Book the gauges the engine reported at monotonic time ``now``."""
+        self.facts = None
+        reported = (running, waiting, kv_usage)
+        if reported == self._reported and self._traffic and (running or waiting):
+            self._repeats += 1
+            if self._repeats >= FROZEN:
+                self.forget_gauges()
+                return
+        elif reported != self._reported:
+            self._repeats = 0
+        self._reported, self._traffic = reported, 0
+        self.running, self.waiting, self.kv_usage = running, waiting, kv_usage
+        self.foreign = max(0, running + (waiting or 0) - self.in_flight) if running is not None else 0
+        self.scraped_at = now
+        if kv_tokens:
+            self.kv_tokens = kv_tokens
+            self.prefix.resize(kv_tokens)
+        if preemptions is not None:
+            if self.preemptions is not None and preemptions > self.preemptions:
+                self.ceiling.refused(self.in_flight + self.foreign, now)
+            self.preemptions = preemptions
+
+    def forget_gauges(self) -> None:
+        """Forget what the engine reported: it is too old to say anything."""
+        self.running = self.waiting = self.kv_usage = self.scraped_at = None
+        self.foreign = 0
+        self.facts = None
+
+    def fade(self, factor: float) -> None:
+        """Scale the moving averages of an idle replica by ``factor``, below 1.
+
+        Without samples a bad average would stand for ever and keep the replica from ever being tried again.
+        """
+        if self.ttft is not None:
+            self.ttft *= factor
+        if self.itl is not None:
+            self.itl *= factor
+
+    def lesson(self, now: float) -> bool:
+        """Return whether the request that is sent ``now`` is one to learn from: all are, but so many a second."""
+        left = self.lessons + (now - self.lessons_at) * LESSONS_PER_SECOND
+        self.lessons_at = now
+        if left < 1.0:
+            self.lessons = left
+            return False
+        self.lessons = min(LESSONS, left) - 1.0
+        return True

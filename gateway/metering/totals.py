@@ -1,0 +1,170 @@
+"""Totals per UTC day: what leaderboards rank by, and the milestones they pass.
+
+Written in the transaction that writes the rollups, from the same buckets, so they cannot disagree with them. A
+milestone is written by the very transaction that moves a model's total of a day over a line: the row it updated is
+locked until it ends, so no two transactions see the same crossing and none misses it. Errors are those of the
+transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from sqlalchemy import bindparam, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from gateway.db.bulk import Bulk
+from gateway.metering.entry import SUMS as ROW_SUMS
+from gateway.metering.labels import ROLLUP
+from gateway.metering.record import ANSWERED
+
+Key = tuple[int | str, ...]
+"""Hour, then the labels of ``ROLLUP``."""
+BOARDS: Final = ("model", "team", "app", "endpoint")
+
+_PLACE: Final = {name: 1 + ROLLUP.index(name) for name in ROLLUP}
+_PROMPT: Final = 1 + ROW_SUMS.index("tokens_prompt")
+_COMPLETION: Final = 1 + ROW_SUMS.index("tokens_completion")
+_CHARGE: Final = 1 + ROW_SUMS.index("charge_nano")
+_COST: Final = 1 + ROW_SUMS.index("cost_nano")
+_SLICE: Final = 200
+"""Buckets added up before others get their turn on the event loop."""
+_ADDED: Final = ("tokens", "requests", "charge_nano", "cost_nano")
+_SUMMED: Final = (
+    "SELECT day, team, model, endpoint, app, SUM(tokens_prompt + tokens_completion), "
+    "SUM(CASE WHEN status IN :answered THEN requests ELSE 0 END), SUM(charge_nano), SUM(cost_nano) "
+    "FROM usage_day GROUP BY day, team, model, endpoint, app"
+)
+_HELD: Final = "SELECT team, board, day, name, tokens, requests, charge_nano, cost_nano FROM board_day_total"
+
+Total = dict[tuple[str, str, int, str], tuple[int, ...]]
+"""Team, board, day and name to tokens, answered requests, charge and cost."""
+
+
+class Sums(Protocol):
+    """What a rollup bucket tells here: ``gateway.metering.rollups.Bucket``."""
+
+    @property
+    def last_us(self) -> int:
+        """Latest start of an attempt, microseconds since 1970."""
+
+    @property
+    def sums(self) -> Sequence[int]:
+        """Requests, then the sums of ``gateway.metering.entry.SUMS``."""
+
+
+async def post(connection: Bulk, hours: Mapping[Key, Any]) -> None:
+    """Add what a batch adds, in the transaction that inserted its ledger rows.
+
+    Args:
+        connection: in that transaction.
+        hours: ``Sums`` by hour and labels.
+    """
+    models: dict[tuple[int, str], list[int]] = {}
+    boards: dict[tuple[str, str, int, str], list[int]] = {}
+    for count, (key, bucket) in enumerate(hours.items()):
+        if count % _SLICE == 0:
+            await asyncio.sleep(0)
+        added = _added(key, bucket)
+        day = int(key[0]) // 24
+        _add(models.setdefault((day, str(key[_PLACE["model"]])), [0, 0]), added)
+        for team, board, name in _names(key):
+            _add(boards.setdefault((team, board, day, name), [0, 0, 0, 0]), added)
+    await _upsert(connection, "model_day_total", ("day", "model"), models)
+    await _upsert(connection, "board_day_total", ("team", "board", "day", "name"), boards)
+    await _mark(connection, hours, {key: total[0] for key, total in models.items()})
+
+
+async def compare(session: AsyncSession) -> tuple[Total, Total]:
+    """Return the totals of the boards as they stand, and as the daily rollup says they should."""
+    held = {(row[0], row[1], row[2], row[3]): tuple(map(int, row[4:])) for row in await session.execute(text(_HELD))}
+    due: dict[tuple[str, str, int, str], list[int]] = {}
+    query = text(_SUMMED).bindparams(bindparam("answered", sorted(ANSWERED), expanding=True))
+    for day, team, model, endpoint, app, *sums in await session.execute(query):
+        for scope, board, name in _places(team, model, endpoint, app):
+            _add(due.setdefault((scope, board, day, name), [0, 0, 0, 0]), [int(value) for value in sums])
+    return held, {key: tuple(total) for key, total in due.items()}
+
+
+def _added(key: Key, bucket: Sums) -> tuple[int, int, int, int]:
+    """Return what a bucket adds to totals: tokens, answered requests, charge, cost."""
+    sums = bucket.sums
+    requests = sums[0] if key[_PLACE["status"]] in ANSWERED else 0
+    return sums[_PROMPT] + sums[_COMPLETION], requests, sums[_CHARGE], sums[_COST]
+
+
+def _add(total: list[int], added: Sequence[int]) -> None:
+    for index in range(len(total)):
+        total[index] += added[index]
+
+
+def _names(key: Key) -> Iterator[tuple[str, str, str]]:
+    """Yield team (``""`` for all), board and name of the totals that a bucket belongs to."""
+    team, model, endpoint, app = (str(key[_PLACE[name]]) for name in ("team", "model", "endpoint", "app"))
+    return _places(team, model, endpoint, app)
+
+
+def _places(team: str, model: str, endpoint: str, app: str) -> Iterator[tuple[str, str, str]]:
+    for board, name in zip(BOARDS, (model, team, app, f"{model} {endpoint}"), strict=True):
+        yield "", board, name
+        yield team, board, name
+
+
+async def _upsert(connection: Bulk, table: str, key: Sequence[str], totals: Mapping[Any, Sequence[int]]) -> None:
+    """Add ``totals`` to the rows of ``table``, in the order of their keys, so that two writers cannot deadlock."""
+    columns = _ADDED[: len(next(iter(totals.values())))] if totals else ()
+    added = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in columns)
+    await connection.insert(
+        table,
+        (*key, *columns),
+        [(*each, *total) for each, total in sorted(totals.items())],
+        f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {added}",
+    )
+
+
+async def _mark(connection: Bulk, hours: Mapping[Key, Any], added: Mapping[tuple[int, str], int]) -> None:
+    """Write a milestone for each line that the totals just passed."""
+    if not added:
+        return
+    lines = [row[0] for row in await connection.read("SELECT tokens FROM milestone_line ORDER BY tokens", ())]
+    if not lines:
+        return
+    after = await connection.matching("model_day_total", ("day", "model"), ("tokens",), sorted(added))
+    passed: dict[tuple[int, str], tuple[int, list[int]]] = {}
+    for day, model, total in after:
+        before = total - added[day, model]
+        over = [line for line in lines if before < line <= total]
+        if over:
+            passed[day, model] = before, over
+    courses = _courses(hours, passed.keys())
+    rows = [
+        (*key, line, _moment(courses[key], line - before)) for key, (before, over) in passed.items() for line in over
+    ]
+    columns = ("day", "model", "line", "crossed_us")
+    await connection.insert("milestone", columns, sorted(rows), "ON CONFLICT DO NOTHING")
+
+
+def _courses(
+    hours: Mapping[Key, Any], wanted: Collection[tuple[int, str]]
+) -> dict[tuple[int, str], list[tuple[int, int]]]:
+    """Return tokens and latest start of what was added to the days of models, hour by hour, for those ``wanted``."""
+    courses: dict[tuple[int, str], dict[int, tuple[int, int]]] = {key: {} for key in wanted}
+    if wanted:
+        for key, bucket in hours.items():
+            hour = int(key[0])
+            course = courses.get((hour // 24, str(key[_PLACE["model"]])))
+            if course is not None:
+                tokens, last_us = course.get(hour, (0, 0))
+                course[hour] = (tokens + _added(key, bucket)[0], max(last_us, bucket.last_us))
+    return {key: [course[hour] for hour in sorted(course)] for key, course in courses.items()}
+
+
+def _moment(course: Sequence[tuple[int, int]], missing: int) -> int:
+    """Return when ``missing`` tokens had come: the latest start in the hour that brought the last of them."""
+    for tokens, last_us in course:
+        missing -= tokens
+        if missing <= 0:
+            return last_us
+    return course[-1][1]

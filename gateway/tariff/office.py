@@ -1,0 +1,123 @@
+"""The office of the tariff: versions of prices, what own machines cost by the hour, margins.
+
+Workers ask for versions twice a second, so they are answered from memory. Other hosts may make versions in a database
+that is shared: there a duty looks for them every second.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from gateway.db.office import Duty, Office, Premises
+from gateway.tariff.allocation import Allocator
+from gateway.tariff.margin import ALLOCATION, MARGIN, Margins
+from gateway.tariff.store import TariffStore
+from gateway.tariff.version import (
+    ACCEPT,
+    STATE,
+    TARIFF,
+    VERSIONS,
+    Kind,
+    Known,
+    Proposal,
+    Stated,
+    Subject,
+    Version,
+    VersionQuery,
+)
+from gateway.types.errors import BadRequest
+from gateway.types.money import BASIS_POINTS
+
+GRACE_US: Final = 5_000_000
+"""How far behind the clock of the keeper a moment may lie to count as now."""
+MOST_MARKUP: Final = 100 * BASIS_POINTS
+LONGEST_TEXT: Final = 500
+_SHARED_EVERY_S: Final = 1.0
+_ALLOCATE_EVERY_S: Final = 60.0
+
+
+def open_office(premises: Premises) -> Office:
+    """Return the office of the tariff."""
+    tariff = Tariff(TariffStore(premises.database))
+    margins = Margins(premises.database)
+    allocator = Allocator(premises.database)
+    duties = [Duty("allocate machine hours", _ALLOCATE_EVERY_S, allocator.turn)]
+    if premises.database.writer.dialect.name != "sqlite":
+        duties.append(Duty("look for prices of other hosts", _SHARED_EVERY_S, tariff.look))
+    return Office(
+        handlers={
+            TARIFF: tariff.known,
+            STATE: tariff.state,
+            ACCEPT: tariff.accept,
+            VERSIONS: tariff.versions,
+            MARGIN: margins.margin,
+            ALLOCATION: margins.allocation,
+        },
+        duties=tuple(duties),
+    )
+
+
+class Tariff:
+    """Answers what is asked about versions."""
+
+    def __init__(self, store: TariffStore) -> None:
+        self._store = store
+        self._known: Known | None = None
+        self._subjects: set[Subject] = set()
+
+    async def known(self, revision: int) -> Known | None:
+        """Return what is valid or will be, None when there is nothing newer than ``revision``."""
+        if self._known is None:
+            self._known = await self._store.known(_now_us())
+        return self._known if self._known.revision != revision else None
+
+    async def look(self) -> None:
+        """Forget what is known when there is something newer."""
+        if self._known is not None and await self._store.revision() != self._known.revision:
+            self._known = None
+
+    async def state(self, said: Sequence[Stated], digest: str) -> Known:
+        """Take in what a configuration file says."""
+        self._subjects = {each.subject for each in said}
+        await self._store.state(said, digest, _now_us())
+        self._known = await self._store.known(_now_us())
+        return self._known
+
+    async def accept(self, proposals: Sequence[Proposal]) -> tuple[Version, ...]:
+        """Make versions, all or none. Raises ``BadRequest`` for one that cannot be."""
+        now_us = _now_us()
+        for proposal in proposals:
+            self._check(proposal, now_us)
+        versions = await self._store.accept(proposals, now_us)
+        self._known = None
+        return versions
+
+    async def versions(self, query: VersionQuery) -> tuple[Version, ...]:
+        """Return a page of all versions."""
+        return await self._store.page(query)
+
+    def _check(self, proposal: Proposal, now_us: int) -> None:
+        """Raise ``BadRequest`` when ``proposal`` cannot become a version."""
+        about = " ".join(word for word in (proposal.kind.value, proposal.model, proposal.place) if word)
+        said = [each for each in (proposal.rates, proposal.hourly, proposal.terms) if each is not None]
+        allowed = {Kind.HOUR: proposal.hourly, Kind.TERMS: proposal.terms}.get(proposal.kind, proposal.rates)
+        if said and (len(said) > 1 or allowed is None):
+            raise BadRequest(f"{about}: says something else than its kind does")
+        if proposal.valid_from_us and proposal.valid_from_us < now_us - GRACE_US:
+            raise BadRequest(f"{about}: valid_from is in the past; requests of the past keep the price they had")
+        texts = (proposal.model, proposal.place, proposal.who, proposal.why, proposal.source, proposal.source_version)
+        if any(len(text) > LONGEST_TEXT or not (text.isprintable() or not text) for text in texts):
+            raise BadRequest(f"{about}: a text is over {LONGEST_TEXT} characters or more than one line")
+        if not proposal.who or not proposal.source:
+            raise BadRequest(f"{about}: say who makes it, and its source")
+        terms = proposal.terms
+        if terms is not None and not (0 <= terms.discount <= BASIS_POINTS and 0 <= terms.markup <= MOST_MARKUP):
+            raise BadRequest(f"{about}: a discount is 0 to 10000 basis points, a markup 0 to {MOST_MARKUP}")
+        if proposal.kind is not Kind.TERMS and self._subjects and proposal.subject not in self._subjects:
+            raise BadRequest(f"{about}: the configuration file has no such model, endpoint or backend")
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

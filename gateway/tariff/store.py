@@ -1,0 +1,214 @@
+"""Versions in the database. Rows are only ever added; the database itself refuses to change or delete one.
+
+A database that is away is ``Unavailable``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import func, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col, select
+
+from gateway.db.engine import Database
+from gateway.db.tables.tariff import PriceVersion
+from gateway.db.unit_of_work import reading, writing
+from gateway.pricing.charge import rates_id
+from gateway.tariff.version import (
+    FILE,
+    Content,
+    Hourly,
+    Kind,
+    Known,
+    Proposal,
+    Stated,
+    Subject,
+    Terms,
+    Version,
+    VersionQuery,
+    standing,
+)
+from gateway.types.money import Rates
+
+_FORMS: Final[Mapping[Kind, type[Content]]] = {
+    Kind.SELL: Rates,
+    Kind.COST: Rates,
+    Kind.HOUR: Hourly,
+    Kind.TERMS: Terms,
+}
+_FIELDS: Final = {Rates: "rates", Hourly: "hourly", Terms: "terms"}
+MOST: Final = 5_000
+"""Versions on a page at most."""
+
+
+class TariffStore:
+    """The versions in ``database``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def revision(self) -> int:
+        """Return the id of the newest version, 0 when there is none."""
+        async with reading(self._database) as session:
+            return await _newest(session)
+
+    async def known(self, now_us: int) -> Known:
+        """Return the versions that are valid at ``now_us`` or will be."""
+        async with reading(self._database) as session:
+            return Known(await _newest(session), standing(await _standing(session, now_us), now_us))
+
+    async def history(self, kind: Kind) -> tuple[Version, ...]:
+        """Return every version of ``kind``, oldest moment first."""
+        query = select(PriceVersion).where(col(PriceVersion.kind) == kind.value)
+        query = query.order_by(col(PriceVersion.valid_from_us), col(PriceVersion.version_id))
+        async with reading(self._database) as session:
+            return tuple(_version(row) for row in (await session.execute(query)).scalars())
+
+    async def page(self, query: VersionQuery) -> tuple[Version, ...]:
+        """Return a page of all versions, newest first."""
+        found = select(PriceVersion).order_by(col(PriceVersion.version_id).desc())
+        for column, wanted in (
+            (PriceVersion.kind, query.kind),
+            (PriceVersion.model, query.model),
+            (PriceVersion.place, query.place),
+        ):
+            if wanted is not None:
+                found = found.where(col(column) == wanted)
+        if query.before:
+            found = found.where(col(PriceVersion.version_id) < query.before)
+        async with reading(self._database) as session:
+            rows = (await session.execute(found.limit(min(query.limit, MOST)))).scalars()
+            return tuple(_version(row) for row in rows)
+
+    async def state(self, said: Sequence[Stated], digest: str, now_us: int) -> int:
+        """Make a version of everything that the file says otherwise than the last time; return how many."""
+        async with writing(self._database) as session:
+            before = await _last_of_file(session)
+            changed = [each for each in said if before.get(each.subject, None) != (each.rates or each.hourly)]
+            proposals = [
+                Proposal(
+                    kind=each.kind,
+                    model=each.model,
+                    place=each.place,
+                    valid_from_us=now_us,
+                    rates=each.rates,
+                    hourly=each.hourly,
+                    who=FILE,
+                    why="the configuration file changed" if each.subject in before else "the configuration file",
+                    source=FILE,
+                    source_version=digest[:16],
+                )
+                for each in changed
+            ]
+            await _add(session, proposals, now_us)
+            return len(proposals)
+
+    async def accept(self, proposals: Sequence[Proposal], now_us: int) -> tuple[Version, ...]:
+        """Make versions, all or none."""
+        async with writing(self._database) as session:
+            return await _add(session, proposals, now_us)
+
+
+async def _newest(session: AsyncSession) -> int:
+    return int(await session.scalar(select(func.max(PriceVersion.version_id))) or 0)
+
+
+async def _standing(session: AsyncSession, now_us: int) -> list[Version]:
+    """Return, of each subject, the versions from the latest moment before ``now_us`` on."""
+    latest = (
+        select(
+            col(PriceVersion.kind),
+            col(PriceVersion.model),
+            col(PriceVersion.place),
+            func.max(PriceVersion.valid_from_us).label("since"),
+        )
+        .where(col(PriceVersion.valid_from_us) <= now_us)
+        .group_by(col(PriceVersion.kind), col(PriceVersion.model), col(PriceVersion.place))
+        .subquery()
+    )
+    query = select(PriceVersion).outerjoin(
+        latest,
+        (col(PriceVersion.kind) == latest.c.kind)
+        & (col(PriceVersion.model) == latest.c.model)
+        & (col(PriceVersion.place) == latest.c.place),
+    )
+    query = query.where(latest.c.since.is_(None) | (col(PriceVersion.valid_from_us) >= latest.c.since))
+    return [_version(row) for row in (await session.execute(query)).scalars()]
+
+
+async def _last_of_file(session: AsyncSession) -> dict[Subject, Content | None]:
+    """Return what the file said the last time, by subject."""
+    latest = (
+        select(func.max(PriceVersion.version_id))
+        .where(col(PriceVersion.source) == FILE)
+        .group_by(col(PriceVersion.kind), col(PriceVersion.model), col(PriceVersion.place))
+    )
+    query = select(PriceVersion).where(col(PriceVersion.version_id).in_(latest))
+    versions = (_version(row) for row in (await session.execute(query)).scalars())
+    return {each.subject: each.content for each in versions}
+
+
+async def _add(session: AsyncSession, proposals: Iterable[Proposal], now_us: int) -> tuple[Version, ...]:
+    """Add a version for each proposal, in a transaction that no other writer can overtake."""
+    newest = await _newest(session)
+    versions = [
+        Version(
+            version_id=newest + number,
+            kind=each.kind,
+            model=each.model,
+            place=each.place,
+            valid_from_us=each.valid_from_us or now_us,
+            rates=each.rates,
+            hourly=each.hourly,
+            terms=each.terms,
+            who=each.who,
+            why=each.why,
+            source=each.source,
+            source_version=each.source_version,
+            made_us=now_us,
+        )
+        for number, each in enumerate(proposals, 1)
+    ]
+    if versions:
+        await session.execute(insert(PriceVersion), [_row(version) for version in versions])
+    return tuple(versions)
+
+
+def _row(version: Version) -> dict[str, Any]:
+    content = version.content
+    return {
+        "version_id": version.version_id,
+        "kind": version.kind.value,
+        "model": version.model,
+        "place": version.place,
+        "valid_from_us": version.valid_from_us,
+        "content": msgspec.json.encode(content).decode() if content is not None else "",
+        "content_id": rates_id(content) if isinstance(content, Rates) else 0,
+        "who": version.who,
+        "why": version.why,
+        "source": version.source,
+        "source_version": version.source_version,
+        "made_us": version.made_us,
+    }
+
+
+def _version(row: PriceVersion) -> Version:
+    kind = Kind(row.kind)
+    form = _FORMS[kind]
+    said: dict[str, Any] = {_FIELDS[form]: msgspec.json.decode(row.content, type=form)} if row.content else {}
+    return Version(
+        version_id=row.version_id,
+        kind=kind,
+        model=row.model,
+        place=row.place,
+        valid_from_us=row.valid_from_us,
+        who=row.who,
+        why=row.why,
+        source=row.source,
+        source_version=row.source_version,
+        made_us=row.made_us,
+        **said,
+    )

@@ -1,0 +1,119 @@
+"""``weir doctor``: each thing that can be wrong with an installation is found, named and has a mend."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.diagnosis import Finding, State, examine
+from gateway.keeper.address import KeeperLock
+from gateway.keeper.process import run_keeper
+from gateway.metering.segments import QUARANTINE
+from gateway.settings import Settings
+from gateway.sim import Fault, SimConfig, SimFleet
+from tests.harness import Backend, configuration
+
+
+@pytest.fixture(name="place")
+def place_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A state folder of its own, and an environment that names it."""
+    for name in [name for name in os.environ if name.startswith("WEIR_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WEIR_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WEIR_CONFIG", str(tmp_path / "weir.yaml"))
+    return tmp_path
+
+
+async def findings(place: Path, *backends: Backend, config: str | None = None) -> dict[str, Finding]:
+    """Return what is found, by what was looked at."""
+    (place / "weir.yaml").write_text(configuration(backends) if config is None else config)
+    return {found.check: found async for found in examine(Settings.read())}
+
+
+async def test_a_sound_installation_has_nothing_to_mend(place: Path) -> None:
+    """Before the first start, and with a keeper at work, every finding of a good installation is good."""
+    async with SimFleet([SimConfig("vllm", name="a"), SimConfig("openai", name="b")]) as fleet:
+        api = 'cost: {prompt: "1", completion: "1"}'
+        backends = [Backend("a", fleet["a"].url), Backend("b", fleet["b"].url, "openai", endpoint=api)]
+        before = await findings(place, *backends)
+        assert {found.check for found in before.values() if found.state is State.BAD} == set()
+        assert before["database"].detail.startswith("no file yet")
+        stop = asyncio.Event()
+        home = place / "home"
+        home.mkdir()
+        url = Settings.read().ledger_url.get_secret_value()
+        keeping = asyncio.create_task(run_keeper(home, url, b"pepper of the tests", stop))
+        async with asyncio.timeout(10):
+            while (during := await findings(place, *backends))["keeper"].detail != "runs, and its database answers":
+                await asyncio.sleep(0.05)
+        stop.set()
+        await keeping
+        assert "database" not in during
+        assert {found.state for name, found in during.items() if name != "open files"} == {State.OK}
+
+
+@pytest.mark.parametrize(
+    ("name", "backend", "detail", "mend"),
+    [
+        ("down", Backend("x", "http://127.0.0.1:9"), "refused", "look whether it runs"),
+        (
+            "a model it lacks",
+            Backend("x", "{sim}", model="Qwen/Qwen9"),
+            "does not list Qwen/Qwen9",
+            "name what it serves",
+        ),
+        ("unhealthy", Backend("x", "{sick}"), "it answers 503", "its own log"),
+        ("locked", Backend("x", "{locked}"), "it answers 401", "api_key"),
+    ],
+)
+async def test_a_backend_that_cannot_serve_is_explained(
+    place: Path, name: str, backend: Backend, detail: str, mend: str
+) -> None:
+    """Unreachable, another model, not ready, a wrong key: each has its own words."""
+    configs = [
+        SimConfig("vllm", name="sim"),
+        SimConfig("vllm", name="sick", faults=(Fault(kind="unhealthy"),)),
+        SimConfig("openai", name="locked", api_key="another"),
+    ]
+    async with SimFleet(configs) as fleet:
+        urls = {sim.config.name: sim.url for sim in fleet}
+        kind, endpoint = ("openai", 'cost: {prompt: "1", completion: "1"}') if name == "locked" else ("vllm", "")
+        asked = Backend("x", backend.url.format(**urls), kind, backend.model, endpoint=endpoint)
+        found = (await findings(place, asked))["backend x"]
+    assert found.state is State.BAD
+    assert detail in found.detail
+    assert mend in found.mend
+
+
+async def test_what_is_wrong_on_this_host_is_found(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused file, a secret that others can read, segments put aside, a Redis that is away, a bad database."""
+    home = place / "home"
+    (home / "journal" / QUARANTINE).mkdir(parents=True)
+    (home / "journal" / QUARANTINE / "segment").write_bytes(b"x")
+    (home / "secret").write_text("s" * 64)
+    (home / "secret").chmod(0o644)
+    monkeypatch.setenv("WEIR_REDIS_URL", "redis://127.0.0.1:9/0")
+    monkeypatch.setenv("WEIR_DATABASE_URL", "postgresql+asyncpg://weir:hunter2@127.0.0.1:9/weir")
+    found = await findings(place, config="backends: []\nmodles: []\n")
+    for name in ("configuration", "secret", "journal", "redis", "database"):
+        assert found[name].state is State.BAD, name
+        assert found[name].mend, name
+    assert not any("hunter2" in each.detail + each.mend for each in found.values())
+
+
+async def test_a_keeper_that_does_not_serve_is_found(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A keeper that holds the folder and does not answer is not mistaken for one that works."""
+    monkeypatch.setattr("gateway.diagnosis.PATIENCE_S", 0.3)
+    (place / "home").mkdir()
+    lock = KeeperLock(place / "home")
+    lock.acquire()
+    try:
+        found = await findings(place, Backend("x", "http://127.0.0.1:9"))
+    finally:
+        lock.release()
+    assert found["keeper"].state is State.BAD
+    assert "does not serve" in found["keeper"].detail

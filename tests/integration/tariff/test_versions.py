@@ -1,0 +1,295 @@
+"""Versions of prices in a real database, and how a worker and a request meet them. On SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from gateway.config.snapshot import ConfigSnapshot
+from gateway.db.engine import Database
+from gateway.db.office import Premises
+from gateway.db.unit_of_work import writing
+from gateway.fleet.build import build
+from gateway.pricing.charge import rates_id
+from gateway.tariff.follow import Follower
+from gateway.tariff.office import open_office
+from gateway.tariff.overlay import priced, stated
+from gateway.tariff.version import (
+    ACCEPT,
+    STATE,
+    TARIFF,
+    VERSIONS,
+    Hourly,
+    Kind,
+    Known,
+    Proposal,
+    Terms,
+    VersionQuery,
+    valid,
+)
+from gateway.types.errors import BadRequest, Unavailable
+from gateway.types.method import Method
+from gateway.types.money import Rates
+from tests.unit.tariff.files import BIG, snapshot_of
+
+NOW = time.time_ns() // 1000
+DEARER = Rates(900_000, 900_000)
+
+
+class Books:
+    """An office that is asked as workers ask the keeper; ``away`` makes it unreachable."""
+
+    def __init__(self, database: Database) -> None:
+        self.office = open_office(Premises(database, Path(), b"", lambda: None))
+        self.away = False
+
+    async def ask(self, method: Method[Any], arguments: Any = ()) -> Any:
+        """Return what the office answers."""
+        if self.away:
+            raise Unavailable("away")
+        return await self.office.handlers[method](*arguments)
+
+
+@pytest.fixture
+async def books(database_url: str) -> AsyncIterator[Books]:
+    """The office of the tariff over a fresh database."""
+    database = Database(database_url)
+    yield Books(database)
+    await database.close()
+
+
+def sell(rates: Rates | None, place: str = "", valid_from_us: int = 0, **more: Any) -> Proposal:
+    """Return a proposal for the price of the big model."""
+    proposal = Proposal(
+        kind=Kind.SELL,
+        model=BIG,
+        place=place,
+        rates=rates,
+        valid_from_us=valid_from_us,
+        who="ada",
+        why="test",
+        source="cli",
+    )
+    changed: Proposal = msgspec.structs.replace(proposal, **more)
+    return changed
+
+
+async def test_a_changed_file_makes_versions_of_what_changed(books: Books) -> None:
+    """The first file is version 1 of everything, the same file again is nothing, a change is one version more.
+
+    What another source has said between is undone by a change of the file alone.
+    """
+    first = snapshot_of()
+    known: Known = await books.ask(STATE, (stated(first), first.digest))
+    subjects = {version.subject for version in known.versions}
+    assert (Kind.SELL, BIG, "") in subjects
+    assert (Kind.COST, BIG, "acme") in subjects
+    assert (Kind.HOUR, "", "gpu-a") in subjects
+    assert all(version.source == "file" for version in known.versions)
+    count = known.revision
+    assert (await books.ask(STATE, (stated(first), first.digest))).revision == count
+
+    await books.ask(ACCEPT, ((sell(DEARER),),))
+    again: Known = await books.ask(STATE, (stated(first), first.digest))
+    assert valid(again.versions, NOW + 10**9).sell[BIG, ""] == DEARER, "an unchanged file undoes nothing"
+
+    changed = snapshot_of(price='{prompt: "0.50", completion: "0.70"}')
+    last: Known = await books.ask(STATE, (stated(changed), changed.digest))
+    assert last.revision == again.revision + 1
+    newest = (await books.ask(VERSIONS, (VersionQuery(limit=1),)))[0]
+    assert (newest.source, newest.why) == ("file", "the configuration file changed")
+    assert newest.rates == Rates(500_000, 700_000)
+    assert newest.source_version == changed.digest[:16]
+
+
+async def test_a_price_of_its_own_that_goes_from_the_file_is_withdrawn(books: Books) -> None:
+    """An endpoint that loses its own price has the model's from then on."""
+    own = snapshot_of(endpoint='price: {prompt: "5", completion: "5"}')
+    await books.ask(STATE, (stated(own), own.digest))
+    none = snapshot_of()
+    known = await books.ask(STATE, (stated(none), none.digest))
+    found = valid(known.versions, NOW + 10**9)
+    assert found.sell[BIG, "acme"] is None
+    endpoint = next(spec for spec in priced(own, found).models[BIG].endpoints if spec.provider == "acme")
+    assert endpoint.price == Rates(100_000, 300_000)
+
+
+async def test_versions_are_never_changed(books: Books, database_url: str) -> None:
+    """The database itself refuses."""
+    await books.ask(ACCEPT, ((sell(DEARER),),))
+    database = Database(database_url)
+    for statement in ("UPDATE price_version SET who = 'mallory'", "DELETE FROM price_version"):
+        with pytest.raises(DBAPIError, match="never changed"):
+            async with database.writer.begin() as connection:
+                await connection.execute(text(statement))
+    await database.close()
+    assert (await books.ask(VERSIONS, (VersionQuery(),)))[0].who == "ada"
+
+
+@pytest.mark.parametrize(
+    ("proposal", "said"),
+    [
+        (sell(DEARER, valid_from_us=NOW - 3_600_000_000), "in the past"),
+        (sell(DEARER, kind=Kind.TERMS), "something else"),
+        (sell(None, terms=Terms(10_001, 0), kind=Kind.TERMS), "basis points"),
+        (sell(None, hourly=Hourly(5)), "something else"),
+        (sell(DEARER, model="qwen/unknown"), "has no such model"),
+        (sell(DEARER, why="a\nb"), "one line"),
+    ],
+    ids=["past", "kind", "terms", "hourly", "model", "text"],
+)
+async def test_what_cannot_be_is_refused(books: Books, proposal: Proposal, said: str) -> None:
+    """With a reason, and nothing of the batch is made."""
+    first = snapshot_of()
+    known = await books.ask(STATE, (stated(first), first.digest))
+    with pytest.raises(BadRequest, match=said):
+        await books.ask(ACCEPT, ((sell(DEARER), proposal),))
+    assert await books.ask(TARIFF, (known.revision,)) is None
+
+
+async def test_pages_of_history(books: Books) -> None:
+    """Newest first, each page from where the last ended."""
+    made = await books.ask(ACCEPT, (tuple(sell(Rates(number, 1)) for number in range(5)),))
+    seen, before = [], 0
+    while page := await books.ask(VERSIONS, (VersionQuery(kind="sell", before=before, limit=2),)):
+        seen += [version.version_id for version in page]
+        before = seen[-1]
+    assert seen == [version.version_id for version in reversed(made)]
+
+
+async def test_another_host_is_heard_of(books: Books, database_url: str) -> None:
+    """Versions that another keeper made in the same database are known after the duty has looked."""
+    known = await books.ask(STATE, (stated(snapshot_of()), "digest"))
+    database = Database(database_url)
+    await Books(database).ask(ACCEPT, ((sell(DEARER),),))
+    await database.close()
+    assert await books.ask(TARIFF, (known.revision,)) is None
+    for duty in books.office.duties:
+        if "prices" in duty.name:
+            await duty.run()
+    if database_url.startswith("postgresql"):
+        assert (await books.ask(TARIFF, (known.revision,))).revision == known.revision + 1
+
+
+class Clock:
+    """A wall clock that is set by hand, nanoseconds since 1970."""
+
+    def __init__(self) -> None:
+        self.now = time.time_ns()
+
+    def __call__(self) -> int:
+        """Return the time it was set to."""
+        return self.now
+
+
+async def test_a_worker_follows(books: Books) -> None:
+    """A new version is there within a second; one with a date at its moment, also while the keeper is away."""
+    applied: list[ConfigSnapshot] = []
+    clock = Clock()
+    follower = Follower(books, snapshot_of(), applied.append, clock=clock)
+    await follower.start()
+    assert applied[-1].models[BIG].price == Rates(100_000, 300_000)
+    running = asyncio.get_running_loop().create_task(follower.run())
+    soon = clock.now // 1000 + 60_000_000
+    await books.ask(ACCEPT, ((sell(DEARER), sell(Rates(1, 1), valid_from_us=soon)),))
+    clock.now = time.time_ns()
+    await until(lambda: applied[-1].models[BIG].price == DEARER)
+    books.away = True
+    clock.now = soon * 1000
+    await until(lambda: applied[-1].models[BIG].price == Rates(1, 1))
+    running.cancel()
+
+
+async def test_a_new_file_goes_on_while_the_keeper_is_away(books: Books) -> None:
+    """The last known prices stay, a new model has the file's; when the keeper is back, the file's change counts."""
+    applied: list[ConfigSnapshot] = []
+    follower = Follower(books, snapshot_of(), applied.append)
+    await follower.start()
+    running = asyncio.get_running_loop().create_task(follower.run())
+    books.away = True
+    changed = snapshot_of(price='{prompt: "0.50", completion: "0.70"}', more_models=True)
+    follower.configured(changed)
+    assert applied[-1].models[BIG].price == Rates(100_000, 300_000), "the last known one"
+    assert applied[-1].models["qwen/new"].price == Rates(7_000_000, 8_000_000), "the file's, for nobody knows another"
+    books.away = False
+    await until(lambda: applied[-1].models[BIG].price == Rates(500_000, 700_000))
+    running.cancel()
+
+
+async def until(holds: Any) -> None:
+    """Wait until ``holds()``."""
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+async def test_what_runs_keeps_its_price(books: Books) -> None:
+    """The endpoint of a fleet is what a request is opened with: a later version makes another one beside it."""
+    first = snapshot_of()
+    before = build(first, None, rates_id)
+    known = await books.ask(STATE, (stated(first), first.digest))
+    await books.ask(ACCEPT, ((sell(DEARER, place="acme"),),))
+    known = await books.ask(TARIFF, (known.revision,))
+    after = build(priced(first, valid(known.versions, time.time_ns() // 1000)), before, rates_id)
+    old, new = (next(each for each in fleet.models[BIG].endpoints if each.slug == "acme") for fleet in (before, after))
+    assert (old.price, old.price_id) == (Rates(100_000, 300_000).resolved(), rates_id(Rates(100_000, 300_000)))
+    assert (new.price, new.price_id) == (DEARER.resolved(), rates_id(DEARER))
+    assert new.track is old.track
+
+
+async def test_terms_of_teams(books: Books) -> None:
+    """A team's terms are part of its rates; those for a model go before those for all; others pay the list price."""
+    first = snapshot_of()
+    team = {"kind": Kind.TERMS, "who": "ada", "why": "", "source": "cli", "place": "search"}
+    await books.ask(
+        ACCEPT,
+        ((Proposal(**team, terms=Terms(1_000, 0)), Proposal(**team, model=BIG, terms=Terms(0, 250))),),
+    )
+    known = await books.ask(TARIFF, (0,))
+    models = build(priced(first, valid(known.versions, time.time_ns() // 1000)), None, rates_id).models
+    big, small = (models[name].endpoints[0] for name in (BIG, "qwen/small"))
+    assert (big.sold_to("search")[0].discount, big.sold_to("search")[0].markup) == (0, 250)
+    assert (small.sold_to("search")[0].discount, small.sold_to("search")[0].markup) == (1_000, 0)
+    assert small.sold_to("search")[1] == rates_id(small.sold_to("search")[0]) != small.price_id
+    assert small.sold_to("other") == (small.price, small.price_id)
+    await books.ask(ACCEPT, ((Proposal(**team),),))
+    known = await books.ask(TARIFF, (known.revision,))
+    again = priced(first, valid(known.versions, time.time_ns() // 1000))
+    assert not again.models["qwen/small"].endpoints[0].team_prices
+
+
+async def test_the_clock_of_a_machine(books: Books) -> None:
+    """What a machine costs by the hour follows the versions too."""
+    first = snapshot_of()
+    await books.ask(STATE, (stated(first), first.digest))
+    hour = Proposal(kind=Kind.HOUR, place="gpu-a", hourly=Hourly(7), who="ada", why="", source="cli")
+    await books.ask(ACCEPT, ((hour,),))
+    known = await books.ask(TARIFF, (0,))
+    assert priced(first, valid(known.versions, time.time_ns() // 1000)).backends["gpu-a"].usd_per_hour == 7
+
+
+def test_without_any_version_the_file_counts() -> None:
+    """Nothing known changes nothing."""
+    first = snapshot_of()
+    same = priced(first, valid((), NOW))
+    assert replace(same, version=first.version) == first
+
+
+async def test_a_write_that_fails_makes_nothing(database_url: str) -> None:
+    """Versions of one call are made in one transaction."""
+    database = Database(database_url)
+    books = Books(database)
+    await books.ask(ACCEPT, ((sell(DEARER),),))
+    async with writing(database) as session:
+        count = await session.scalar(text("SELECT COUNT(*) FROM price_version"))
+    assert count == 1
+    await database.close()
