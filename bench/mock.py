@@ -114,8 +114,7 @@ _ANSWER: Final = _answer()
 _DONE: Final = b"data: [DONE]\n\n"
 _CHUNK_BEFORE, _CHUNK_AFTER = _chunk({"content": "?"}).split(b"?")
 _FIRST_BEFORE, _FIRST_AFTER = _chunk({"role": "assistant", "content": "?"}).split(b"?")
-_CHUNK_HEX: Final = b"%x\r\n" % (len(_CHUNK_BEFORE) + len(stamped(0)) + len(_CHUNK_AFTER))
-_FIRST_HEX: Final = b"%x\r\n" % (len(_FIRST_BEFORE) + len(stamped(0)) + len(_FIRST_AFTER))
+_COUNTED: Final = b',"usage":{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d}}\n\n'
 
 
 def _tail(*, usage: bool, completion: int) -> bytes:
@@ -131,17 +130,20 @@ def _tail(*, usage: bool, completion: int) -> bytes:
 _TAILS: Final = {usage: _tail(usage=usage, completion=CHUNKS) for usage in (False, True)}
 
 
-def _content(first: bool) -> bytes:
-    """Returns one content chunk, stamped now, as a frame."""
-    stamp = stamped(time.monotonic_ns())
-    if first:
-        return b"%b%b%b%b\r\n" % (_FIRST_HEX, _FIRST_BEFORE, stamp, _FIRST_AFTER)
-    return b"%b%b%b%b\r\n" % (_CHUNK_HEX, _CHUNK_BEFORE, stamp, _CHUNK_AFTER)
+def _content(number: int, *, counted: bool) -> bytes:
+    """Returns content chunk `number` from 1, stamped now, as a frame; `counted` with the usage so far."""
+    before, after = (_FIRST_BEFORE, _FIRST_AFTER) if number == 1 else (_CHUNK_BEFORE, _CHUNK_AFTER)
+    if counted:
+        after = after[:-3] + _COUNTED % (_PROMPT_TOKENS, _PROMPT_TOKENS + number, number)
+    return _frame(b"%b%b%b" % (before, stamped(time.monotonic_ns()), after))
 
 
 _BURSTS: Final = {
-    usage: _STREAM_HEAD + b"".join(_content(index == 0) for index in range(CHUNKS)) + tail
+    (usage, counted): _STREAM_HEAD
+    + b"".join(_content(number, counted=counted) for number in range(1, CHUNKS + 1))
+    + tail
     for usage, tail in _TAILS.items()
+    for counted in (False, True)
 }
 _FLOOD_FRAME: Final = _frame(_chunk({"content": "x" * 3_900})) * 16
 
@@ -213,6 +215,7 @@ class Connection(asyncio.Protocol):
         self._begun = 0.0
         self._sent = 0
         self._usage = False
+        self._counted = False
         self._flooding = False
         self._paused = False
         self._write: Callable[[bytes], None] = lambda _data: None
@@ -266,9 +269,10 @@ class Connection(asyncio.Protocol):
             self._write(_ANSWER)
             return
         self._usage = b'"include_usage":true' in body or b'"include_usage": true' in body
+        self._counted = b'"continuous_usage_stats":true' in body
         if mode == b"burst":
             self._replica.served += 1
-            self._write(_BURSTS[self._usage])
+            self._write(_BURSTS[self._usage, self._counted])
             return
         self._stream(mode)
 
@@ -293,7 +297,7 @@ class Connection(asyncio.Protocol):
 
     def _late(self) -> None:
         """Sends head and first chunk of `ttft20` after its delay, and the rest at once."""
-        frames = [_content(index == 0) for index in range(CHUNKS)]
+        frames = [_content(number, counted=self._counted) for number in range(1, CHUNKS + 1)]
         self._write(_STREAM_HEAD + b"".join(frames) + _TAILS[self._usage])
         self._end()
 
@@ -301,16 +305,16 @@ class Connection(asyncio.Protocol):
         """Sends the next chunk; times are multiples of the gap from the beginning, so they do not drift."""
         self._sent += 1
         if self._sent == CHUNKS:
-            self._write(_content(first=False) + _TAILS[self._usage])
+            self._write(_content(CHUNKS, counted=self._counted) + _TAILS[self._usage])
             self._end()
             return
-        self._write(_content(self._sent == 1))
+        self._write(_content(self._sent, counted=self._counted))
         self._timer = self._loop.call_at(self._begun + self._sent * CHUNK_GAP_S, self._drip)
 
     def _hold(self) -> None:
         """Sends a chunk now and then for as long as the client stays."""
         self._sent += 1
-        self._write(_content(self._sent == 1))
+        self._write(_content(self._sent, counted=self._counted))
         self._timer = self._loop.call_at(self._begun + self._sent * _HOLD_GAP_S, self._hold)
 
     def _flood(self) -> None:

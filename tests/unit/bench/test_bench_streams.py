@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -80,6 +81,13 @@ async def test_the_mock_answers_as_vllm_does(target: Target) -> None:
         assert unasked.count("data: ") == CHUNKS + 2
         assert '"usage":{' in asked
         assert '"usage":{' not in unasked
+        more = chat_body("burst", "m").replace(
+            b'"include_usage":true', b'"include_usage":true,"continuous_usage_stats":true'
+        )
+        events = [
+            json.loads(line[6:]) for line in (await client.post(target.path, content=more)).text.split("\n\n")[:CHUNKS]
+        ]
+        assert [event["usage"]["completion_tokens"] for event in events] == list(range(1, CHUNKS + 1))
         assert (await client.get("/health")).status_code == 200
         assert (await client.get("/v1/models")).json()["data"][0]["max_model_len"] == 40_960
         assert "vllm:num_requests_running{" in (await client.get("/metrics")).text
