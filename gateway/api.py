@@ -3,7 +3,8 @@
 FastAPI and what is built with it take a third of a second and 10 MB, more than all of the request path. A worker that
 serves inference, health checks and scrapes never needs them, so they are made when the first other path is asked for,
 in a thread, while everything else goes on; that one caller waits for it. Every path authenticates, by an inference key
-or by the management key. The exceptions are ``OPEN_PATHS``.
+or by the management key. The exceptions are ``OPEN_PATHS``, and public boards when the owner says so
+(``boards.keyless``, see ``gateway.leaderboard.view``).
 """
 
 from __future__ import annotations

@@ -138,6 +138,11 @@ class Gateway:
         self.peers: Peers | None = None
 
     @property
+    def snapshot(self) -> ConfigSnapshot:
+        """The configuration in force."""
+        return self._snapshot
+
+    @property
     def boards(self) -> BoardsSpec:
         """The rules of the leaderboards now."""
         return self._snapshot.boards
@@ -204,7 +209,9 @@ class Gateway:
     def _gate(self, loop: asyncio.AbstractEventLoop) -> Gate:
         spec = self._snapshot.admission
         queue = AdmissionQueue(spec, self._capacity, Random())  # noqa: S311 - shedding, not a secret
-        return Gate(loop, queue, self.registry, self.metrics, enabled=spec.enabled)
+        gate = Gate(loop, queue, self.registry, self.metrics, enabled=spec.enabled)
+        self.registry.waiting = lambda: gate.waiting
+        return gate
 
     async def stop(self) -> None:
         """Stop every part, newest first."""
@@ -315,6 +322,7 @@ class Gateway:
         bind("weir_journal_records_total", lambda: journal.records)
         bind("weir_journal_syncs_total", lambda: journal.syncs)
         bind("weir_journal_sync_seconds_total", lambda: journal.sync_seconds)
+        bind("weir_journal_failures_total", lambda: journal.failures)
         bind("weir_journal_failed", lambda: int(journal.failed))
         bind("weir_config_version", lambda: self._snapshot.version)
         bind("weir_backend_ejections_total", lambda: {(name,): float(n) for name, n in self._health.ejected.items()})

@@ -24,6 +24,7 @@ from gateway.app import Gateway, Identity, conceal_keys, file_budgets, presets
 from gateway.config.load import load
 from gateway.config.problem import ConfigError
 from gateway.config.snapshot import ConfigSnapshot
+from gateway.config.watcher import ConfigWatcher
 from gateway.keeper.address import KeeperError
 from gateway.keeper.client import KeeperClient
 from gateway.keeper.extras import Extras
@@ -89,15 +90,18 @@ def serve_alone(
     startup: Startup, listener: socket.socket, started: Callable[[], None], beside: Beside | None = None
 ) -> int:
     """Run worker and keeper in this process; return the exit status. Raises ``StartError`` or ``WeirError``."""
-    from gateway.keeper.figures import bind_shipper  # noqa: PLC0415 - see above
+    from gateway.keeper.figures import bind_budgets, bind_shipper  # noqa: PLC0415 - see above
     from gateway.serving import serve  # noqa: PLC0415 - see above
 
     async def main() -> bool:
         settings = startup.settings
-        async with _kept(startup) as keeper:
+        config = _Config(startup.snapshot)
+        async with _kept(startup, config) as keeper:
             await _bootstrap(keeper, startup)
             gateway = Gateway(settings, startup.snapshot, keeper, startup.identity)
+            config.read = lambda: gateway.snapshot
             bind_shipper(gateway.metrics, keeper.shipper)
+            bind_budgets(gateway.metrics, keeper.budget_figures)
             task = asyncio.create_task(beside(keeper)) if beside is not None else None
             try:
                 return await serve(gateway, listener, started=started)
@@ -132,7 +136,8 @@ def serve_keeper(startup: Startup) -> int:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, stop.set)
-        async with _kept(startup) as keeper:
+        config = _Config(startup.snapshot)
+        async with _kept(startup, config) as keeper, _watching(startup, config):
             # Only now: one that comes while the keeper starts ends it at once, for there is nothing to finish.
             loop.add_signal_handler(signal.SIGTERM, stop.set)
             await _bootstrap(keeper, startup)
@@ -144,16 +149,54 @@ def serve_keeper(startup: Startup) -> int:
     return _run(main)
 
 
+class _Config:
+    """The configuration that a keeper works with; called, it returns that of now.
+
+    Attributes:
+        read: where that of now is found.
+    """
+
+    def __init__(self, snapshot: ConfigSnapshot) -> None:
+        self.read: Callable[[], ConfigSnapshot] = lambda: snapshot
+
+    def __call__(self) -> ConfigSnapshot:
+        return self.read()
+
+
 @asynccontextmanager
-async def _kept(startup: Startup) -> AsyncIterator[Keeper]:
+async def _watching(startup: Startup, config: _Config) -> AsyncIterator[None]:
+    """Keep ``config`` equal to the file, which is read again on change and on SIGHUP, while the block runs."""
+    path = startup.settings.config
+    assert path is not None, "prepare refuses to start without one"
+    watcher = ConfigWatcher(path, startup.snapshot, presets=presets(), on_change=conceal_keys)
+    config.read = lambda: watcher.current
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[Any]] = {loop.create_task(watcher.run())}
+
+    def reload() -> None:
+        task = loop.create_task(watcher.reload())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one that came during the start comes now
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+@asynccontextmanager
+async def _kept(startup: Startup, config: _Config) -> AsyncIterator[Keeper]:
     settings = startup.settings
     try:
         url = settings.ledger_url.get_secret_value()
         pepper = startup.identity.pepper
         extras = extras_of(settings)
-        async with serving(
-            settings.home, url, pepper, lasting=True, config=lambda: startup.snapshot, extras=extras
-        ) as keeper:
+        async with serving(settings.home, url, pepper, lasting=True, config=config, extras=extras) as keeper:
             yield keeper
     except KeeperError as error:
         raise StartError(str(error)) from error

@@ -41,9 +41,6 @@ from gateway.upstream.continuation import Continuation
 from gateway.upstream.fold import Folder, unfold
 from gateway.upstream.wire import AttemptFailed
 
-EXPECTED_TOKENS: Final = 256
-"""Completion tokens assumed for limits and estimates when the caller sets no length."""
-
 CUT: Final = Failure(Cause.CUT, "the backend ended its answer before it was finished", 200)
 FAILED: Final = Failure(Cause.ERROR, "the engine ended its answer with an error", 200)
 _LATE: Final = frozenset({Cause.CUT, Cause.IDLE})
@@ -82,7 +79,7 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
         key_id=principal.key_id,
         arrived=reply.arrived,
     )
-    expected = (call.max_tokens or EXPECTED_TOKENS) * call.choices
+    expected = desk.router.expectations.tokens(call.model, principal.team, call.max_tokens) * call.choices
     plan: Plan | None = None
     wanted: RouteRequest | None = None
     note: Note | None = None
@@ -107,7 +104,7 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
         # Plan: which replicas may answer, in which order, and why.
         trace.stop(Stop.ROUTE)
         started = time.perf_counter()
-        wanted = _wanted(call, principal.team, desk.router)
+        wanted = _wanted(call, principal.team, expected, reply.arrived)
         plan = desk.router.plan(wanted)
         desk.metrics.route_seconds.observe((), time.perf_counter() - started)
         for drop in plan.drops:
@@ -210,8 +207,11 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
         _trace_end(trace, refused or ("client_cancel" if reply.gone else "server"), reply, walk, meter, receipt)
 
 
-def _wanted(call: Call, team: str, router: Router) -> RouteRequest:
-    """Return what routing is asked."""
+def _wanted(call: Call, team: str, expected: int, arrived: float) -> RouteRequest:
+    """Return what routing is asked; ``expected`` are the tokens that all answers will probably have."""
+    now = monotonic()
+    if call.max_tokens is not None and call.max_tokens * call.choices < expected:
+        expected = call.max_tokens * call.choices  # a budget cut it short
     return RouteRequest(
         model_id=call.model,
         needs=call.needs,
@@ -219,17 +219,18 @@ def _wanted(call: Call, team: str, router: Router) -> RouteRequest:
         prompt_tokens_exact=False,
         max_tokens=call.max_tokens,
         choices=call.choices,
-        expected_tokens=router.expectations.tokens(call.model, team, call.max_tokens) * call.choices,
+        expected_tokens=expected,
         stream=call.stream,
         team=team,
         preset=call.preset,
-        now=monotonic(),
+        now=now,
         prompt=call.body,
         session=call.session,
         preferences=call.preferences,
         slo_ttft=call.slo_ttft,
         slo_itl=call.slo_itl,
         priority=call.priority,
+        waited=now - arrived,
     )
 
 

@@ -112,7 +112,7 @@ class Supervisor:
 
     def _reload(self, _number: int, _frame: FrameType | None) -> None:
         for child in self._children:
-            if child.process is not None and child.role == "worker":
+            if child.process is not None:
                 child.process.send_signal(signal.SIGHUP)
 
     def _shut_down(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.routing.interface import Parts
+from policies.filters.adapter import AdapterFilter
 from policies.filters.capability import CapabilityFilter
 from policies.filters.context import ContextFilter
 from policies.filters.data_collection import DataCollectionFilter
@@ -27,13 +28,16 @@ from policies.pickers.inverse_square import InverseSquarePicker
 from policies.pickers.least_request import LeastRequestPicker
 from policies.pickers.p2c import TwoChoicesPicker
 from policies.pickers.round_robin import RoundRobinPicker
+from policies.scorers.cold import ColdScorer
 from policies.scorers.cost import CostScorer
 from policies.scorers.kv import KvScorer
 from policies.scorers.latency import LatencyScorer
 from policies.scorers.price import PriceScorer
 from policies.scorers.queue import QueueScorer
 from policies.scorers.session import SessionScorer
+from policies.scorers.throughput import ThroughputScorer
 from policies.scorers.time import TimeScorer
+from policies.scorers.uptime import UptimeScorer
 from policies.tiers.affinity import AffinityTier
 from policies.tiers.capacity import CapacityTier
 from policies.tiers.models import ModelsTier
@@ -48,7 +52,18 @@ from policies.tiers.uptime import UptimeTier
 
 BUILTIN: Final = Parts(
     filters=(CapabilityFilter, ContextFilter, HealthFilter),
-    scorers=(CostScorer, KvScorer, LatencyScorer, PriceScorer, QueueScorer, SessionScorer, TimeScorer),
+    scorers=(
+        ColdScorer,
+        CostScorer,
+        KvScorer,
+        LatencyScorer,
+        PriceScorer,
+        QueueScorer,
+        SessionScorer,
+        ThroughputScorer,
+        TimeScorer,
+        UptimeScorer,
+    ),
     pickers=(
         BestPicker,
         CacheAwarePicker,
@@ -66,6 +81,7 @@ BUILTIN: Final = Parts(
         ZdrFilter,
         MaxPriceFilter,
         SupportedParametersFilter,
+        AdapterFilter,
         LimitsFilter,
     ),
     binding_tiers=(ModelsTier, OrderTier, PreferredTier, SortTier),

@@ -284,8 +284,12 @@ class Treasury:
         known = {budget.budget_id: budget for budget in budgets}
         if known == self.budgets:
             return
-        before = self.scopes
+        before, changed = self.scopes, known.items() ^ self.budgets.items()
         self.budgets = known
+        # What was lent under another limit is lent anew, by the one that holds now.
+        for key, pool in self.escrow.pools.items():
+            if any(key[0] == budget_id for budget_id, _ in changed):
+                self.escrow.give_back(key, pool.free)
         self._keys, self._teams, self._models = {}, {}, {}
         self._dry.clear()
         for budget in budgets:

@@ -141,7 +141,9 @@ class Turnstile:
     def _cancel(self, hold: int) -> None:
         """Take back what was counted for a request that does not run."""
         self._limits.cancel(hold)
-        self._opened().settle(hold, ())
+        treasury = self._treasury()
+        if treasury is not None:
+            treasury.settle(hold, ())
 
     def _opened(self) -> Treasury:
         treasury = self._treasury()

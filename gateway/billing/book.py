@@ -303,7 +303,7 @@ class OpenDays:
         most: bytes to keep of all days together; the day asked for last is always kept.
     """
 
-    def __init__(self, database: Database, most: int = 32 * 1024 * 1024) -> None:
+    def __init__(self, database: Database, most: int = 16 * 1024 * 1024) -> None:
         self._database = database
         self._most = most
         self._days: dict[tuple[int, str], tuple[Fingerprint, Packed]] = {}

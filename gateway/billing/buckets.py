@@ -29,7 +29,7 @@ _LIMITS: Final = {"1h": (24, 168), "1d": (7, 180)}
 _USAGE_GROUPS: Final = {"project_id": "team", "api_key_id": "key_id", "model": "model", "service_tier": "tier"}
 _COST_GROUPS: Final = {"project_id": "team", "line_item": "model", "api_key_id": "key_id"}
 _OWN_GROUPS: Final = ("team", "key_id", "model", "endpoint", "app", "tier")
-_FILTERS: Final = {"project_ids": "team", "api_key_ids": "key_id", "models": "model"}
+_FILTERS: Final = {"project_ids": "team", "api_key_ids": "key_id", "models": "model", "line_items": "model"}
 _MOST_NAMES: Final = 1_000
 
 
@@ -256,6 +256,8 @@ def _usage_result(labels: dict[str, str], group: UsageGroup) -> dict[str, Any]:
         "input_tokens": group["tokens_prompt"],
         "output_tokens": group["tokens_completion"],
         "input_cached_tokens": group["tokens_cache_read"],
+        "input_uncached_tokens": group["tokens_prompt"] - group["tokens_cache_read"] - group["tokens_cache_write"],
+        "input_cache_write_tokens": group["tokens_cache_write"],
         "input_audio_tokens": group["tokens_audio_prompt"],
         "output_audio_tokens": group["tokens_audio_completion"],
         "num_model_requests": group["requests"],

@@ -7,6 +7,7 @@ what a sink will never take is given up, and both can be seen in the outbox.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,7 @@ class Delivery:
 
 async def _put(sink: SinkSpec, name: str, path: Path) -> None:
     if sink.kind == "folder":
-        sinks.put_in_folder(sink, name, path)
+        await asyncio.to_thread(sinks.put_in_folder, sink, name, path)
     else:
         await sinks.put_in_bucket(sink, name, path)
 

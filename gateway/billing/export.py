@@ -45,7 +45,7 @@ _STATEMENT_COLUMNS: Final = (
     Column("completion_tokens", Kind.COUNT, summed=True),
     *(Column(name, Kind.DECIMAL, 9, summed=True) for name in ("list_usd", "discount_usd", "effective_usd")),
 )
-Rows = AsyncIterator[Sequence[tuple[Cell, ...]]]
+Rows = AsyncIterator[Sequence[Sequence[Cell]]]
 
 
 @dataclass(slots=True)

@@ -9,10 +9,11 @@ prefixed with ``x_``. Pure.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final
 
-from gateway.billing.line import CLASSES, Amounts, Line
+from gateway.billing.line import CLASSES, Amounts, Line, LineKey
 from gateway.billing.period import days_of, moment_text, period_of
 from gateway.billing.table import Cell, Column, Kind
 from gateway.metering.record import RowKind
@@ -89,6 +90,17 @@ METERS: Final = {
 """By class: its meter, its token type, and its places in ``Amounts.tokens``."""
 
 
+_PLACE: Final = {name: place for place, name in enumerate(NAMES)}
+_OF_CLASS: Final = (
+    *("BilledCost", "ChargeDescription", "ConsumedQuantity", "ConsumedUnit", "ContractedCost", "ContractedUnitPrice"),
+    *("EffectiveCost", "ListCost", "ListUnitPrice", "PricingCurrencyContractedUnitPrice"),
+    *("PricingCurrencyEffectiveCost", "PricingCurrencyListUnitPrice", "PricingQuantity", "PricingUnit", "SkuId"),
+    *("SkuMeter", "SkuPriceDetails", "SkuPriceId", "x_Requests", "x_LedgerRows"),
+)
+"""Cells of a row that are not the same for all classes of a line."""
+_PLACES: Final = tuple(_PLACE[name] for name in _OF_CLASS)
+
+
 class FocusRows:
     """Makes the rows of one export.
 
@@ -100,14 +112,13 @@ class FocusRows:
     def __init__(self, issuers: Mapping[str, str], names: Mapping[str, str]) -> None:
         self._issuers = issuers
         self._names = names
-        self._moments: dict[int, str] = {}
 
-    def of(self, line: Line, rates: Mapping[str, Rates]) -> list[tuple[Cell, ...]]:
+    def of(self, line: Line, rates: Mapping[str, Rates]) -> list[Sequence[Cell]]:
         """Return the rows of a line, one for each class that was used or costs something."""
         amounts = line.amounts
         price = rates.get(str(line.key.price_id))
         head = self._head(line)
-        rows = []
+        rows: list[Sequence[Cell]] = []
         # Requests are a fact of the line and not of one class: its first row says them.
         requests = amounts.requests
         for place, name in enumerate(CLASSES):
@@ -115,41 +126,39 @@ class FocusRows:
             charge, discount = amounts.charge[place], amounts.discount[place]
             if not (quantity or charge or discount):
                 continue
-            rows.append(self._row(line, head, name, quantity, charge, discount, price, requests))
+            row = list(head)
+            cells = (
+                _used(line, name, quantity, charge, discount, price)
+                if quantity
+                else _adjusted(row, line, name, charge, discount)
+            )
+            for index, cell in zip(_PLACES, (*cells, requests, amounts.rows), strict=True):
+                row[index] = cell
+            rows.append(row)
             requests = 0
         return rows
 
     @staticmethod
     def _quantity(amounts: Amounts, name: str) -> int:
-        return amounts.fees if name == "request" else sum(amounts.tokens[place] for place in METERS[name][2])
+        return amounts.fees if name == "request" else sum([amounts.tokens[place] for place in METERS[name][2]])
 
-    def _moment(self, day: int) -> str:
-        found = self._moments.get(day)
-        if found is None:
-            found = self._moments[day] = moment_text(day)
-        return found
-
-    def _head(self, line: Line) -> dict[str, Cell]:
-        """Return the cells that all rows of a line share."""
+    def _head(self, line: Line) -> list[Cell]:
+        """Return the cells that all rows of a line share, in the order of ``COLUMNS``."""
         key, period = line.key, line.period
-        first, last = days_of(period)
+        start, end = _bounds(period)
         issuer = self._issuers.get(period) or self._issuers.get("", "")
-        provider = key.endpoint.partition("/")[0] or issuer
-        late = period_of(key.day) != period
-        tags = {"weir:key": key.key_id, "weir:tier": key.tier}
-        return {
+        cells: dict[str, Cell] = {
             "BillingAccountId": "weir",
             "BillingAccountName": issuer,
             "BillingCurrency": "USD",
-            "BillingPeriodEnd": self._moment(last + 1),
-            "BillingPeriodStart": self._moment(first),
+            "BillingPeriodEnd": end,
+            "BillingPeriodStart": start,
             "ChargeCategory": "Usage",
-            "ChargeClass": "Correction" if late else None,
+            "ChargeClass": "Correction" if _period(key.day) != period else None,
             "ChargeFrequency": "Usage-Based",
-            "ChargePeriodEnd": self._moment(key.day + 1),
-            "ChargePeriodStart": self._moment(key.day),
-            "CommitmentDiscountStatus": None,
-            "HostProviderName": provider,
+            "ChargePeriodEnd": _moment(key.day + 1),
+            "ChargePeriodStart": _moment(key.day),
+            "HostProviderName": key.endpoint.partition("/")[0].partition("@")[0] or issuer,
             "InvoiceId": f"weir-{period}-{key.team}",
             "InvoiceIssuerName": issuer,
             "PricingCategory": "Standard",
@@ -162,82 +171,88 @@ class FocusRows:
             "ServiceSubcategory": "Generative AI",
             "SubAccountId": key.team,
             "SubAccountName": self._names.get(key.team, key.team),
-            "Tags": json.dumps(tags, ensure_ascii=False, separators=(",", ":")),
+            "Tags": _tags(key.key_id, key.tier),
             "x_KeyId": key.key_id,
             "x_Model": key.model,
             "x_Endpoint": key.endpoint,
             "x_ServiceTier": key.tier,
         }
+        return list(map(cells.get, NAMES))
 
-    def _row(
-        self,
-        line: Line,
-        head: Mapping[str, Cell],
-        name: str,
-        quantity: int,
-        charge: int,
-        discount: int,
-        price: Rates | None,
-        requests: int,
-    ) -> tuple[Cell, ...]:
-        key = line.key
-        meter, kind, _ = METERS[name]
-        unit = "Tokens" if kind else "Requests"
-        # What nobody is charged for, an answer without a completion, was consumed but is not priced.
-        priced = quantity if key.charged else 0
-        listed, contracted, blended = unit_prices(name, priced, charge, discount, price, line.amounts.rows)
-        sku = f"{key.model}:{name}"
-        details: dict[str, str | bool] = {"x_ModelId": key.model}
-        if kind:
-            details["x_TokenType"] = kind
-        if blended:
-            details["x_BlendedUnitPrice"] = True
-        what = f"{meter} of {key.model}" + ("" if key.charged else ", not charged")
-        if key.kind == RowKind.CORRECTION:
-            what += ", correction"
-        cells = dict(head)
-        if not quantity:
-            # Money without usage: a correction of what was charged, which has no unit and no price.
-            cells.update(x_Requests=requests, x_LedgerRows=line.amounts.rows)
-            return self._adjusted(cells, what, charge, discount)
-        cells.update(
-            BilledCost=charge,
-            ChargeDescription=what,
-            ConsumedQuantity=quantity,
-            ConsumedUnit=unit,
-            ContractedCost=charge,
-            ContractedUnitPrice=contracted,
-            EffectiveCost=charge,
-            ListCost=charge + discount,
-            ListUnitPrice=listed,
-            PricingCurrencyContractedUnitPrice=contracted,
-            PricingCurrencyEffectiveCost=charge,
-            PricingCurrencyListUnitPrice=listed,
-            PricingQuantity=priced if kind else priced * MILLION,
-            PricingUnit="1000000 Tokens" if kind else "Requests",
-            SkuId=sku,
-            SkuMeter=meter,
-            SkuPriceDetails=json.dumps(details, ensure_ascii=False, separators=(",", ":")),
-            SkuPriceId=f"{sku}:{key.price_id}",
-            x_Requests=requests,
-            x_LedgerRows=line.amounts.rows,
-        )
-        return tuple(map(cells.__getitem__, NAMES))
 
-    @staticmethod
-    def _adjusted(cells: dict[str, Cell], what: str, charge: int, discount: int) -> tuple[Cell, ...]:
-        cells.update(
-            BilledCost=charge,
-            ChargeCategory="Adjustment",
-            ChargeDescription=what,
-            ChargeFrequency="One-Time",
-            ContractedCost=charge,
-            EffectiveCost=charge,
-            ListCost=charge + discount,
-            PricingCategory=None,
-            PricingCurrencyEffectiveCost=charge,
-        )
-        return tuple(map(cells.get, NAMES))
+def _used(line: Line, name: str, quantity: int, charge: int, discount: int, price: Rates | None) -> tuple[Cell, ...]:
+    """Return the cells of a class that was used, in the order of ``_OF_CLASS``, but the last two."""
+    key = line.key
+    meter, kind, _ = METERS[name]
+    # What nobody is charged for, an answer without a completion, was consumed but is not priced.
+    priced = quantity if key.charged else 0
+    listed, contracted, blended = unit_prices(name, priced, charge, discount, price, line.amounts.rows)
+    sku, details = _sku(key.model, name, blended)
+    return (
+        charge,
+        _described(key, meter),
+        quantity,
+        "Tokens" if kind else "Requests",
+        charge,
+        contracted,
+        charge,
+        charge + discount,
+        listed,
+        contracted,
+        charge,
+        listed,
+        priced if kind else priced * MILLION,
+        "1000000 Tokens" if kind else "Requests",
+        sku,
+        meter,
+        details,
+        f"{sku}:{key.price_id}",
+    )
+
+
+def _adjusted(row: list[Cell], line: Line, name: str, charge: int, discount: int) -> tuple[Cell, ...]:
+    """Return the cells of money without usage: a correction of what was charged, without unit and price."""
+    row[_PLACE["ChargeCategory"]] = "Adjustment"
+    row[_PLACE["ChargeFrequency"]] = "One-Time"
+    row[_PLACE["PricingCategory"]] = None
+    what, listed = _described(line.key, METERS[name][0]), charge + discount
+    return (charge, what, None, None, charge, None, charge, listed, None, None, charge, *(None,) * 7)
+
+
+def _described(key: LineKey, meter: str) -> str:
+    what = f"{meter} of {key.model}" if key.charged else f"{meter} of {key.model}, not charged"
+    return f"{what}, correction" if key.kind == RowKind.CORRECTION else what
+
+
+_moment = lru_cache(maxsize=1_024)(moment_text)
+_period = lru_cache(maxsize=1_024)(period_of)
+
+
+@lru_cache(maxsize=256)
+def _bounds(period: str) -> tuple[str, str]:
+    """Return when a period begins and ends."""
+    first, last = days_of(period)
+    return moment_text(first), moment_text(last + 1)
+
+
+@lru_cache(maxsize=4_096)
+def _tags(key_id: str, tier: str) -> str:
+    return _compact({"weir:key": key_id, "weir:tier": tier})
+
+
+@lru_cache(maxsize=4_096)
+def _sku(model: str, name: str, blended: bool) -> tuple[str, str]:
+    """Return the id of what was sold, and the details of its price."""
+    details: dict[str, str | bool] = {"x_ModelId": model}
+    if METERS[name][1]:
+        details["x_TokenType"] = METERS[name][1]
+    if blended:
+        details["x_BlendedUnitPrice"] = True
+    return f"{model}:{name}", _compact(details)
+
+
+def _compact(members: Mapping[str, Any]) -> str:
+    return json.dumps(members, ensure_ascii=False, separators=(",", ":"))
 
 
 def unit_prices(
@@ -249,22 +264,17 @@ def unit_prices(
     the rounding of each row (half a nano-USD), which they do unless the price has tiers or a class has several rates;
     else they are the mean over the line.
     """
-    tokens = name != "request"
-    if price is not None and not (price.tiers or price.service_tiers):
-        full = price.listed.resolved()
-        # A rate in pico-USD per token is micro-USD per million; a fee is in nano-USD.
-        rate = full.request * 10**6 if not tokens else (_rate(full, name) or 0) * 10**9
-        terms = (10_000 - price.discount) * (10_000 + price.markup)
-        agreed = rate * terms // 10**8
-        scale = 10**12 if tokens else 10**6
-        within = (rows + 1) * scale
-        # Both sides in units of 10**-21 USD, doubled: a row is off by half a nano-USD at most.
-        fits = abs(quantity * rate - (charge + discount) * scale) * 2 <= within
-        if fits and abs(quantity * agreed - charge * scale) * 2 <= within and rate * terms % 10**8 == 0:
+    per = 10**12 if name != "request" else 10**6
+    known = None if price is None else _agreed(price, name)
+    if known is not None:
+        rate, agreed = known
+        within = (rows + 1) * per
+        # In units of 10**-21 USD (10**-15 for requests), doubled: each row is off by half a nano-USD at most.
+        fits = abs(quantity * rate - (charge + discount) * per) * 2 <= within
+        if fits and abs(quantity * agreed - charge * per) * 2 <= within:
             return rate, agreed, False
     if not quantity:
         return 0, 0, False
-    per = 10**12 if tokens else 10**6
     return _mean((charge + discount) * per, quantity), _mean(charge * per, quantity), True
 
 
@@ -273,6 +283,18 @@ def _mean(total: int, count: int) -> int:
     if count < 0:
         total, count = -total, -count
     return (2 * total + count) // (2 * count)
+
+
+@lru_cache(maxsize=4_096)
+def _agreed(price: Rates, name: str) -> tuple[int, int] | None:
+    """Return list and contracted unit price of a class; None where it has none that is exact."""
+    if price.tiers or price.service_tiers:
+        return None
+    full = price.listed.resolved()
+    # A rate in pico-USD per token is micro-USD per million; a fee is in nano-USD.
+    rate = full.request * 10**6 if name == "request" else (_rate(full, name) or 0) * 10**9
+    terms = (10_000 - price.discount) * (10_000 + price.markup)
+    return None if rate * terms % 10**8 else (rate, rate * terms // 10**8)
 
 
 def _rate(full: Rates, name: str) -> int | None:

@@ -217,8 +217,8 @@ class BillingOffice:
             teams = caller.teams
             if teams is not None:
                 await usage.checked_teams(session, teams, caller.team)
-            elif caller.team is not None:
-                teams = (caller.team,)
+            else:
+                teams = query.teams if caller.team is None else (caller.team,)
             keys = caller.key_ids
             if caller.key_hash:
                 keys = (await usage.key_named(session, caller.key_hash, caller.team),)

@@ -12,9 +12,11 @@ import hashlib
 import io
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum
+from functools import partial
 from typing import Any, Final
 
 from gateway.billing.cell import safe
@@ -31,6 +33,7 @@ MEDIA: Final = {
 ROW_GROUP: Final = 16_384
 """Rows of a Parquet row group: what is held at once while one is written."""
 _DIGITS: Final = 38
+_MOST_KNOWN: Final = 10_000
 
 Cell = str | int | None
 
@@ -141,36 +144,39 @@ def form_of(name: str, columns: Sequence[Column]) -> Form:
     raise BadRequest(f"the format is one of {', '.join(FORMATS)}", param="format")
 
 
+class _Known(dict[Cell, Any]):
+    """What cells of a kind of column are written as. Most come again, in the same row or in the next ones.
+
+    Args:
+        write: makes it of a cell.
+    """
+
+    def __init__(self, write: Callable[[Cell], Any]) -> None:
+        super().__init__()
+        self._write = write
+
+    def __missing__(self, cell: Cell) -> Any:
+        if len(self) >= _MOST_KNOWN:
+            self.clear()
+        made = self[cell] = self._write(cell)
+        return made
+
+
+def _decimal(cell: Cell, decimals: int) -> str | None:
+    return None if cell is None else decimal_text(int(cell), decimals)
+
+
 class _Csv(Form):
     def __init__(self, columns: Sequence[Column]) -> None:
         super().__init__(columns)
         self._out = io.StringIO()
         self._writer = csv.writer(self._out, lineterminator="\r\n")
         self._writer.writerow([column.name for column in columns])
-        self._texts = [index for index, column in enumerate(columns) if column.kind is Kind.TEXT]
-        self._decimals = [
-            (index, column.decimals) for index, column in enumerate(columns) if column.kind is Kind.DECIMAL
-        ]
-        # Most texts come again in row after row.
-        self._known: dict[Cell, str] = {None: "", "": ""}
+        self._known = _known(columns, _csv_cell)
 
     def rows(self, rows: Sequence[Sequence[Cell]]) -> bytes:
         known = self._known
-        if len(known) > 20_000:
-            known.clear()
-        for row in rows:
-            cells = list(row)
-            for index in self._texts:
-                text = cells[index]
-                found = known.get(text)
-                if found is None:
-                    found = known[text] = safe(str(text)) if text is not None else ""
-                cells[index] = found
-            for index, decimals in self._decimals:
-                value = cells[index]
-                if value is not None:
-                    cells[index] = decimal_text(int(value), decimals)
-            self._writer.writerow(cells)
+        self._writer.writerows([written[cell] for written, cell in zip(known, row, strict=True)] for row in rows)
         return self._taken()
 
     def end(self) -> bytes:
@@ -183,28 +189,38 @@ class _Csv(Form):
         return data
 
 
-class _JsonLines(Form):
-    between = b"\n"
+def _known(columns: Sequence[Column], write: Callable[..., Any]) -> list[_Known]:
+    """Return what cells are written as, for each column; columns of one kind share it."""
+    kinds = {(column.kind, column.decimals): _Known(partial(write, column=column)) for column in columns}
+    return [kinds[column.kind, column.decimals] for column in columns]
 
+
+def _csv_cell(cell: Cell, column: Column) -> str | int | None:
+    if column.kind is Kind.TEXT:
+        return "" if cell is None else safe(str(cell))
+    return _decimal(cell, column.decimals) if column.kind is Kind.DECIMAL else cell
+
+
+class _JsonLines(Form):
     def __init__(self, columns: Sequence[Column]) -> None:
         super().__init__(columns)
-        self._encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-        self._decimals = {column.name: column.decimals for column in columns if column.kind is Kind.DECIMAL}
-        self._names = [column.name for column in columns]
+        self._known = _known(columns, _json_cell)
+        self._form = "{" + ",".join(f"{json.dumps(column.name)}:%s" for column in columns) + "}"
 
-    def document(self, row: Sequence[Cell]) -> bytes:
-        members: dict[str, Cell] = dict(zip(self._names, row, strict=True))
-        for name, decimals in self._decimals.items():
-            value = members[name]
-            if value is not None:
-                members[name] = decimal_text(int(value), decimals)
-        return self._encode(members).encode("utf-8", "backslashreplace")
+    def document(self, row: Sequence[Cell]) -> str:
+        """Return a row as an object."""
+        return self._form % tuple([written[cell] for written, cell in zip(self._known, row, strict=True)])
 
     def rows(self, rows: Sequence[Sequence[Cell]]) -> bytes:
-        return b"".join(self.document(row) + b"\n" for row in rows)
+        return "".join([self.document(row) + "\n" for row in rows]).encode("utf-8", "backslashreplace")
 
     def end(self) -> bytes:
         return b""
+
+
+def _json_cell(cell: Cell, column: Column) -> str:
+    value = _decimal(cell, column.decimals) if column.kind is Kind.DECIMAL else cell
+    return json.dumps(value, ensure_ascii=False)
 
 
 class _Json(_JsonLines):
@@ -217,9 +233,9 @@ class _Json(_JsonLines):
     def rows(self, rows: Sequence[Sequence[Cell]]) -> bytes:
         if not rows:
             return b""
-        start = b",\n" if self._begun else b"[\n"
+        start = ",\n" if self._begun else "[\n"
         self._begun = True
-        return start + b",\n".join(map(self.document, rows))
+        return (start + ",\n".join(map(self.document, rows))).encode("utf-8", "backslashreplace")
 
     def end(self) -> bytes:
         return b"\n]\n" if self._begun else b"[]\n"
@@ -257,6 +273,7 @@ class _Parquet(Form):
             pa.PythonFile(self._drain, mode="w"), self._schema, compression="zstd", version="2.6"
         )
         self._waiting: list[Sequence[Cell]] = []
+        self._known = dict(zip((column.name for column in columns), _known(columns, _exact), strict=True))
 
     def _type(self, column: Column) -> Any:
         arrow = self._arrow
@@ -290,9 +307,12 @@ class _Parquet(Form):
 
     def _array(self, column: Column, cells: list[Any], kind: Any) -> Any:
         if column.kind is Kind.DECIMAL:
-            from decimal import Decimal  # noqa: PLC0415 - only Parquet has decimals as such
-
-            cells = [None if cell is None else Decimal(cell).scaleb(-column.decimals) for cell in cells]
+            known = self._known[column.name]
+            cells = [known[cell] for cell in cells]
         elif column.kind is Kind.MOMENT:
             return self._arrow.array(cells, self._arrow.string()).cast(kind)
         return self._arrow.array(cells, kind)
+
+
+def _exact(cell: Cell, column: Column) -> Decimal | None:
+    return None if cell is None else Decimal(cell).scaleb(-column.decimals)

@@ -25,7 +25,7 @@ def billing_close(period: Period, as_json: Json = False) -> None:
     from gateway.billing.shown import period_data
     from gateway.types.money import usd_text
 
-    found = with_keeper(lambda keeper: keeper.ask(methods.CLOSE, (period,)))
+    found = with_keeper(lambda keeper: keeper.ask(methods.CLOSE, (period,)), configured=True)
     if as_json:
         print_json(period_data(found))
         return
@@ -67,7 +67,7 @@ def billing_statement(
     """Show what a team owes for a month."""
     from gateway.billing import methods
 
-    found = with_keeper(lambda keeper: keeper.ask(methods.STATEMENT, (period, team, form)))
+    found = with_keeper(lambda keeper: keeper.ask(methods.STATEMENT, (period, team, form)), configured=True)
     if out is None:
         sys.stdout.write(found.content.decode())
         return

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union
 
 import typer
 
-from gateway.commands.console import complain
+from gateway.commands.console import complain, fail
 
 if TYPE_CHECKING:
+    from gateway.config.snapshot import ConfigSnapshot
     from gateway.keeper.client import KeeperClient
     from gateway.keeper.service import Keeper
     from gateway.settings import Settings
@@ -95,22 +96,42 @@ def ask_gateway(
     return answer.status_code, document
 
 
-def with_keeper(do: Callable[[Reached], Coroutine[Any, Any, T]]) -> T:
-    """Run ``do`` with the keeper of WEIR_HOME: the one that runs, else one of this process."""
+def with_keeper(do: Callable[[Reached], Coroutine[Any, Any, T]], *, configured: bool = False) -> T:
+    """Run ``do`` with the keeper of WEIR_HOME: the one that runs, else one of this process.
+
+    The latter knows the configuration file, where WEIR_CONFIG names one, only if it is to be ``configured``; a file that
+    is refused ends the command.
+    """
     import asyncio
 
+    from gateway.keeper.address import is_kept
     from gateway.keeper.process import reaching
 
     settings = read_settings(quiet=True)
     if not settings.home.exists():
         complain(f"a new state folder, {settings.home}: WEIR_HOME names another")
     pepper = settings.obtain_secret().get_secret_value().encode()
+    config = _configuration(settings) if configured and not is_kept(settings.home) else None
 
     async def reach() -> T:
         found: AbstractAsyncContextManager[Reached] = reaching(
-            settings.home, settings.ledger_url.get_secret_value(), pepper
+            settings.home, settings.ledger_url.get_secret_value(), pepper, config=lambda: config
         )
         async with found as reached:
             return await do(reached)
 
     return asyncio.run(reach())
+
+
+def _configuration(settings: Settings) -> ConfigSnapshot | None:
+    """Return what the configuration file says, or None when WEIR_CONFIG names none."""
+    if settings.config is None:
+        return None
+    from gateway.app import presets
+    from gateway.config.load import load
+    from gateway.config.problem import ConfigError
+
+    try:
+        return load(settings.config, presets=presets())
+    except ConfigError as error:
+        fail(str(error), 2)

@@ -9,15 +9,15 @@ Nothing a source says is applied by itself: ``import`` writes a file of offers, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gateway.commands import margins
 from gateway.commands.console import Json, fail, print_json, say, table
 from gateway.commands.environment import Config, read_settings, with_keeper
+from gateway.commands.margins import bytes_of, working
 
 if TYPE_CHECKING:
     from gateway.tariff.offers import Found
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Prices, costs, terms, margins.", no_args_is_help=True)
 
-_From = Annotated[str, typer.Option("--from", help="First UTC day, such as 2026-11-01.")]
-_To = Annotated[str, typer.Option("--to", help="Last UTC day.")]
 _ValidFrom = Annotated[
     str | None, typer.Option("--valid-from", help="When it takes its place, such as 2026-12-01 (UTC); default now.")
 ]
@@ -44,7 +42,7 @@ def prices_list(
     """List versions of prices: those that are valid or will be, newest first."""
     from gateway.tariff.form import version_form
 
-    with _working("reading versions"):
+    with working("reading versions"):
         versions = _history() if history else _standing()
     wanted = [each for each in versions if model in (None, each.model) and kind in (None, each.kind.value)]
     if as_json:
@@ -154,14 +152,17 @@ def prices_import(
 @app.command("diff")
 def prices_diff(
     offers: Annotated[Path, typer.Argument(help="A file of offers, from `weir prices import --out`.")],
+    valid_from: _ValidFrom = None,
     as_json: Json = False,
 ) -> None:
     """Show what accepting a file of offers would change, rate by rate."""
+    from gateway.tariff.form import moment_of
     from gateway.tariff.offers import change_form, changes, rates_now
 
     found = _read_offers(offers)
-    with _working("comparing"):
-        now = _valid_now()
+    moment = moment_of(valid_from, "--valid-from") if valid_from is not None else 0
+    with working("comparing"):
+        now = _valid_at(moment)
     lines = [
         {
             "kind": offer.target.kind.value,
@@ -208,8 +209,8 @@ def prices_accept(
 
     found = _read_offers(offers)
     moment = moment_of(valid_from, "--valid-from") if valid_from is not None else 0
-    with _working("making versions"):
-        now = _valid_now()
+    with working("making versions"):
+        now = _valid_at(moment)
         differing = [
             offer
             for offer in found.offers
@@ -225,106 +226,9 @@ def prices_accept(
     _tell(made, as_json, version_form)
 
 
-@app.command("margin")
-def prices_margin(first: _From, last: _To, as_json: Json = False) -> None:
-    """Show what was charged and what it cost, per day, model and endpoint, and tokens per dollar."""
-    from gateway.tariff.form import day_of
-    from gateway.tariff.margin import MARGIN
-    from gateway.tariff.report import margin_form
-
-    days = day_of(first, "--from"), day_of(last, "--to")
-    with _working("adding up"):
-        lines = with_keeper(lambda keeper: keeper.ask(MARGIN, days))
-    document = margin_form(lines)
-    if as_json:
-        print_json(document)
-        return
-    names = ("charged_usd", "cost_usd", "margin_usd", "tokens", "tokens_per_usd_charged", "tokens_per_usd_of_cost")
-    rows = [
-        (
-            line["day"] or "all",
-            "idle" if line["idle"] else line["model"] or "",
-            line["endpoint"] or "",
-            *(line[name] or "" for name in names),
-        )
-        for line in (*document["data"], document["total"])
-    ]
-    table(("day", "model", "endpoint", "charged", "cost", "margin", "tokens", "per $ charged", "per $ of cost"), rows)
-
-
-@app.command("allocation")
-def prices_allocation(
-    first: _From,
-    last: _To,
-    backend: Annotated[str | None, typer.Option(help="Only this backend.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Show what the hours of own machines cost, and what they were used for."""
-    from gateway.tariff.form import day_of
-    from gateway.tariff.margin import ALLOCATION
-    from gateway.tariff.report import allocation_form
-
-    hours = day_of(first, "--from") * 24, day_of(last, "--to") * 24 + 23
-    with _working("reading hours"):
-        lines = with_keeper(lambda keeper: keeper.ask(ALLOCATION, (*hours, backend)))
-    document = allocation_form(lines)
-    if as_json:
-        print_json(document)
-        return
-    rows = [
-        (
-            line["hour"],
-            line["backend"],
-            line["model"] or "idle",
-            line["endpoint"] or "",
-            line["share"],
-            line["cost_usd"],
-            line["tokens"],
-            line["measure"] + ("" if line["final"] else ", not final"),
-        )
-        for line in document
-    ]
-    table(("hour", "backend", "model", "endpoint", "share", "cost", "tokens", "by"), rows)
-
-
-@app.command("reconcile")
-def prices_reconcile(
-    provider: Annotated[str, typer.Option(help="Slug of the provider.")],
-    file: Annotated[Path, typer.Option(help="Its invoice, CSV: day, model, cost_usd and, if known, tokens.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only compare.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Compare a provider's invoice with the recorded cost; differences become corrections of the owner's cost."""
-    import hashlib
-
-    from gateway.billing.invoice import read_invoice
-    from gateway.billing.reconciliation import RECONCILE
-    from gateway.tariff.form import day_text
-    from gateway.types.money import usd_text
-
-    data = _bytes_of(file)
-    lines = read_invoice(data)
-    digest = hashlib.sha256(data).hexdigest()
-    with _working("comparing with the ledger"):
-        found = with_keeper(lambda keeper: keeper.ask(RECONCILE, (provider, lines, digest, dry_run)))
-    document = [
-        {
-            "day": day_text(each.day),
-            "model": each.model,
-            "invoiced_usd": None if each.invoiced is None else usd_text(each.invoiced),
-            "recorded_usd": usd_text(each.recorded),
-            "difference_usd": usd_text((each.invoiced or 0) - each.recorded),
-            "invoiced_tokens": None if each.invoiced_tokens is None else str(each.invoiced_tokens),
-            "recorded_tokens": str(each.recorded_tokens),
-            "outcome": each.outcome,
-        }
-        for each in found
-    ]
-    if as_json:
-        print_json({"provider": provider, "file_sha256": digest, "dry_run": dry_run, "lines": document})
-        return
-    names = ("day", "model", "invoiced_usd", "recorded_usd", "difference_usd", "outcome")
-    table(names, [tuple(line[name] or "" for name in names) for line in document])
+app.command("margin")(margins.margin)
+app.command("allocation")(margins.allocation)
+app.command("reconcile")(margins.reconcile)
 
 
 def _standing() -> list[Version]:
@@ -343,12 +247,13 @@ def _known() -> Known:
     return known if known is not None else Known(0, ())
 
 
-def _valid_now() -> Valid:
+def _valid_at(moment_us: int) -> Valid:
+    """Return what will be valid at a moment, microseconds since 1970; at once, when what was just made is valid too."""
     import time
 
-    from gateway.tariff.version import valid
+    from gateway.tariff.version import LEAD_US, valid
 
-    return valid(_known().versions, time.time_ns() // 1000)
+    return valid(_known().versions, max(moment_us, time.time_ns() // 1000 + 2 * LEAD_US))
 
 
 def _history() -> list[Version]:
@@ -388,10 +293,10 @@ def _found(source: str, kind: str, names: list[str], provider: str | None, confi
         wanted = targets(load(settings.config, presets=presets()), Kind(kind))
     except ConfigError as error:
         fail(str(error), 2)
-    with _working(f"looking up {len(wanted)} prices"):
+    with working(f"looking up {len(wanted)} prices"):
         if source == GENAI:
             return from_genai_prices(wanted, known_as, provider)
-        return from_litellm(_bytes_of(Path(source)), wanted, known_as, provider)
+        return from_litellm(bytes_of(Path(source)), wanted, known_as, provider)
 
 
 def _read_offers(path: Path) -> Found:
@@ -401,16 +306,9 @@ def _read_offers(path: Path) -> Found:
     from gateway.types.errors import BadRequest
 
     try:
-        return offers_of(json.loads(_bytes_of(path)))
+        return offers_of(json.loads(bytes_of(path)))
     except (ValueError, RecursionError):
         raise BadRequest(f"{path} is not JSON: make a file of offers with `weir prices import --out FILE`") from None
-
-
-def _bytes_of(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        fail(f"{path} cannot be read: {error.strerror}", 2)
 
 
 def _tell(made: tuple[Version, ...] | Any, as_json: bool, form: Any) -> None:
@@ -451,17 +349,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "unknown"
-
-
-@contextmanager
-def _working(what: str) -> Iterator[None]:
-    """Show that something is going on, on a terminal's standard error."""
-    import sys
-
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(what):
-        yield

@@ -72,15 +72,15 @@ def rankings(
     import time
 
     from gateway.leaderboard.question import Question
-    from gateway.leaderboard.window import board_window
+    from gateway.leaderboard.window import board_window, record_window
 
     now_us = time.time_ns() // 1000
-    window = board_window(start, end, granularity.value, now_us)
     if milestones:
         _show_milestones(as_json)
     elif records:
-        _show_records(by, measure, team, board_window(start, end, "day", now_us), now_us, as_json)
+        _show_records(by, measure, team, record_window(start, end, now_us), now_us, as_json)
     else:
+        window = board_window(start, end, granularity.value, now_us)
         asked = Question(
             by.value, measure.value, window.first, window.last, granularity.value, team, limit, dollar.value
         )

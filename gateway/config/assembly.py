@@ -45,7 +45,19 @@ def assemble(
     teams = tuple(TeamSpec(team.slug, team.name) for team in file.teams)
     budgets = tuple(section.values() for section in file.budgets)
     content = msgspec.json.encode(
-        [backends, models, aliases, routing, egress, teams, admission, boards, billing, budgets],
+        [
+            backends,
+            models,
+            aliases,
+            routing,
+            egress,
+            teams,
+            admission,
+            boards,
+            billing,
+            budgets,
+            file.retention.values(),
+        ],
         enc_hook=_encodable,
         order="deterministic",
     )
@@ -63,6 +75,7 @@ def assemble(
         boards=boards,
         budgets=budgets,
         billing=billing,
+        retention=file.retention.values(),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from gateway.config.schema import FileSection
+from gateway.config.schema import FileSection, RatesSection, ServiceTiersSection
 
 
 def file_reference() -> str:
@@ -32,13 +32,17 @@ def environment_reference(settings: type[BaseModel]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def _rows(section: type[BaseModel], prefix: str) -> Iterator[str]:
+def _rows(section: type[BaseModel], prefix: str, *, tier: bool = False) -> Iterator[str]:
+    """Yield the rows of ``section``; a ``tier`` of a price has the price's own keys, which are not told again."""
     for name, field in section.model_fields.items():
+        if tier and name in RatesSection.model_fields:
+            continue
         shape, inner = _inner(field.annotation)
         key = f"{prefix}{field.alias or name}{shape}"
         yield f"| `{key}` | {'yes' if field.is_required() else ''} | {_default(field)} | {_text(field)} |"
         if inner is not None:
-            yield from _rows(inner, f"{key}.")
+            within = issubclass(section, RatesSection | ServiceTiersSection)
+            yield from _rows(inner, f"{key}.", tier=within)
 
 
 def _inner(annotation: Any) -> tuple[str, type[BaseModel] | None]:

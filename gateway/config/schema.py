@@ -46,6 +46,7 @@ from gateway.config.snapshot import (
     Kind,
     OnDisconnect,
     Pace,
+    RetentionSpec,
     TeamVisibility,
     Timeouts,
     Visibility,
@@ -88,7 +89,9 @@ class ServiceTierSection(RatesSection):
     """Rates of a service tier; they replace every rate of requests that ask for it in `service_tier`."""
 
     tiers: tuple[TierSection, ...] | None = Field(
-        None, description="Its rates for long inputs; needed, be it as [], where the price itself has tiers."
+        None,
+        max_length=16,
+        description="Its rates for long inputs; needed, be it as [], where the price itself has tiers.",
     )
 
     def tiered(self) -> Rates:
@@ -107,9 +110,14 @@ class ServiceTiersSection(Section):
 class PriceSection(RatesSection):
     """Money per token and per request, with tiers; a tier names every class that the price itself names."""
 
-    tiers: tuple[TierSection, ...] = Field((), description="Rates for long inputs, by rising `above`.")
+    tiers: tuple[TierSection, ...] = Field(
+        (),
+        max_length=16,
+        description="Rates for long inputs, by rising `above`; keys as of the price itself, and `above`.",
+    )
     service_tiers: ServiceTiersSection = Field(
-        ServiceTiersSection(), description="Rates of service tiers, by the request's `service_tier`."
+        ServiceTiersSection(),
+        description="Rates of service tiers, by the request's `service_tier`; keys as of the price itself.",
     )
 
     def rates(self) -> Rates:
@@ -333,6 +341,9 @@ class DecisionsSection(Section):
         description="Share of all decisions that is kept for `weir route replay`; those of requests that failed over "
         "are kept besides. 0 keeps none.",
     )
+    per_second: Annotated[float, Field(ge=1, le=1_000)] = Field(
+        10.0, description="How many each worker keeps per second at most; each takes about a millisecond of its time."
+    )
     days: Annotated[float, Field(gt=0, le=3_650)] = Field(7.0, description="Days that they are kept.")
     most: Annotated[int, Field(ge=1, le=100_000_000)] = Field(100_000, description="How many are kept at most.")
 
@@ -466,6 +477,26 @@ class BoardsSection(Section):
         return BoardsSpec(**said)
 
 
+class RetentionSection(Section):
+    """How many days books are kept; daily sums, totals and bills stay for ever."""
+
+    ledger_days: Annotated[int, Field(ge=62, le=36_500)] = Field(
+        400,
+        description="Days that ledger rows are kept. Usage that reaches the ledger later than that goes into "
+        "quarantine, so it is longer than any billing period.",
+    )
+    hour_days: Annotated[int, Field(ge=62, le=36_500)] = Field(
+        400, description="Days that hourly sums are kept; windows of boards in hours go no further back."
+    )
+    quarantine_days: Annotated[int, Field(ge=1, le=36_500)] | None = Field(
+        None, description="Days after which a journal segment in quarantine is deleted. Default: never."
+    )
+
+    def values(self) -> RetentionSpec:
+        """Return the section as a plain value."""
+        return RetentionSpec(**dict(self))
+
+
 class FileSection(Section):
     """The whole file."""
 
@@ -493,6 +524,7 @@ class FileSection(Section):
     boards: BoardsSection = Field(
         BoardsSection(), description="Leaderboards: who sees them, and the apps that callers say they are."
     )
+    retention: RetentionSection = Field(RetentionSection(), description="How many days books are kept.")
     billing: BillingSection = Field(
         BillingSection(), description="Statements, closed periods and where their exports go; see docs/billing.md."
     )

@@ -235,16 +235,33 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RetentionSpec:
+    """How many days books are kept.
+
+    Attributes:
+        ledger_days: of the ledger.
+        hour_days: of the hourly rollup; the daily one stays for ever.
+        quarantine_days: that a segment stays in quarantine; None for ever.
+    """
+
+    ledger_days: int = 400
+    hour_days: int = 400
+    quarantine_days: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DecisionsSpec:
     """Which routing decisions are kept, to be looked at and made again.
 
     Attributes:
         share: of all decisions, 0 to 1; those of requests that failed over are kept besides, unless it is 0.
+        per_second: how many a process keeps per second at most.
         days: that they are kept.
         most: how many are kept.
     """
 
     share: float = 0.01
+    per_second: float = 10.0
     days: float = 7.0
     most: int = 100_000
 
@@ -429,6 +446,7 @@ class ConfigSnapshot:
         billing: statements and closed periods.
         boards: who sees leaderboards, and what counts there.
         budgets: budgets that exist from the start.
+        retention: how long books are kept.
     """
 
     version: int = field(compare=False)
@@ -444,3 +462,4 @@ class ConfigSnapshot:
     boards: BoardsSpec = BoardsSpec()
     budgets: tuple[BudgetSpec, ...] = ()
     billing: BillingSpec = BillingSpec()
+    retention: RetentionSpec = RetentionSpec()

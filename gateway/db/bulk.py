@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -33,6 +33,9 @@ class Bulk(ABC):
     """
 
     __slots__ = ("seconds",)
+
+    FOR_SHARE: ClassVar[str] = ""
+    """What a query ends with so that its rows stay as they are until the transaction ends."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -91,6 +94,14 @@ class Bulk(ABC):
     @abstractmethod
     async def make_room(self, table: str, days: Iterable[int]) -> None:
         """See to it that ``table`` can take rows of ``days``, where it is cut into days."""
+
+    @abstractmethod
+    async def rooms(self, table: str) -> list[int]:
+        """Return the days for which ``table`` has a piece of its own, in order."""
+
+    @abstractmethod
+    async def drop_room(self, table: str, day: int) -> None:
+        """Drop the piece of ``table`` that has the rows of ``day``."""
 
     @abstractmethod
     def transaction(self) -> AbstractAsyncContextManager[None]:

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import SQLModel
 
 from gateway.db.bulk import Bulk, Group, Row
-from gateway.db.partitions import Driver, attach, missing
+from gateway.db.partitions import Driver, attach, drop, kept, missing
 from gateway.db.postgresql import ROLLUPS
 
 _MANY: Final = 64
@@ -30,6 +30,8 @@ class PostgresqlBulk(Bulk):
     """A transaction on PostgreSQL."""
 
     __slots__ = ("_driver", "_used")
+
+    FOR_SHARE = " FOR SHARE"
 
     def __init__(self, driver: Driver) -> None:
         super().__init__()
@@ -118,6 +120,14 @@ class PostgresqlBulk(Bulk):
         wanted = await missing(self._driver, table, days)
         if wanted:
             await attach(self._driver, table, wanted)
+
+    async def rooms(self, table: str) -> list[int]:
+        """Return the days for which ``table`` has a partition, in order."""
+        return await kept(self._driver, table)
+
+    async def drop_room(self, table: str, day: int) -> None:
+        """Drop the partition of ``day`` with all its rows."""
+        await drop(self._driver, table, day)
 
     def measure(self) -> None:
         """Do nothing: the connection has no thread of its own."""

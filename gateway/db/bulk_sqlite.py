@@ -123,6 +123,13 @@ class SqliteBulk(Bulk):
     async def make_room(self, table: str, days: Iterable[int]) -> None:
         """Do nothing: there are no partitions."""
 
+    async def rooms(self, table: str) -> list[int]:  # noqa: ARG002 - only PostgreSQL needs it
+        """Return nothing: there are no partitions."""
+        return []
+
+    async def drop_room(self, table: str, day: int) -> None:
+        """Do nothing: there are no partitions."""
+
     def measure(self) -> None:
         """Bring ``seconds`` up to date."""
         self.seconds = thread_seconds(self._connection) - self._since

@@ -41,8 +41,12 @@ class Database:
 
     __slots__ = ("_url", "partitioned", "reader", "writer")
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, patient: bool = False) -> None:
         """Prepare connections to ``url``; none is opened yet.
+
+        Args:
+            url: of the database.
+            patient: whether to wait long for locks, as for a change of the schema.
 
         Raises:
             UnsupportedDatabase: neither ``sqlite+aiosqlite:///<file>`` nor ``postgresql+asyncpg://…``.
@@ -50,7 +54,7 @@ class Database:
         self._url = _checked(url)
         self.partitioned = self._url.drivername == POSTGRESQL
         make = postgresql_engine if self.partitioned else sqlite_engine
-        self.writer = make(self._url, writing=True)
+        self.writer = make(self._url, writing=True, patient=patient)
         self.reader = make(self._url, writing=False)
 
     @property

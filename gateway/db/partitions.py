@@ -26,11 +26,15 @@ def partition(table: str, day: int) -> str:
 async def missing(driver: Driver, table: str, days: Iterable[int]) -> list[int]:
     """Return those of ``days`` for which ``table`` has no piece."""
     wanted = sorted(set(days))
-    names = [partition(table, day) for day in wanted]
+    # Not by to_regclass: it may answer from a cache of before another transaction's end.
     found = await driver.fetch(
-        "SELECT to_regclass(name) IS NULL FROM unnest($1::text[]) WITH ORDINALITY AS t (name, n) ORDER BY n", names
+        "SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid "
+        "WHERE i.inhparent = $1::regclass AND c.relname = ANY ($2::text[])",
+        table,
+        [partition(table, day) for day in wanted],
     )
-    return [day for day, (gone,) in zip(wanted, found, strict=True) if gone]
+    there = {name for (name,) in found}
+    return [day for day in wanted if partition(table, day) not in there]
 
 
 async def attach(driver: Driver, table: str, days: Sequence[int]) -> None:

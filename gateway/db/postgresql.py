@@ -45,18 +45,21 @@ OVERTAKEN: Final = frozenset({"40001", "40P01", "55P03"})
 """SQLSTATEs of a transaction that lost against another one, so that repeating it does help."""
 
 
-def postgresql_engine(url: URL, *, writing: bool) -> AsyncEngine:
-    """Return an engine for the server of ``url``; a reading one sees one state of the database per transaction."""
+def postgresql_engine(url: URL, *, writing: bool, patient: bool = False) -> AsyncEngine:
+    """Return an engine for the server of ``url``; a reading one sees one state of the database per transaction.
+
+    A ``patient`` one waits ten times as long for locks and for ever for statements: it changes the schema.
+    """
     server_settings = {"application_name": "weir", "jit": "off", "timezone": "UTC"}
     if writing:
-        server_settings["lock_timeout"] = str(LOCK_TIMEOUT_MS)
+        server_settings["lock_timeout"] = str(LOCK_TIMEOUT_MS * (10 if patient else 1))
         server_settings["idle_in_transaction_session_timeout"] = str(IDLE_TIMEOUT_MS)
     else:
         server_settings["default_transaction_read_only"] = "on"
         server_settings["default_transaction_isolation"] = "repeatable read"
     connect_args: dict[str, Any] = {
         "timeout": CONNECT_TIMEOUT_S,
-        "command_timeout": COMMAND_TIMEOUT_S if writing else READ_TIMEOUT_S,
+        "command_timeout": None if patient else COMMAND_TIMEOUT_S if writing else READ_TIMEOUT_S,
         "server_settings": server_settings,
     }
     engine = create_async_engine(

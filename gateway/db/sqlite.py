@@ -29,8 +29,12 @@ THREAD: Final = "weir_thread"
 """Where a connection's ``info`` has the thread that serves it."""
 
 
-def sqlite_engine(url: URL, *, writing: bool) -> AsyncEngine:
-    """Return an engine for the file of ``url`` with one writing or several reading connections."""
+def sqlite_engine(url: URL, *, writing: bool, patient: bool = False) -> AsyncEngine:
+    """Return an engine for the file of ``url`` with one writing or several reading connections.
+
+    A ``patient`` one waits ten times as long for the lock: it changes the schema.
+    """
+    busy_ms = BUSY_TIMEOUT_MS * (10 if patient else 1)
     path = Path(url.database or "")
     engine = create_async_engine(
         url,
@@ -50,7 +54,7 @@ def sqlite_engine(url: URL, *, writing: bool) -> AsyncEngine:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
 
     def prepare(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
-        pragmas = [f"busy_timeout={BUSY_TIMEOUT_MS}", "foreign_keys=ON"]
+        pragmas = [f"busy_timeout={busy_ms}", "foreign_keys=ON"]
         if writing:
             pragmas += ["journal_mode=WAL", "synchronous=FULL", "journal_size_limit=67108864"]
         else:

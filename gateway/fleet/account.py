@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gateway.fleet.booking import Booking
     from gateway.fleet.load import Facts
 
-ValueT = TypeVar("ValueT", bool, float)
+ValueT = TypeVar("ValueT", bool, float, frozenset[str])
 
 EWMA_WEIGHT: Final = 0.1
 """Weight of a new sample in the moving averages."""
@@ -28,6 +28,8 @@ STEADY_SECONDS: Final = 30.0
 """Seconds over which the replica's usual load is measured."""
 FROZEN: Final = 3
 """Reports in a row that repeat the one before, while requests came and went, after which they say nothing."""
+FROZEN_SECONDS: Final = 2.0
+"""Seconds for which they must have done so: some engines renew their gauges once a second only."""
 LESSONS: Final = 32.0
 """Answers that are learned from at once."""
 LESSONS_PER_SECOND: Final = 8.0
@@ -78,7 +80,7 @@ class Account:
         ejections: ejections in a row, less those that good behaviour has made good.
         forgiven_at: monotonic seconds at which a success makes one ejection good.
         cooling_until: monotonic seconds until which the replica is spared because it said that it is full.
-        hindered_until: monotonic seconds until which any of these four speaks against the replica.
+        hindered_until: monotonic seconds until which any of these, or ``lacks``, speaks against the replica.
         cooling_asked: the backend itself asked for that wait, so it binds; if not, others are merely preferred.
         estimate: how long it would take; see ``gateway.fleet.estimate``.
         prefix: what it probably has of prompts already.
@@ -103,13 +105,17 @@ class Account:
         preemptions: preemptions that the engine had counted at the last scrape, or None.
         lessons: answers that may be learned from now, see ``lesson``.
         lessons_at: monotonic seconds as of which that is true.
+        lacks: models that it is to serve and does not list.
+        cold_turn: ``turn`` of the last prompt of which it had nothing.
         offers: models that the backend lists and that nobody has configured there.
     """
 
     __slots__ = (
+        "_changed_at",
         "_cooling_until",
         "_draining",
         "_ejected_until",
+        "_lacks",
         "_ready",
         "_repeats",
         "_reported",
@@ -119,6 +125,7 @@ class Account:
         "averaged_at",
         "busy",
         "ceiling",
+        "cold_turn",
         "context_tokens",
         "cooling_asked",
         "ejections",
@@ -161,6 +168,7 @@ class Account:
     draining = _Condition[bool]()
     ejected_until = _Condition[float]()
     cooling_until = _Condition[float]()
+    lacks = _Condition[frozenset[str]]()
 
     def __init__(
         self, estimate: Estimate | None = None, ceiling: Ceiling | None = None, quota: Quota | None = None
@@ -179,6 +187,7 @@ class Account:
         self.itl: float | None = None
         self._ready = True
         self._draining = False
+        self._lacks: frozenset[str] = frozenset()
         self.failures = 0
         self._ejected_until = 0.0
         self.ejections = 0
@@ -203,6 +212,7 @@ class Account:
         self.arrivals = 0.0
         self.averaged_at = 0.0
         self.turn = 0
+        self.cold_turn = 0
         self.facts: Facts | None = None
         self.pending: deque[Booking] = deque()
         self.latest_entry = 0.0
@@ -212,11 +222,12 @@ class Account:
         self.preemptions: int | None = None
         self._reported: tuple[int | None, int | None, float | None] | None = None
         self._repeats = 0
+        self._changed_at = 0.0
         self._traffic = 0
 
     def weigh_conditions(self) -> None:
         """Find ``hindered_until`` anew."""
-        barred = self._draining or not self._ready
+        barred = self._draining or not self._ready or self._lacks
         self.hindered_until = inf if barred else max(self._ejected_until, self._cooling_until)
 
     def pass_time(self, now: float) -> None:
@@ -243,6 +254,8 @@ class Account:
         self.mean_uncached += EWMA_WEIGHT * (uncached - self.mean_uncached)
         self.mean_context += EWMA_WEIGHT * (context - self.mean_context)
         self.turn = next(_turns)
+        if not booking.cached:
+            self.cold_turn = self.turn
         self._traffic += 1
         self.quota.sent(context, now)
         while pending and not pending[0].waits:
@@ -331,11 +344,11 @@ class Account:
         reported = (running, waiting, kv_usage)
         if reported == self._reported and self._traffic and (running or waiting):
             self._repeats += 1
-            if self._repeats >= FROZEN:
+            if self._repeats >= FROZEN and now - self._changed_at >= FROZEN_SECONDS:
                 self.forget_gauges()
                 return
         elif reported != self._reported:
-            self._repeats = 0
+            self._repeats, self._changed_at = 0, now
         self._reported, self._traffic = reported, 0
         self.running, self.waiting, self.kv_usage = running, waiting, kv_usage
         self.foreign = max(0, running + (waiting or 0) - self.in_flight) if running is not None else 0
@@ -347,6 +360,16 @@ class Account:
             if self.preemptions is not None and preemptions > self.preemptions:
                 self.ceiling.refused(self.in_flight + self.foreign, now)
             self.preemptions = preemptions
+
+    def hinted(self, waiting: int | None, kv_usage: float | None) -> None:
+        """Book what the engine said of itself beside an answer, in place of what was scraped; None is unsaid."""
+        if self.scraped_at is None:
+            return
+        if waiting is not None:
+            self.waiting = waiting
+        if kv_usage is not None:
+            self.kv_usage = kv_usage
+        self.facts = None
 
     def forget_gauges(self) -> None:
         """Forget what the engine reported: it is too old to say anything."""

@@ -88,7 +88,7 @@ class Booking:
         self.sent_at = now
         self.prompt_tokens = prompt
         facts = load.outlook(now)  # as they were for the decision
-        _, _, _, token, _, square, _, _, _, _, room, _, stamps, (line, _, _, pace, per_request, _, _) = facts
+        _, _, _, token, _, square, _, _, _, _, _, _, room, _, stamps, (line, _, _, pace, _, _) = facts
         ahead, before = load.ahead(now, prompt) if line is not None else (0.0, 0.0)
         blocks, expected = work.blocks, work.expected_tokens
         hit = int(load.hit(blocks, work.block_tokens, prompt)) if blocks and blocks[0] in stamps else 0
@@ -98,7 +98,7 @@ class Booking:
         self.ahead = ahead
         self.standstill = load.standstill(prompt, now) if prompt > room else 0.0
         self._reading = ahead + uncached, before + attention
-        self._step = pace - per_request
+        self._step = pace
         self.waits = True
         self._ended = False
         self._learns = not self._whole and load.lesson(now)

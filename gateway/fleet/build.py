@@ -135,9 +135,7 @@ def _endpoint(
         parameters=frozenset.intersection(*(_parameters(spec, replicas[spec.backend]) for spec in specs)),
         tool_quality=min(qualities, default=None),
         track=tracks.get((group.model_id, slug)) or Track(),
-        team_prices={
-            team: (rates.resolved(), price_id(rates.resolved())) for team, rates in specs[0].team_prices.items()
-        },
+        team_prices={team: (full := rates.resolved(), price_id(full)) for team, rates in specs[0].team_prices.items()},
     )
 
 

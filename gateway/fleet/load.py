@@ -24,24 +24,40 @@ Line = tuple[float, float, float, float, float, float, float, float, float]
 """The prompts that wait. In their order: tokens and attention of those sent from here, tokens of others'; of the oldest
 one its tokens, its attention, the monotonic seconds at which the engine turned to it, the seconds after which it counts
 as read, the seconds that reading it takes, those of them that grow with its square, 0 where few do."""
-Rest = tuple[Line | None, float, float, float, float, float, float]
-"""The prompts that wait; how full the replica is, apart from those prompts; of a step its time alone, with one request
-more, per request, per context token; by how much reading stretches steps."""
-Facts = tuple[float, float, float, float, float, float, float, float, float, float, float, float, dict[int, int], Rest]
+Rest = tuple[Line | None, float, float, float, float, float]
+"""The prompts that wait; how full the replica is, apart from those prompts; of a step its time alone, with what runs
+now, per request, per context token."""
+Facts = tuple[
+    float,
+    float,
+    float,
+    float,
+    float,
+    float,
+    float,
+    float,
+    float,
+    float,
+    float,
+    float,
+    float,
+    float,
+    dict[int, int],
+    Rest,
+]
 """See ``ReplicaLoad.outlook``. In their order: monotonic seconds until which they hold; of the time to first token what
 is apart from reading, that and reading the prompts that wait, per token read, per token for the steps between, per
-attention; of each token of an answer the time that it takes everybody, and more per token of context; requests that
-reading holds up, half of those that come per second; tokens of room, none below 0; monotonic seconds from which on what
-is said of the prompts that wait is true for any prompt; the blocks that are cached; the rest."""
+attention; time between two tokens, more of it per token of context; what each token of an answer takes of others'
+time, more of it per token of context; requests that reading holds up, half of those that come per second; tokens of
+room, none below 0; monotonic seconds from which on what is said of the prompts that wait is true for any prompt; the
+blocks that are cached; the rest."""
 TOKEN: Final = 3
 ATTENTION: Final = 5
-ROOM: Final = 10
-STAMPS: Final = 12
-REST: Final = 13
+REST: Final = 15
 """Where among the facts."""
 _TOKENIZED_WITHIN: Final = 0.25
 """Seconds after which any prompt is in the queue."""
-_READ_AT_MOST: Final = 0.95
+READ_AT_MOST: Final = 0.95
 """Share of a prompt that counts as read as long as its first token has not come."""
 
 
@@ -113,7 +129,7 @@ class ReplicaLoad(Account):
                     booking.uncached,
                     booking.attention,
                     sent_at if sent_at > progress_at else progress_at,
-                    whole * _READ_AT_MOST,
+                    whole * READ_AT_MOST,
                     whole,
                     square if square > 0.25 * linear else 0.0,
                 )
@@ -165,8 +181,8 @@ class ReplicaLoad(Account):
         settled_at, line = 0.0, None
         if self.waiting_tokens or foreign:
             line = self._line()
-            tokens = line[0] - _READ_AT_MOST * line[3] + line[2]
-            attention = line[1] - _READ_AT_MOST * line[4]
+            tokens = line[0] - READ_AT_MOST * line[3] + line[2]
+            attention = line[1] - READ_AT_MOST * line[4]
             if tokens > 0.0:
                 after += tokens * (token + between)
             if attention > 0.0:
@@ -181,14 +197,16 @@ class ReplicaLoad(Account):
             token,
             between,
             square,
-            (pace + per_request) * stretch + around * per_request,
-            per_context * (stretch + around),
+            (pace + per_request) * stretch,
+            per_context * stretch,
+            around * per_request,
+            around * per_context,
             around * reading,
             0.5 * arrivals,
             (room - context if room else inf) if depth < most else -inf,
             settled_at,
             self.prefix.stamps,
-            (line, full, estimate.step, pace + per_request, per_request, per_context, stretch),
+            (line, full, estimate.step, pace, per_request, per_context),
         )
         return facts
 
@@ -238,7 +256,7 @@ def _read_share(seconds: float, read_after: float, whole: float, square: float) 
             than its end.
     """
     if seconds >= read_after:
-        return _READ_AT_MOST
+        return READ_AT_MOST
     if seconds <= 0.0:
         return 0.0
     if not square:

@@ -37,6 +37,8 @@ FADE_HALF_LIFE: Final = 30.0
 """Seconds in which the latency averages of an idle replica halve, so that it is tried again."""
 MODELS_EVERY: Final = 60.0
 """Seconds between two looks at a replica's model list."""
+HURRIED: Final = 0.25
+"""Share of the usual pause after which gauges are read while requests wait for room."""
 METRICS_RETRY: Final = 30.0
 """Seconds until a replica that refuses its metrics is asked for them again."""
 
@@ -84,6 +86,7 @@ class Probe:
         pace: how often.
         rng: jitter.
         clock: monotonic seconds, the clock of ``RouteRequest.now``.
+        waiting: how many requests wait for room; while any does, fresh gauges are worth more probes.
     """
 
     def __init__(
@@ -95,12 +98,14 @@ class Probe:
         pace: Pace = DEFAULT_PACE,
         rng: Random,
         clock: Callable[[], float] = time.monotonic,
+        waiting: Callable[[], int] = int,
     ) -> None:
         self._replica = replica
         self._models = frozenset(models)
         self._pace = pace
         self._rng = rng
         self._clock = clock
+        self._waiting = waiting
         self._client = ProbeClient(replica.backend, guard, connect_limit=pace.ready_limit / 2)
         self._interval = pace.of(replica.engine)
         self._fade = 0.5 ** (self._interval / FADE_HALF_LIFE)
@@ -116,6 +121,13 @@ class Probe:
         """What the probe depends on: one with an equal subject can go on."""
         return (self._replica.backend, self._replica.load, self._models)
 
+    @property
+    def pause(self) -> float:
+        """Seconds until the next probe: fewer while requests wait, but no fewer than the engine can bear."""
+        if not self._waiting() or self._replica.engine.metrics_path is None:
+            return self._interval
+        return max(self._interval * HURRIED, min(self._interval, self._replica.engine.probe_pause))
+
     async def run(self) -> None:
         """Probe until cancelled."""
         try:
@@ -125,7 +137,7 @@ class Probe:
                 except Exception:  # noqa: BLE001 - a defect in one probe must not end all later ones
                     _log.exception("probe failed", replica=self._replica.name)
                 spread = self._pace.jitter * (2 * self._rng.random() - 1)
-                await asyncio.sleep(self._interval * (1 + spread))
+                await asyncio.sleep(self.pause * (1 + spread))
         finally:
             await self.close()
 
@@ -234,6 +246,7 @@ class Probe:
             return
         self._replica.load.offers = frozenset(served - self._models)
         missing = self._models - served
+        self._replica.load.lacks = missing
         if missing and missing != self._missing:
             _log.warning("replica does not list its models", replica=self._replica.name, missing=sorted(missing))
         self._missing = missing

@@ -33,6 +33,7 @@ class FleetRegistry:
 
     Attributes:
         fleet: the fleet of the last applied configuration.
+        waiting: how many requests wait for room on it.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class FleetRegistry:
         self._rng = rng or Random()  # noqa: S311 - jitter, not a secret
         self._clock = clock
         self._started = False
+        self.waiting: Callable[[], int] = int
         self._probes: dict[str, tuple[Probe, asyncio.Task[None]]] = {}
         self._stopping: set[asyncio.Task[None]] = set()
         self.fleet: Fleet = build(snapshot, None, price_id, workers=pace.probers)
@@ -98,9 +100,20 @@ class FleetRegistry:
             for candidate in model.candidates:
                 names[candidate.replica.name].add(candidate.upstream_model)
         return {
-            name: Probe(replica, names[name], self._guard, pace=self._pace, rng=self._rng, clock=self._clock)
+            name: Probe(
+                replica,
+                names[name],
+                self._guard,
+                pace=self._pace,
+                rng=self._rng,
+                clock=self._clock,
+                waiting=self._count,
+            )
             for name, replica in self.fleet.replicas.items()
         }
+
+    def _count(self) -> int:
+        return self.waiting()
 
     def _cancel(self, name: str) -> None:
         _, task = self._probes.pop(name)

@@ -8,21 +8,26 @@ a scraper sees as a restart.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway import __version__
 from gateway.telemetry.metrics import GatewayMetrics
 
 if TYPE_CHECKING:
+    from gateway.access.alerts import Alerts
+    from gateway.access.shared import RedisLimits
+    from gateway.access.treasury import Treasury
     from gateway.metering.shipper import Shipper
 
 
 class Figures:
     """Metrics of a host's workers, as dumps (see ``gateway.telemetry.instruments.Registry.dump``)."""
 
-    def __init__(self, shipper: Shipper) -> None:
+    def __init__(self, shipper: Shipper, budgets: BudgetFigures) -> None:
         self._own = GatewayMetrics(__version__)
         bind_shipper(self._own, shipper)
+        bind_budgets(self._own, budgets)
         self._dumps: dict[Hashable, bytes] = {}
         self._retired: bytes | None = None
 
@@ -41,6 +46,27 @@ class Figures:
             self._retired = self._own.lasting([dump] if self._retired is None else [self._retired, dump])
 
 
+@dataclass(frozen=True, slots=True)
+class BudgetFigures:
+    """Where the figures of budgets and shared limits are."""
+
+    treasury: Treasury
+    alerts: Alerts
+    shared: RedisLimits | None
+
+
+def bind_budgets(metrics: GatewayMetrics, budgets: BudgetFigures) -> None:
+    """Show the figures of budgets and shared limits in ``metrics``."""
+    escrow, alerts, shared = budgets.treasury.escrow, budgets.alerts, budgets.shared
+    metrics.bind("weir_budget_holds", lambda: escrow.running)
+    metrics.bind("weir_budget_stale_usd", lambda: sum(pool.stale for pool in escrow.pools.values()) / 1e9)
+    metrics.bind(
+        "weir_budget_alerts_total", lambda: {("taken",): float(alerts.sent), ("failed",): float(alerts.failed)}
+    )
+    if shared is not None:
+        metrics.bind("weir_shared_limits_away", lambda: int(shared.away))
+
+
 def bind_shipper(metrics: GatewayMetrics, shipper: Shipper) -> None:
     """Show the shipper's figures in ``metrics``."""
     metrics.bind("weir_unshipped_bytes", lambda: shipper.lag_bytes)
@@ -49,3 +75,4 @@ def bind_shipper(metrics: GatewayMetrics, shipper: Shipper) -> None:
     metrics.bind("weir_shipper_seconds_total", lambda: shipper.seconds)
     metrics.bind("weir_orphans_total", lambda: shipper.orphans)
     metrics.bind("weir_ledger_conflicts_total", lambda: shipper.conflicts)
+    metrics.bind("weir_segments_quarantined_total", lambda: shipper.quarantined)

@@ -15,6 +15,7 @@ from gateway.billing import office as billing
 from gateway.billing import reconciliation
 from gateway.db.office import Duty, Office, Premises
 from gateway.leaderboard import office as boards
+from gateway.metering import retention
 from gateway.routing.decisions import office as decisions
 from gateway.tariff import office as tariff
 from gateway.telemetry import logs
@@ -27,6 +28,7 @@ OFFICES: Final[tuple[Callable[[Premises], Office], ...]] = (
     tariff.open_office,
     reconciliation.open_office,
     billing.open_office,
+    retention.open_office,
 )
 """What opens with every keeper."""
 

@@ -64,8 +64,10 @@ async def serving(
 
 
 @asynccontextmanager
-async def reaching(home: Path, database_url: str, pepper: bytes) -> AsyncIterator[Keeper | KeeperClient]:
-    """Give the block the keeper of ``home``: the one that runs, else one of its own.
+async def reaching(
+    home: Path, database_url: str, pepper: bytes, *, config: Callable[[], ConfigSnapshot | None] = lambda: None
+) -> AsyncIterator[Keeper | KeeperClient]:
+    """Give the block the keeper of ``home``: the one that runs, else one of its own, which knows ``config``.
 
     Raises:
         KeeperError: there was no keeper, and none could be made.
@@ -74,7 +76,7 @@ async def reaching(home: Path, database_url: str, pepper: bytes) -> AsyncIterato
     if not is_kept(home):
         from gateway.keeper.service import Keeper  # noqa: PLC0415 - see above
 
-        keeper = Keeper(home, database_url, pepper)
+        keeper = Keeper(home, database_url, pepper, config=config)
         try:
             await keeper.start()
         except KeeperError:

@@ -32,7 +32,7 @@ from gateway.db.office import Premises
 from gateway.keeper import schema, usage
 from gateway.keeper.address import KeeperLock, host_id
 from gateway.keeper.extras import NO_EXTRAS, Extras
-from gateway.keeper.figures import Figures
+from gateway.keeper.figures import BudgetFigures, Figures
 from gateway.keeper.follow import KeyFollower
 from gateway.keeper.offices import Offices
 from gateway.keeper.shipping import TreasuryShipping
@@ -99,6 +99,7 @@ class Keeper:
         self._store: AccessStore | None = None
         self._shipper: Shipper | None = None
         self._figures: Figures | None = None
+        self._budget_figures: BudgetFigures | None = None
         self._offices: Offices | None = None
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -112,6 +113,11 @@ class Keeper:
     def figures(self) -> Figures:
         """The metrics of this host's workers."""
         return _started(self._figures)
+
+    @property
+    def budget_figures(self) -> BudgetFigures:
+        """The figures of budgets and shared limits."""
+        return _started(self._budget_figures)
 
     @property
     def offices(self) -> Offices:
@@ -155,12 +161,12 @@ class Keeper:
         except BaseException:
             await self._close()
             raise
-        self._figures = Figures(self._shipper)
+        alerts = Alerts(self._database, self._treasury, self._config, _webhook(self._extras))
+        self._budget_figures = BudgetFigures(self._treasury, alerts, self._shared)
+        self._figures = Figures(self._shipper, self._budget_figures)
         self._offices = Offices(
             Premises(self._database, self._home, self._pepper, self._config),
-            budgets.open_office(
-                self._treasury, Alerts(self._database, self._treasury, self._config, _webhook(self._extras))
-            ),
+            budgets.open_office(self._treasury, alerts),
         )
         loop = asyncio.get_running_loop()
         self._stopping.clear()

@@ -190,6 +190,7 @@ class Desk:
         request = job.request
         assert request is not None
         request.now = self._agenda.now
+        request.waited = request.now - job.at
         request.expected_tokens = self._books.expected_tokens(request.team)
         try:
             plan = self._router.plan(request)

@@ -173,6 +173,7 @@ class Suite:
         self._tell(f"{case.name}, {setting.profile.name}: at the knee, rate {knee:.3g}")
         guarded = replace(setting, admission=True)
         bare = self._replayed(case.source, knee, setting, PEERS)
+        alone = self._replayed(case.source, knee, setting, (OURS,))[OURS]
         behind = self._replayed(case.source, knee, guarded, (OURS, *PEERS))
         half = self._replayed(case.source, knee / 2, setting, PEERS)
         ours_half = self._replayed(case.source, knee / 2, guarded, (OURS,))[OURS]
@@ -182,6 +183,7 @@ class Suite:
         where = (case.name, setting.profile.name)
         return [
             _ratio("goodput against the best peer, as they are", where, knee, ours, bare, case.as_is),
+            _ratio("goodput against the best peer, neither with admission", where, knee, alone, bare, case.as_is),
             _ratio("goodput against the best peer, same admission", where, knee, ours, peers, case.behind),
             _ratio("goodput at half the knee", where, knee / 2, ours_half, half, _GOODPUT_NOISE),
             _ttft_ratio(where, knee / 2, ours_half, half),

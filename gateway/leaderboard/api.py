@@ -20,7 +20,7 @@ from gateway.leaderboard import datasets, document
 from gateway.leaderboard import question as asked
 from gateway.leaderboard.attribution import title_of
 from gateway.leaderboard.view import View, view_of, visit_of
-from gateway.leaderboard.window import Window, board_window, dataset_window, moment_text
+from gateway.leaderboard.window import board_window, dataset_window, moment_text, record_window
 from gateway.types.errors import BadRequest, Forbidden
 from gateway.types.method import Asking
 
@@ -120,9 +120,7 @@ def _add_rankings(router: APIRouter, around: Surroundings) -> None:
     ) -> Response:
         board: asked.By = _one_of(by, "model", asked.BOARDS, "by")
         measured: asked.Measure = _one_of(measure, "tokens", asked.MEASURES, "measure")
-        window = board_window(start, to, "day", _now_us())
-        if start is None:
-            window = Window("day", window.last - 365, window.last)
+        window = record_window(start, to, _now_us())
         view = await _admit(around, request, who, board, team)
         question = asked.RecordsQuestion(board, measured, window.first, window.last, view.team, view.approved)
         found = await around.books.ask(asked.RECORDS, (question,))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from operator import add
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from gateway.leaderboard.question import (
     Totals,
 )
 from gateway.leaderboard.ranking import NOTHING, author_of, folded, records, standings, summed
-from gateway.leaderboard.store import BoardStore, Extent, Used
+from gateway.leaderboard.store import BoardStore, Extent
 from gateway.types.money import NANO_PER_USD
 
 
@@ -44,21 +45,20 @@ class Boards:
         """Return a board. Raises ``Unavailable``."""
         extent = Extent(question.by, question.team, question.grain, question.first, question.last)
         columns = columns_of(question.measure, question.basis)
-        stored, stored_before = await self._store.windows(extent, columns)
-        now = _named(question.by, {name: used.totals for name, used in stored.items()})
-        before = _named(question.by, stored_before)
+        stored, stored_before = await self._store.windows(extent, extent.before, columns)
+        now, before = _named(question.by, stored), _named(question.by, stored_before)
         whole, earlier = summed(now.values()), summed(before.values())
         unattributed = now.pop("", NOTHING)
         before.pop("", None)
         names = len(now)
         titles: Mapping[str, str] = {}
         if question.by == "app":
-            titles = await self._store.titles()
+            titles = {app: title for app, (title, _) in (await self._store.apps()).items()}
             if question.approved:
                 now = {name: each for name, each in now.items() if name in titles}
                 before = {name: each for name, each in before.items() if name in titles}
         rows = standings(now, before, whole, question.measure, question.limit, question.basis)
-        series = _series(question, stored, [row.name for row in rows])
+        series = await self._series(question, extent, stored, [row.name for row in rows])
         shown = summed(row.totals for row in rows)
         return Board(
             rows=[structs.replace(row, title=titles.get(row.name, ""), series=series[row.name]) for row in rows],
@@ -71,16 +71,57 @@ class Boards:
             made_up=self._made_up.exists(),
         )
 
+    async def _series(
+        self, question: Question, extent: Extent, stored: Mapping[str, Totals], names: list[str]
+    ) -> dict[str, list[int]]:
+        """Return the values of each point, by the names of the board."""
+        wanted = set(names)
+        of_author = question.by == "author"
+        parts = {name for name in stored if author_of(name) in wanted} if of_author else wanted
+        columns = columns_of(question.measure, question.basis)
+        length = extent.last - extent.first + 1
+        series = {name: [[0] * length for _ in columns] for name in names}
+        # Whom nobody asks for is left out by the database where that is many.
+        only = parts if len(stored) > 1.5 * len(parts) else None
+        for labels, first, values in await self._store.courses(extent, columns, only) if names else ():
+            place = first - extent.first
+            for number, column in enumerate(values):
+                for label, course in zip(labels, zip(*column, strict=True), strict=True):
+                    if label not in parts:
+                        continue
+                    line = series[author_of(label) if of_author else label][number]
+                    end = place + len(course)
+                    # A ratio cannot be added up over models, so its parts are, and divided at the end.
+                    line[place:end] = map(add, line[place:end], course) if of_author else course
+        return {name: _values(question.measure, lines) for name, lines in series.items()}
+
     async def days(self, window: Days) -> list[DayTokens]:
         """Return tokens per model of each day. Raises ``Unavailable``."""
         extent = Extent("model", window.team, "day", window.first, window.last)
         return [
-            DayTokens(day, models, tokens) for day, models, (tokens,) in await self._store.days(extent, ("tokens",))
+            DayTokens(first + number, labels, list(tokens))
+            for labels, first, (column,) in await self._store.courses(extent, ("tokens",))
+            for number, tokens in enumerate(column)
         ]
 
     async def app_window(self, window: AppWindow) -> list[AppStanding]:
-        """Return approved apps. Raises ``Unavailable``."""
-        return await self._store.app_window(window.team, window.first, window.last, window.categories)
+        """Return approved apps, of the categories asked for if any. Raises ``Unavailable``."""
+        extent = Extent("app", window.team, "day", window.first, window.last)
+        length = window.last - window.first + 1
+        three = replace(extent, first=window.first - 3 * length, last=window.first - 1)
+        now, before = await self._store.windows(extent, three)
+        wanted = set(window.categories)
+        return [
+            AppStanding(
+                app,
+                title,
+                now.get(app, NOTHING).tokens,
+                now.get(app, NOTHING).requests,
+                before.get(app, NOTHING).tokens,
+            )
+            for app, (title, categories) in sorted((await self._store.apps()).items())
+            if not wanted or wanted & set(categories)
+        ]
 
     async def strangers(self, keys: tuple[str, ...]) -> list[str]:
         """Return a few keys with usage that are not among ``keys``; none when the ledger is of these alone."""
@@ -89,18 +130,19 @@ class Boards:
     async def records(self, question: RecordsQuestion, lines: list[int]) -> Records:
         """Return the records of a board. Raises ``Unavailable``."""
         extent = Extent(question.by, question.team, "day", question.first, question.last)
-        shown = set(await self._store.titles()) if question.by == "app" and question.approved else None
+        shown = set(await self._store.apps()) if question.by == "app" and question.approved else None
         columns = columns_of(question.measure, "charge")
         days: dict[int, dict[str, int]] = {}
-        for day, stored, values in await self._store.days(extent, columns):
-            names = list(map(author_of, stored)) if question.by == "author" else stored
-            summed_up = [_by_name(names, column) for column in values]
-            worth = _values(question.measure, [list(each.values()) for each in summed_up])
-            days[day] = {
-                name: value
-                for name, value in zip(summed_up[0], worth, strict=True)
-                if name and (shown is None or name in shown)
-            }
+        for labels, first, values in await self._store.courses(extent, columns):
+            names = list(map(author_of, labels)) if question.by == "author" else labels
+            for number, point in enumerate(zip(*values, strict=True)):
+                sums = [_by_name(names, column) for column in point]
+                worth = _values(question.measure, [list(each.values()) for each in sums])
+                days[first + number] = {
+                    name: value
+                    for name, value in zip(sums[0], worth, strict=True)
+                    if name and (shown is None or name in shown)
+                }
         return records(days, lines if question.measure == "tokens" else [])
 
 
@@ -115,30 +157,14 @@ def columns_of(measure: Measure, basis: Basis) -> tuple[str, ...]:
     }[measure]
 
 
-def _series(question: Question, stored: Mapping[str, Used], names: list[str]) -> dict[str, list[int]]:
-    """Return the values of each point, by the names of the board."""
-    wanted = set(names)
-    of_author = question.by == "author"
-    parts = [name for name in stored if author_of(name) in wanted] if of_author else names
-    series: dict[str, list[list[int]]] = {}
-    for part in parts:
-        name = author_of(part) if of_author else part
-        course = stored[part].course(question.first, question.last)
-        # A ratio cannot be added up, so its parts are, and divided at the end.
-        series[name] = (
-            [list(map(add, *pair)) for pair in zip(series[name], course, strict=True)] if name in series else course
-        )
-    return {name: _values(question.measure, columns) for name, columns in series.items()}
-
-
-def _values(measure: Measure, columns: list[list[int]]) -> list[int]:
+def _values(measure: Measure, columns: Sequence[list[int]]) -> list[int]:
     """Return the values of points, from the columns that the measure is made of."""
     if measure != "tokens_per_dollar":
         return columns[0]
     return [tokens * NANO_PER_USD // paid if paid > 0 else 0 for tokens, paid in zip(*columns, strict=True)]
 
 
-def _by_name(names: list[str], values: list[int]) -> dict[str, int]:
+def _by_name(names: Sequence[str], values: Sequence[int]) -> dict[str, int]:
     found = dict.fromkeys(names, 0)
     for name, value in zip(names, values, strict=True):
         found[name] += value

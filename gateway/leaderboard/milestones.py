@@ -2,7 +2,8 @@
 
 The shipper's transaction writes a milestone when a total passes a line (``gateway.metering.totals``). A line that the
 owner adds later finds totals that passed it before: for each model the first such day is filled in from the rollups,
-with the end of the hour as its moment. Raises ``Unavailable`` when the database cannot be used.
+with the end of the hour as its moment, or of the day once its hours are gone. Raises ``Unavailable`` when the database
+cannot be used.
 """
 
 from __future__ import annotations
@@ -62,20 +63,18 @@ async def _fill(connection: Bulk, line: int) -> None:
     rows: list[tuple[int, str, int, int]] = []
     for model, day in await connection.read(_MISSING, (line, line)):
         hours = await connection.read(_HOURS, (day * 24, day * 24 + 23, model))
-        rows.append((day, model, line, _passed(hours, line) * HOUR_US))
+        rows.append((day, model, line, _passed(hours, line, day) * HOUR_US))
     await connection.insert("milestone", ("day", "model", "line", "crossed_us"), sorted(rows), "ON CONFLICT DO NOTHING")
 
 
-def _passed(hours: list[tuple[Any, ...]], line: int) -> int:
-    """Return the hour after the one in which a day's total passed ``line``."""
+def _passed(hours: list[tuple[Any, ...]], line: int, day: int) -> int:
+    """Return the hour after the one in which a day's total passed ``line``; the end of the day when hours are gone."""
     total = 0
-    hour = 0
-    for number, tokens in hours:
-        hour = int(number)
+    for hour, tokens in hours:
         total += int(tokens)
         if total >= line:
-            break
-    return hour + 1
+            return int(hour) + 1
+    return (day + 1) * 24
 
 
 async def milestones(database: Database) -> list[MilestoneRecord]:

@@ -6,22 +6,22 @@ much was metered. Every query is a range of a primary key. Raises ``Unavailable`
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, Final
 
 from gateway.db.bulk import Row, bulk_on
 from gateway.db.engine import Database
 from gateway.db.unit_of_work import reading
-from gateway.leaderboard.question import AppStanding, By, Grain, Totals
+from gateway.leaderboard.question import By, Grain, Totals
 from gateway.metering.record import ANSWERED
+from gateway.metering.totals import BLOCK_DAYS
 
 Read = Callable[[str, Sequence[Any]], Awaitable[list[Row]]]
 
 APPROVED: Final = "approved"
-_TITLES: Final = "SELECT app, title FROM app WHERE status = ?"
 _STORED: Final[Mapping[By, str]] = {
     "model": "model",
     "author": "model",
@@ -51,43 +51,6 @@ _RANGE: Final = "FROM board_day_total WHERE team = ? AND board = ? AND day BETWE
 _JOINED: Final = {"sqlite": "group_concat", "postgresql": "string_agg"}
 _BETWEEN: Final = "\n"
 """Stands between joined values; no name has it."""
-_APPS: Final = (
-    "SELECT name, app.title, app.categories, "
-    "SUM(CASE WHEN day >= ? THEN tokens ELSE 0 END), SUM(CASE WHEN day >= ? THEN requests ELSE 0 END), "
-    "SUM(CASE WHEN day < ? THEN tokens ELSE 0 END) "
-    "FROM board_day_total JOIN app ON app.app = name "
-    "WHERE team = ? AND board = 'app' AND day BETWEEN ? AND ? AND app.status = ? "
-    "GROUP BY name, app.title, app.categories"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Used:
-    """What one name used in a window.
-
-    Attributes:
-        totals: of the whole window.
-        points: the points with usage, joined by ``_BETWEEN``.
-        values: each column asked for at these points, joined likewise.
-    """
-
-    totals: Totals
-    points: str
-    values: tuple[str, ...]
-
-    def course(self, first: int, last: int) -> list[list[int]]:
-        """Return each column at every point from ``first`` to ``last``."""
-        courses = [list(map(int, joined.split(_BETWEEN))) for joined in self.values]
-        if self.points == _every(first, last):
-            return courses
-        places = [int(point) - first for point in self.points.split(_BETWEEN)]
-        spread = []
-        for course in courses:
-            line = [0] * (last - first + 1)
-            for place, value in zip(places, course, strict=True):
-                line[place] = value
-            spread.append(line)
-        return spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +74,7 @@ class Extent:
     def before(self) -> Extent:
         """The extent of the same length that ends where this one begins."""
         length = self.last - self.first + 1
-        return Extent(self.by, self.team, self.grain, self.first - length, self.first - 1)
+        return replace(self, first=self.first - length, last=self.first - 1)
 
 
 class BoardStore:
@@ -120,40 +83,34 @@ class BoardStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def windows(self, extent: Extent, columns: Sequence[str]) -> tuple[dict[str, Used], dict[str, Totals]]:
-        """Return what each stored name used in a window, and ``columns`` of the one before it, as of one moment.
+    async def windows(
+        self, extent: Extent, before: Extent, columns: Sequence[str] = _COLUMNS
+    ) -> tuple[dict[str, Totals], dict[str, Totals]]:
+        """Return the totals of two windows by stored name, of the second only ``columns``, as of one moment."""
+        async with self._reading() as read:
+            return await _totals(read, extent, _COLUMNS), await _totals(read, before, columns)
 
-        One query for sums and points together: each costs most for the rows it goes through.
+    async def courses(
+        self, extent: Extent, columns: Sequence[str], names: Collection[str] | None = None
+    ) -> Iterator[tuple[list[str], int, list[list[tuple[int, ...]]]]]:
+        """Return runs of neighbouring points that have the same names.
+
+        Of each run: the names, the first point, and for each of ``columns`` the values of these names point by point.
+
+        Args:
+            extent: the window.
+            columns: of ``Totals``.
+            names: only these stored names.
         """
         async with self._reading() as read:
-            now = await read(*self._used(extent, columns))
-            before = await read(*_sums(extent.before, columns))
-        width = len(_COLUMNS)
-        return (
-            {row[0]: Used(Totals(*map(int, row[1 : 1 + width])), row[1 + width], row[2 + width :]) for row in now},
-            {name: Totals(**dict(zip(columns, map(int, sums), strict=True))) for name, *sums in before},
-        )
+            rows = await read(*self._points(extent, columns, sorted(names) if names is not None else ()))
+        return _runs(sorted(rows))
 
-    async def days(self, extent: Extent, columns: Sequence[str]) -> list[tuple[int, list[str], list[list[int]]]]:
-        """Return the days of a window with their stored names and the values of each of ``columns``, in order."""
+    async def apps(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+        """Return the titles and categories of approved apps; ``""`` and none where there are none."""
         async with self._reading() as read:
-            rows = await read(*self._days(extent, columns))
-        return [
-            (day, labels.split(_BETWEEN), [list(map(int, joined.split(_BETWEEN))) for joined in values])
-            for day, labels, *values in sorted(rows)
-        ]
-
-    async def app_window(self, team: str, first: int, last: int, categories: Sequence[str]) -> list[AppStanding]:
-        """Return approved apps, of ``categories`` if any, with their usage in a window and in the three before it."""
-        earliest = first - 3 * (last - first + 1)
-        async with self._reading() as read:
-            rows = await read(_APPS, (first, first, first, team, earliest, last, APPROVED))
-        wanted = set(categories)
-        return [
-            AppStanding(app, title, int(tokens), int(requests), int(before))
-            for app, title, tags, tokens, requests, before in rows
-            if not wanted or wanted & set(tags.split(","))
-        ]
+            rows = await read("SELECT app, title, categories FROM app WHERE status = ?", (APPROVED,))
+        return {app: (title, tuple(tags.split(",")) if tags else ()) for app, title, tags in rows}
 
     async def strangers(self, keys: Sequence[str]) -> list[str]:
         """Return a few ids of keys that were used and are not among ``keys``."""
@@ -162,29 +119,19 @@ class BoardStore:
         async with self._reading() as read:
             return [str(row[0]) for row in await read(sql, tuple(keys))]
 
-    async def titles(self) -> dict[str, str]:
-        """Return the titles of approved apps, ``""`` where there is none."""
-        async with self._reading() as read:
-            return {str(app): str(title) for app, title in await read(_TITLES, (APPROVED,))}
+    def _points(self, extent: Extent, columns: Sequence[str], names: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
+        """Return the query for point, joined names, and each of ``columns`` joined in the same order.
 
-    def _joined(self, column: str) -> str:
-        """Return what joins the values of a column in a group; it wants one value, ``_BETWEEN``."""
-        function = _JOINED[self._database.reader.dialect.name]
-        return f"{function}(CAST({column} AS TEXT), ?)"
-
-    def _used(self, extent: Extent, columns: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
-        """Return the query for name, all sums, joined points, and each of ``columns`` joined in the same order."""
-        source, values = _source(extent, _COLUMNS)
-        sums = ", ".join(f"SUM({column})" for column in _COLUMNS)
-        joined = ", ".join(self._joined(column) for column in (extent.grain, *columns))
-        # Only names of ours are put into the statement.
-        return f"SELECT name, {sums}, {joined} {source} GROUP BY name", (_BETWEEN,) * (1 + len(columns)) + values
-
-    def _days(self, extent: Extent, columns: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
-        """Return the query for day, joined names, and each of ``columns`` joined in the same order."""
+        A row per value would take three times as long: what costs most is handing rows over.
+        """
+        join = _JOINED[self._database.reader.dialect.name]
         source, values = _source(extent, columns)
-        joined = ", ".join(self._joined(column) for column in ("name", *columns))
-        return f"SELECT day, {joined} {source} GROUP BY day", (_BETWEEN,) * (1 + len(columns)) + values
+        joined = ", ".join(f"{join}(CAST({column} AS TEXT), ?)" for column in ("name", *columns))
+        marks = ""
+        if names:
+            marks = f"{' AND' if extent.grain == 'day' else ' WHERE'} name IN ({', '.join('?' * len(names))})"
+        sql = f"SELECT {extent.grain}, {joined} {source}{marks} GROUP BY {extent.grain}"
+        return sql, (_BETWEEN,) * (1 + len(columns)) + values + tuple(names)
 
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[Read]:
@@ -193,11 +140,29 @@ class BoardStore:
             yield (await bulk_on(await session.connection())).read
 
 
-def _sums(extent: Extent, columns: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
-    """Return the query for name and sums of ``columns`` over a window."""
-    source, values = _source(extent, columns)
+async def _totals(read: Read, extent: Extent, columns: Sequence[str]) -> dict[str, Totals]:
+    """Return the sums of ``columns`` over a window, by stored name."""
     sums = ", ".join(f"SUM({column})" for column in columns)
-    return f"SELECT name, {sums} {source} GROUP BY name", values
+    source, values = _blocks(extent, columns) if extent.grain == "day" else _source(extent, columns)
+    rows = await read(f"SELECT name, {sums} {source} GROUP BY name", values)
+    return {name: Totals(**dict(zip(columns, map(int, found), strict=True))) for name, *found in rows}
+
+
+def _blocks(extent: Extent, columns: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
+    """Return what sums of days are read from: whole blocks, and the days before and behind them."""
+    first = -(-extent.first // BLOCK_DAYS)
+    last = (extent.last + 1) // BLOCK_DAYS - 1
+    if first > last:
+        return _source(extent, columns)
+    picked = f"SELECT name, {', '.join(columns)} FROM"
+    place = (extent.team, _STORED[extent.by])
+    parts = [f"{picked} board_block_total WHERE team = ? AND board = ? AND block BETWEEN ? AND ?"]
+    values: list[Any] = [*place, first, last]
+    for begin, end in ((extent.first, first * BLOCK_DAYS - 1), ((last + 1) * BLOCK_DAYS, extent.last)):
+        if begin <= end:
+            parts.append(f"{picked} board_day_total WHERE team = ? AND board = ? AND day BETWEEN ? AND ?")
+            values += [*place, begin, end]
+    return f"FROM ({' UNION ALL '.join(parts)}) AS parts", tuple(values)
 
 
 def _source(extent: Extent, columns: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
@@ -213,7 +178,12 @@ def _source(extent: Extent, columns: Sequence[str]) -> tuple[str, tuple[Any, ...
     return f"FROM ({inner}) AS hourly", (extent.first, extent.last, *values)
 
 
-@lru_cache(maxsize=64)
-def _every(first: int, last: int) -> str:
-    """Return all points of a window, joined."""
-    return _BETWEEN.join(map(str, range(first, last + 1)))
+def _runs(rows: Sequence[Row]) -> Iterator[tuple[list[str], int, list[list[tuple[int, ...]]]]]:
+    """Cut points into runs with the same names, for most points have those of their neighbours."""
+    for (labels, _), run in groupby(enumerate(rows), key=lambda item: (item[1][1], item[1][0] - item[0])):
+        points = [row for _, row in run]
+        columns = [
+            [tuple(map(int, values.split(_BETWEEN))) for values in column]
+            for column in zip(*(row[2:] for row in points), strict=True)
+        ]
+        yield labels.split(_BETWEEN), points[0][0], columns

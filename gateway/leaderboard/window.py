@@ -77,6 +77,13 @@ def board_window(start: str | None, end: str | None, grain: Grain, now_us: int) 
     return _checked(Window(grain, _hour(start, "from", 0) if start is not None else last - 23, last), "from", "to")
 
 
+def record_window(start: str | None, end: str | None, now_us: int) -> Window:
+    """Return the days whose records are told: by default the 366 that end with the one that runs."""
+    last = _day(end, "to") if end is not None else today(now_us)
+    first = _day(start, "from") if start is not None else last - LONGEST_DAYS + 1
+    return _checked(Window("day", first, last), "from", "to")
+
+
 def _checked(window: Window, start: str, end: str) -> Window:
     if window.first > window.last:
         raise BadRequest(f"{start} is after {end}", param=start)

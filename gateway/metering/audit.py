@@ -23,6 +23,7 @@ from gateway.metering.entry import RowKey, end_key
 from gateway.metering.labels import COLUMNS as LABEL_COLUMNS
 from gateway.metering.labels import id_of
 from gateway.metering.record import ANSWERED, End
+from gateway.metering.retention import HOURS, LEDGER, lifetimes
 from gateway.metering.rollups import SUMS
 from gateway.metering.segments import CHUNK, QUARANTINE, SUFFIX, SegmentFile, SegmentParser, list_segments
 from gateway.types.charge import Charge
@@ -32,6 +33,7 @@ Sums = dict[tuple[int, str, str], tuple[int, ...]]
 """Day, model and team to the sums of ``SUMS``."""
 
 K = TypeVar("K", bound=tuple[object, ...])
+V = TypeVar("V")
 
 _MOST_NAMED: Final = 5
 _KEYS_AT_ONCE: Final = 1_000
@@ -77,17 +79,24 @@ async def audit(directory: Path, database: Database) -> MeterReport:
     """
     wrong: list[str] = []
     async with reading(database) as session:
-        ledger_sums = await _sums(session, _LEDGER_SUMS)
+        # Books are compared for the days that both still have.
+        firsts = await lifetimes(session)
+        first, first_hour = firsts.get(LEDGER, 0), firsts.get(HOURS, 0)
+        ledger_sums = _since(await _sums(session, _LEDGER_SUMS), first)
         hour_sums = await _sums(session, _HOUR_SUMS)
         day_sums = await _sums(session, _DAY_SUMS)
-        wrong += _differences("usage_hour", hour_sums, "the ledger", ledger_sums)
-        wrong += _differences("usage_day", day_sums, "usage_hour", hour_sums)
+        both = max(first, first_hour)
+        wrong += _differences("usage_hour", _since(hour_sums, both), "the ledger", _since(ledger_sums, both))
+        wrong += _differences("usage_day", _since(day_sums, first_hour), "usage_hour", _since(hour_sums, first_hour))
+        if first < first_hour:
+            wrong += _differences("usage_day", _since(day_sums, first), "the ledger", ledger_sums)
         totals = await _pairs(session, _MODEL_TOTALS)
-        wrong += _differences("model_day_total", totals, "the ledger", await _ledger_totals(session))
+        ledger_totals = _since(await _ledger_totals(session), first)
+        wrong += _differences("model_day_total", _since(totals, first), "the ledger", ledger_totals)
         held, due = await boards.compare(session)
         wrong += _differences("board_day_total", held, "usage_day", due)
         wrong += await _broken_rows(session)
-        journal = await _journal(directory, session, wrong)
+        journal = await _journal(directory, session, wrong, first)
         statuses = (await session.execute(text(_STATUSES))).all()
     return MeterReport(
         ok=not wrong,
@@ -137,8 +146,8 @@ async def _broken_rows(session: AsyncSession) -> list[str]:
     return [f"{count} {meaning}." for meaning, count in found.items() if count]
 
 
-async def _journal(directory: Path, session: AsyncSession, wrong: list[str]) -> dict[str, int]:
-    """Count what is on disk, and add to ``wrong`` when something shipped is not in the ledger."""
+async def _journal(directory: Path, session: AsyncSession, wrong: list[str], first: int) -> dict[str, int]:
+    """Count what is on disk, and add to ``wrong`` what is shipped, of day ``first`` or later, and not in the ledger."""
     saved = await checkpoints.load(session)
     counts = dict.fromkeys(("segments", "bytes", "unshipped_bytes", "damaged_bytes", "shipped_records"), 0)
     missing = 0
@@ -152,7 +161,8 @@ async def _journal(directory: Path, session: AsyncSession, wrong: list[str]) -> 
             counts["bytes"] += size
             counts["damaged_bytes"] += checkpoint.damaged if checkpoint else 0
             counts["unshipped_bytes"] += 0 if checkpoint and checkpoint.finished else max(0, size - position)
-            for keys in _shipped_keys(file, position):
+            for found in _shipped_keys(file, position):
+                keys = {key for key in found if key[0] >= first}
                 counts["shipped_records"] += len(keys)
                 missing += len(keys) - len(await ledger.present(connection, list(keys)))
         except FileNotFoundError:
@@ -161,7 +171,7 @@ async def _journal(directory: Path, session: AsyncSession, wrong: list[str]) -> 
         wrong.append(f"{missing} records of the journal count as shipped and are not in the ledger.")
     counts["quarantined_segments"] = aside = len(list((directory / QUARANTINE).glob(f"*{SUFFIX}")))
     if aside:
-        wrong.append(f"{aside} damaged segments lie in {QUARANTINE}: what they hold is not in the ledger.")
+        wrong.append(f"{aside} segments lie in {QUARANTINE}: what is damaged or too old in them is not in the ledger.")
     return counts
 
 
@@ -200,6 +210,11 @@ def _differences(
     if len(differing) > _MOST_NAMED:
         sentences.append(f"{name} and {other} differ in {len(differing) - _MOST_NAMED} more places.")
     return sentences
+
+
+def _since(book: Mapping[K, V], first: int) -> dict[K, V]:
+    """Return what a book says of the days from ``first`` on; its keys begin with the day."""
+    return {key: value for key, value in book.items() if int(str(key[0])) >= first}
 
 
 def _named(sums: Sums) -> dict[str, int]:

@@ -33,7 +33,7 @@ class Waiting:
 
     Attributes:
         position: the byte up to which it is shipped.
-        damaged: bytes stepped over.
+        damaged: bytes stepped over, and records that are older than the ledger.
         finished: nothing of it is missing from the ledger, so it may go.
         size: length when it was last looked at; final once it is not owned.
         owned: whether its writer still holds it.
@@ -89,12 +89,16 @@ class Batch:
         records: how many there are.
         prices: rates by id that the ledger may not know yet.
         moves: how far each segment gets with them.
+        first_day: the first day that the ledger still has.
+        expired: ends of attempts of earlier days, which are left out.
     """
 
     entries: list[Entries] = field(default_factory=list)
     records: int = 0
     prices: dict[int, Price] = field(default_factory=dict)
     moves: list[Move] = field(default_factory=list)
+    first_day: int = 0
+    expired: int = 0
 
     def add(self, records: Iterable[Settled], known_prices: Container[int]) -> int:
         """Take records in and return how many of them are ends of attempts."""
@@ -104,8 +108,12 @@ class Batch:
                 ends.append(record)
             elif type(record) is Price and record.price_id not in known_prices:
                 self.prices[record.price_id] = record
-        self.entries += Entries.of(ends)
-        self.records += len(ends)
+        for some in Entries.of(ends):
+            if some.hour // 24 < self.first_day:
+                self.expired += len(some.rows)
+                continue
+            self.entries.append(some)
+            self.records += len(some.rows)
         return len(ends)
 
 
@@ -167,9 +175,13 @@ class Backlog:
             elif segment.since is None:
                 segment.since = now
 
-    async def collect(self, most: int, known_prices: Container[int]) -> Batch:
-        """Read the next records, at most ``most`` ends, giving way to the event loop between slices."""
-        batch = Batch()
+    async def collect(self, most: int, known_prices: Container[int], first_day: int = 0) -> Batch:
+        """Read the next records, at most ``most`` ends, giving way to the event loop between slices.
+
+        Ends of days before ``first_day`` are left out, and their segment is put aside in the end, as one in which
+        something could not be read.
+        """
+        batch = Batch(first_day=first_day)
         for segment in self.segments.values():
             if batch.records >= most:
                 break
@@ -186,6 +198,7 @@ class Backlog:
         """Read what is new in ``segment`` into ``batch``, until the batch is full. Raises ``OSError``."""
         parser = SegmentParser(segment.position, segment.damaged)
         parser.sealed = segment.sealed
+        expired = batch.expired
         at_end = False
         while not at_end and batch.records < most and not parser.foreign:
             data = segment.file.read(parser.position, CHUNK)
@@ -208,6 +221,9 @@ class Backlog:
         if parser.foreign:
             _complain(segment, "it was written by a newer version")
             return
+        if batch.expired > expired:
+            parser.damaged += batch.expired - expired
+            log.error("records_older_than_the_ledger", segment=segment.file.name, records=batch.expired - expired)
         drained = at_end and not segment.owned
         if drained or parser.position != segment.position:
             batch.moves.append(Move(segment, parser.position, parser.damaged, parser.sealed, drained))

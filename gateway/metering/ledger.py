@@ -21,6 +21,7 @@ from gateway.metering.entry import KEY, Entries, RowKey
 from gateway.metering.labels import COLUMNS as LABEL_COLUMNS
 from gateway.metering.labels import Labels
 from gateway.metering.record import Price, RowKind
+from gateway.metering.retention import Expired, first_day
 from gateway.types.generation import AttemptRecord, GenerationRecord
 from gateway.types.ids import day, unix_ms
 from gateway.types.tokens import Usage
@@ -40,9 +41,15 @@ async def insert(connection: Bulk, new: Sequence[Entries]) -> Sequence[Entries]:
     Args:
         connection: in a transaction that no other writer can overtake.
         new: may hold the same row twice; the first one counts.
+
+    Raises:
+        Expired: some are of days that the ledger no longer has; nothing was inserted.
     """
     if not new:
         return new
+    first = await first_day(connection)
+    if min(some.hour for some in new) // 24 < first:
+        raise Expired(first)
     await connection.make_room(TABLE, {some.hour // 24 for some in new})
     by_columns: dict[tuple[str, ...], list[Row]] = {}
     for some in new:

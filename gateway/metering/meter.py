@@ -22,7 +22,7 @@ from gateway.metering.journal import Journal
 from gateway.metering.legs import Leg, cost, price, share, shares
 from gateway.metering.record import Close, Dimensions, Open, Progress, RowKind, Status
 from gateway.metering.tap import Tap
-from gateway.pricing.charge import payable
+from gateway.pricing.charge import NOTHING, payable
 from gateway.types.budgets import Paid
 from gateway.types.call import Call
 from gateway.types.charge import NO_CHARGE, Charge
@@ -334,7 +334,7 @@ class Meter:
             # The engine was stopped before its first token; what prefill it did is not known.
             usage, source = NO_USAGE, UsageSource.NONE
         pays = status is not Status.UPSTREAM_ERROR and not (status is Status.OK and _empty(tap, usage))
-        paid, discount = payable(usage, price(leg), leg.dims.tier) if pays else (NO_CHARGE, NO_CHARGE)
+        paid, discount = payable(usage, price(leg), leg.dims.tier) if pays else NOTHING
         if self.reserved is not None:
             paid, discount = self._bounded(leg, paid, discount)
         spent = cost(candidate, usage, leg.dims.tier)

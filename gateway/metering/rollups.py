@@ -176,11 +176,4 @@ async def _merge(connection: Bulk, table: str, time: str, buckets: Mapping[Key, 
 
 def _joined(stored: bytes, new: Histogram) -> bytes:
     """Return ``new`` added to what is stored, if anything is."""
-    if not stored:
-        return new.dump()
-    if not new.counts:
-        return stored
-    # The new one into the old one: merging costs as much as what is merged is wide.
-    joined = Histogram.load(stored)
-    joined.merge(new)
-    return joined.dump()
+    return new.added_to(stored) if stored else new.dump()

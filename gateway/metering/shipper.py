@@ -30,7 +30,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from gateway.db.bulk import bulk
+from gateway.db.bulk import Bulk, bulk
 from gateway.db.engine import Database
 from gateway.db.unit_of_work import Overtaken, reading
 from gateway.metering import checkpoints, ledger, rollups
@@ -39,6 +39,7 @@ from gateway.metering.checkpoints import Checkpoint
 from gateway.metering.entry import Entries
 from gateway.metering.orphans import find_orphans
 from gateway.metering.record import Close, Price, end_of
+from gateway.metering.retention import LEDGER, Expired, lifetimes
 from gateway.metering.segments import list_segments, sweep
 from gateway.metering.stopwatch import Stopwatch
 from gateway.types.errors import Unavailable
@@ -47,6 +48,8 @@ R = TypeVar("R")
 
 LOCK: Final = "shipper.lock"
 BATCH_RECORDS: Final = 10_000
+BATCH_RECORDS_ON_SERVER: Final = 20_000
+"""More at once cost less a record, and on a server nobody waits for the shipper's transaction."""
 INTERVAL_S: Final = 1.0
 """Seconds between rounds. A round has a fixed cost beside that of its records, so few large ones are cheapest."""
 _MOST_LABELS: Final = 100_000
@@ -101,7 +104,7 @@ class Shipper:
     Args:
         directory: folder of the journal's segments.
         database: where the ledger is, migrated.
-        batch_records: most records in one transaction.
+        batch_records: most records in one transaction; the usual number for the database when it is None.
         interval_s: seconds between rounds.
         on_shipped: told of each round of ``run`` that moved anything.
         host: name under which checkpoints are kept, by default the host's.
@@ -117,7 +120,7 @@ class Shipper:
         directory: Path,
         database: Database,
         *,
-        batch_records: int = BATCH_RECORDS,
+        batch_records: int | None = None,
         interval_s: float = INTERVAL_S,
         on_shipped: Callable[[Shipped], None] | None = None,
         host: str | None = None,
@@ -129,12 +132,14 @@ class Shipper:
         self.seconds = 0.0
         self._directory = directory
         self._database = database
-        self._batch_records = batch_records
+        usual = BATCH_RECORDS_ON_SERVER if database.partitioned else BATCH_RECORDS
+        self._batch_records = batch_records or usual
         self._interval_s = interval_s
         self._on_shipped = on_shipped
         self._host = host or socket.gethostname()
         self._backlog = Backlog(directory)
         self._restored = False
+        self._first_day = 0
         self._known_prices: set[int] = set()
         self._known_labels: set[int] = set()
         self._gone: set[str] = set()
@@ -215,12 +220,20 @@ class Shipper:
     # A round
 
     async def _ship(self) -> Shipped:
+        while True:
+            try:
+                return await self._round()
+            except Expired as error:
+                # The ledger has let go days since; what is of them goes into quarantine.
+                self._first_day = error.first_day
+
+    async def _round(self) -> Shipped:
         self._acquire()
         total, backlog = Shipped(), self._backlog
         backlog.look()
         if not self._restored:
             await self._restore()
-        batch: Batch | None = await backlog.collect(self._batch_records, self._known_prices)
+        batch: Batch | None = await self._collect()
         while batch is not None:
             batch = await self._advance(batch, total)
         await self._finish(total)
@@ -248,17 +261,24 @@ class Shipper:
         """Read the checkpoints; those whose segment is gone are removed with the next write."""
         async with reading(self._database) as session:
             saved = await checkpoints.load(session, self._host)
+            self._first_day = (await lifetimes(session)).get(LEDGER, 0)
         self._backlog.restore(saved)
         self._gone.update(saved.keys() - self._backlog.segments.keys())
         self._restored = True
 
     async def _advance(self, batch: Batch, total: Shipped) -> Batch | None:
-        """Write a batch and read the next one meanwhile; return that, or None when there is none."""
+        """Write a batch and return the next one, or None when there is none.
+
+        While a server writes, the next batch is read. SQLite writes in this process: there the two would only wait for
+        each other.
+        """
         full = batch.records >= self._batch_records
         back = [move.apply() for move in batch.moves]
         storing = asyncio.get_running_loop().create_task(self._timed(self._store(batch, total)))
         try:
-            following = await self._backlog.collect(self._batch_records, self._known_prices) if full else None
+            if not self._database.partitioned:
+                await storing
+            following = await self._collect() if full else None
             await storing
         except BaseException:
             storing.cancel()
@@ -267,6 +287,9 @@ class Shipper:
                 move.apply()
             raise
         return following
+
+    async def _collect(self) -> Batch:
+        return await self._backlog.collect(self._batch_records, self._known_prices, self._first_day)
 
     async def _timed(self, coroutine: Coroutine[Any, Any, R]) -> R:
         """Run a coroutine in a task of its own and count its CPU time as ours."""
@@ -304,8 +327,14 @@ class Shipper:
             # What damage swallowed may still run in a writer that lives: only its death tells.
             ending += [each for each in unsure if each.file.writer == writer and (remains or not each.damaged)]
         if ending:
+            entries = Entries.of([end_of(row) for row in orphans])
+            rows = [each for each in entries if each.hour // 24 >= self._first_day]
+            if len(rows) < len(entries):
+                # Attempts from before the ledger's first day are kept where a person can look at them.
+                for segment in ending:
+                    segment.damaged += segment in unsure
             ends = [replace(each.checkpoint(), finished=True) for each in ending]
-            written = await self._write(Entries.of([end_of(row) for row in orphans]), (), ends)
+            written = await self._write(rows, (), ends)
             for segment in ending:
                 segment.finished = True
             self.orphans += written.rows
@@ -338,16 +367,7 @@ class Shipper:
         async with bulk(self._database) as connection:
             await ledger.insert_prices(connection, prices)
             await ledger.insert_labels(connection, fresh)
-            # As a rule all rows are new: what they add is summed up while the database inserts them.
-            tallying = asyncio.get_running_loop().create_task(self._timed(rollups.tally(rows)))
-            try:
-                inserted = await ledger.insert(connection, rows)
-                hours = await tallying
-            finally:
-                tallying.cancel()
-                await asyncio.gather(tallying, return_exceptions=True)
-            if inserted is not rows:
-                hours = await rollups.tally(inserted)
+            inserted, hours = await self._insert(connection, rows)
             await rollups.post(connection, hours)
             await checkpoints.save(connection, self._host, moved)
             await checkpoints.forget(connection, self._host, self._gone)
@@ -357,6 +377,23 @@ class Shipper:
             self._known_labels.clear()
         self._known_labels.update(used)
         return Written(sum(len(some.rows) for some in inserted), rollups.last_used(hours))
+
+    async def _insert(
+        self, connection: Bulk, rows: Sequence[Entries]
+    ) -> tuple[Sequence[Entries], Mapping[rollups.Key, rollups.Bucket]]:
+        """Insert rows; return those that were new, and what these add to the rollups."""
+        if not self._database.partitioned:
+            inserted = await ledger.insert(connection, rows)
+            return inserted, await rollups.tally(inserted)
+        # As a rule all rows are new: what they add is summed up while the server inserts them.
+        tallying = asyncio.get_running_loop().create_task(self._timed(rollups.tally(rows)))
+        try:
+            inserted = await ledger.insert(connection, rows)
+            hours = await tallying
+        finally:
+            tallying.cancel()
+            await asyncio.gather(tallying, return_exceptions=True)
+        return inserted, hours if inserted is rows else await rollups.tally(inserted)
 
 
 def _log_failure(state: RetryCallState) -> None:

@@ -23,6 +23,8 @@ from gateway.metering.record import ANSWERED
 Key = tuple[int | str, ...]
 """Hour, then the labels of ``ROLLUP``."""
 BOARDS: Final = ("model", "team", "app", "endpoint")
+BLOCK_DAYS: Final = 16
+"""Days of a block of ``board_block_total``."""
 
 _PLACE: Final = {name: 1 + ROLLUP.index(name) for name in ROLLUP}
 _PROMPT: Final = 1 + ROW_SUMS.index("tokens_prompt")
@@ -37,10 +39,9 @@ _SUMMED: Final = (
     "SUM(CASE WHEN status IN :answered THEN requests ELSE 0 END), SUM(charge_nano), SUM(cost_nano) "
     "FROM usage_day GROUP BY day, team, model, endpoint, app"
 )
-_HELD: Final = "SELECT team, board, day, name, tokens, requests, charge_nano, cost_nano FROM board_day_total"
 
-Total = dict[tuple[str, str, int, str], tuple[int, ...]]
-"""Team, board, day and name to tokens, answered requests, charge and cost."""
+Totals = dict[tuple[int, str, str], tuple[int, ...]]
+"""First day, ``day`` or ``block``, and team, board and name, to tokens, answered requests, charge and cost."""
 
 
 class Sums(Protocol):
@@ -74,18 +75,39 @@ async def post(connection: Bulk, hours: Mapping[Key, Any]) -> None:
             _add(boards.setdefault((team, board, day, name), [0, 0, 0, 0]), added)
     await _upsert(connection, "model_day_total", ("day", "model"), models)
     await _upsert(connection, "board_day_total", ("team", "board", "day", "name"), boards)
+    await _upsert(connection, "board_block_total", ("team", "board", "block", "name"), _blocks(boards))
     await _mark(connection, hours, {key: total[0] for key, total in models.items()})
 
 
-async def compare(session: AsyncSession) -> tuple[Total, Total]:
-    """Return the totals of the boards as they stand, and as the daily rollup says they should."""
-    held = {(row[0], row[1], row[2], row[3]): tuple(map(int, row[4:])) for row in await session.execute(text(_HELD))}
+async def compare(session: AsyncSession) -> tuple[Totals, Totals]:
+    """Return the totals of the boards as they stand, and as the daily rollup says they should.
+
+    Blocks stand among them under the name of their board and ``block``, beginning with their first day.
+    """
+    held: Totals = {}
+    for time, days in (("day", 1), ("block", BLOCK_DAYS)):
+        columns = f"team, board, {time}, name, {', '.join(_ADDED)}"
+        rows = await session.execute(text(f"SELECT {columns} FROM board_{time}_total"))  # noqa: S608 - our names
+        for team, board, number, name, *sums in rows:
+            held[number * days, time, f"{team} {board} {name}"] = tuple(map(int, sums))
     due: dict[tuple[str, str, int, str], list[int]] = {}
     query = text(_SUMMED).bindparams(bindparam("answered", sorted(ANSWERED), expanding=True))
     for day, team, model, endpoint, app, *sums in await session.execute(query):
         for scope, board, name in _places(team, model, endpoint, app):
             _add(due.setdefault((scope, board, day, name), [0, 0, 0, 0]), [int(value) for value in sums])
-    return held, {key: tuple(total) for key, total in due.items()}
+    wanted: Totals = {}
+    for time, days, book in (("day", 1, due), ("block", BLOCK_DAYS, _blocks(due))):
+        for (team, board, number, name), total in book.items():
+            wanted[number * days, time, f"{team} {board} {name}"] = tuple(total)
+    return held, wanted
+
+
+def _blocks(days: Mapping[tuple[str, str, int, str], Sequence[int]]) -> dict[tuple[str, str, int, str], list[int]]:
+    """Return totals by day as totals by block."""
+    blocks: dict[tuple[str, str, int, str], list[int]] = {}
+    for (team, board, day, name), total in days.items():
+        _add(blocks.setdefault((team, board, day // BLOCK_DAYS, name), [0, 0, 0, 0]), total)
+    return blocks
 
 
 def _added(key: Key, bucket: Sums) -> tuple[int, int, int, int]:

@@ -11,6 +11,7 @@ replaces every rate for the whole request.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -19,6 +20,7 @@ from gateway.types.charge import NO_CHARGE, Charge
 from gateway.types.money import DEFAULT_TIER, PICO_PER_NANO, Rates, amount, nano_at_terms, nano_from_pico
 from gateway.types.tokens import Usage
 
+NOTHING: Final = (NO_CHARGE, NO_CHARGE)
 _DOMAIN: Final = b"weir rates 1"
 _SIMPLE: Final = 10
 """Fields of ``Rates`` that are the whole of simple ones; their ids are made of these alone."""
@@ -81,8 +83,8 @@ def payable(
         context: input tokens of the whole request, when ``usage`` is only a part of it.
         later: the request's fee was due before, with another part of it.
     """
-    if not usage.total:
-        return NO_CHARGE, NO_CHARGE
+    if not (usage.prompt or usage.completion):
+        return NOTHING
     paid = charge(usage, rates, tier, context=context)
     if later and paid.request:
         paid = msgspec.structs.replace(paid, request=0)
@@ -107,19 +109,24 @@ def bound(rates: Rates, prompt: int, completion: int) -> int:
         prompt: most input tokens.
         completion: most output tokens, of all choices together.
     """
+    most = max(prompt * read + completion * made + request for read, made, request in _dearest(rates))
+    # Each of the classes may have been rounded up by less than one.
+    return nano_at_terms(most, rates.discount, rates.markup) + len(Charge.__struct_fields__)
+
+
+@lru_cache(maxsize=1_024)
+def _dearest(rates: Rates) -> tuple[tuple[int, int, int], ...]:
+    """Return the dearest rate of input, of output and the one per request, in pico-USD, of every tier of ``rates``."""
     every = [rates, *(each.rates for each in rates.service_tiers)]
     every += [tier.rates for each in every for tier in each.tiers]
-    dearest = 0
+    found = []
     for each in every:
         full = each.resolved()
-        read = max(
-            full.prompt, full.cache_read or 0, full.cache_write or 0, full.audio_prompt or 0, full.image_prompt or 0
-        )
-        made = max(full.completion, full.reasoning or 0, full.audio_completion or 0, full.image_completion or 0)
-        pico = prompt * read + completion * made + full.request * PICO_PER_NANO
-        dearest = max(dearest, nano_at_terms(pico, rates.discount, rates.markup))
-    # Each of the eight classes may have been rounded up by less than one.
-    return dearest + len(Charge.__struct_fields__)
+        reads = (full.prompt, full.cache_read, full.cache_write, full.audio_prompt, full.image_prompt)
+        makes = (full.completion, full.reasoning, full.audio_completion, full.image_completion)
+        read, made = (max(rate or 0 for rate in side) for side in (reads, makes))
+        found.append((read, made, full.request * PICO_PER_NANO))
+    return tuple(found)
 
 
 def tokens_per_usd(tokens: int, nano: int) -> int | None:
@@ -127,6 +134,7 @@ def tokens_per_usd(tokens: int, nano: int) -> int | None:
     return tokens * 1_000_000_000 // nano if nano > 0 else None
 
 
+@lru_cache(maxsize=8_192)
 def rates_id(rates: Rates) -> int:
     """Return the id of ``rates``: 1 to 2**63 - 1, the same for equal prices on every host and in every version.
 
@@ -147,18 +155,27 @@ def _at_terms(usage: Usage, rates: Rates, discount: int, markup: int) -> Charge:
 def _pico(usage: Usage, rates: Rates) -> tuple[int, ...]:
     """Return the exact products of all classes in pico-USD, and the rate per request in nano-USD."""
     parts = usage.split()
-    full = rates.resolved()
-    # ``resolved`` leaves no class without a rate; the declared types of its fields cannot say so.
+    prompt, completion = rates.prompt, rates.completion
+    audio = image = 0
+    if _has_media(usage):
+        audio = parts.audio_prompt * _either(rates.audio_prompt, prompt)
+        audio += parts.audio_completion * _either(rates.audio_completion, completion)
+        image = parts.image_prompt * _either(rates.image_prompt, prompt)
+        image += parts.image_completion * _either(rates.image_completion, completion)
     return (
-        parts.prompt * full.prompt,
-        parts.completion * full.completion,
-        parts.cache_read * (full.cache_read or 0),
-        parts.cache_write * (full.cache_write or 0),
-        parts.reasoning * (full.reasoning or 0),
-        parts.audio_prompt * (full.audio_prompt or 0) + parts.audio_completion * (full.audio_completion or 0),
-        parts.image_prompt * (full.image_prompt or 0) + parts.image_completion * (full.image_completion or 0),
-        full.request,
+        parts.prompt * prompt,
+        parts.completion * completion,
+        parts.cache_read * _either(rates.cache_read, prompt),
+        parts.cache_write * _either(rates.cache_write, prompt),
+        parts.reasoning * _either(rates.reasoning, completion),
+        audio,
+        image,
+        rates.request,
     )
+
+
+def _either(rate: int | None, fallback: int) -> int:
+    return fallback if rate is None else rate
 
 
 def _has_media(usage: Usage) -> int:

@@ -55,6 +55,7 @@ class RouteRequest(msgspec.Struct, eq=False, gc=False):
         outlook: what the request would meet at the candidates, once a policy asked; see ``gateway.routing.outlook``.
         considered: the candidates that were decided between, once they were.
         chance: the state of the randomness before that.
+        waited: seconds since the request arrived.
     """
 
     model_id: str
@@ -81,6 +82,7 @@ class RouteRequest(msgspec.Struct, eq=False, gc=False):
     outlook: Outlook | None = None
     considered: Sequence[Candidate] = ()
     chance: int = 0
+    waited: float = 0.0
 
     def work(self) -> Work:
         """Return what this asks of a replica, for its books."""

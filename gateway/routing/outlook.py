@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from gateway.fleet.load import ATTENTION, LONGEST_WAIT, REST, TOKEN
+from gateway.fleet.account import TOKENIZE_SECONDS
+from gateway.fleet.load import ATTENTION, LONGEST_WAIT, READ_AT_MOST, REST, TOKEN
 from gateway.fleet.snapshot import Candidate
 
 if TYPE_CHECKING:
@@ -32,11 +33,12 @@ class Outlook:
         now: the moment they were true.
         cached: prompt tokens the replica probably has already.
         ttft: time to the first token.
+        itl: time between two tokens.
         together: time to the end of the answer, and what all requests which run there, or will come while its prompt
             is read, lose to this one.
     """
 
-    __slots__ = ("cached", "candidates", "now", "together", "ttft")
+    __slots__ = ("cached", "candidates", "itl", "now", "together", "ttft")
 
     def __init__(
         self,
@@ -44,12 +46,14 @@ class Outlook:
         now: float,
         cached: list[float],
         ttft: list[float],
+        itl: list[float],
         together: list[float],
     ) -> None:
         self.candidates = candidates
         self.now = now
         self.cached = cached
         self.ttft = ttft
+        self.itl = itl
         self.together = together
 
     def of(self, candidates: Sequence[Candidate]) -> Outlook | None:
@@ -65,19 +69,14 @@ class Outlook:
             self.now,
             [self.cached[index] for index in picked],
             [self.ttft[index] for index in picked],
+            [self.itl[index] for index in picked],
             [self.together[index] for index in picked],
         )
-
-    def itl(self, request: RouteRequest) -> list[float]:
-        """Return the time between two tokens of ``request``."""
-        end = request.prompt_tokens + 0.5 * request.expected_tokens / (request.choices or 1)
-        facts = [candidate.load.outlook(self.now)[REST] for candidate in self.candidates]
-        return [(pace + per_context * end) * stretch for *_, pace, _, per_context, stretch in facts]
 
     def alone(self, request: RouteRequest) -> list[float]:
         """Return the time to the end of the answer to ``request``, whatever others lose to it."""
         answer = request.expected_tokens / (request.choices or 1)
-        return [ttft + answer * itl for ttft, itl in zip(self.ttft, self.itl(request), strict=True)]
+        return [ttft + answer * itl for ttft, itl in zip(self.ttft, self.itl, strict=True)]
 
     def full(self, request: RouteRequest) -> list[float]:
         """Return how full each is, see ``ReplicaLoad.saturation``; limits of external APIs do not count here."""
@@ -100,7 +99,7 @@ class Outlook:
             facts = candidate.load.outlook(now)
             uncached = prompt - hit
             reading = uncached * facts[TOKEN] + uncached * (hit + 0.5 * uncached) * facts[ATTENTION]
-            _, _, step, _, per_request, per_context, _ = facts[REST]
+            _, _, step, _, per_request, per_context = facts[REST]
             more = answer * (per_request + per_context * end)
             found.append(reading + choices * (answer * step * _SHARE + more))
         return found
@@ -141,18 +140,45 @@ def outlook(request: RouteRequest, candidates: Sequence[Candidate]) -> Outlook:
     answer = request.expected_tokens / (request.choices or 1)
     end = prompt + 0.5 * answer
     whole = 0.5 * prompt * prompt
+    entry = now + TOKENIZE_SECONDS * prompt
     cached = [0.0] * len(candidates)
     ttfts: list[float] = []
+    itls: list[float] = []
     together: list[float] = []
-    add_ttft, add_together = ttfts.append, together.append
+    add_ttft, add_itl, add_together = ttfts.append, itls.append, together.append
     for candidate in candidates:
         load = candidate.load
         facts = load.facts
         if facts is None or facts[0] <= now:
             facts = load.outlook(now)
-        _, start, after, token, between, square, each, growth, held, coming, room, settled_at, stamps, _ = facts
+        (
+            _,
+            start,
+            after,
+            token,
+            between,
+            square,
+            itl,
+            growth,
+            others,
+            others_growth,
+            held,
+            coming,
+            room,
+            settled_at,
+            stamps,
+            rest,
+        ) = facts
         if settled_at > now:
-            before, attention = load.ahead(now, prompt)
+            line = rest[0]
+            if line is None or line[8] or line[5] > now or load.latest_entry > entry:
+                before, attention = load.ahead(now, prompt)
+            else:  # as ``ReplicaLoad.ahead``, which as a call is a good part of a decision
+                before, attention, foreign, oldest, its_attention, turned_to, read_after, seconds, _ = line
+                share = now - turned_to
+                share = share / seconds if share < read_after else READ_AT_MOST
+                before += foreign - share * oldest
+                attention -= share * its_attention
             after = start + before * (token + between) + attention * square
         if first in stamps:
             cached[len(ttfts)] = hit = load.hit(blocks, request.block_tokens, prompt)
@@ -165,8 +191,10 @@ def outlook(request: RouteRequest, candidates: Sequence[Candidate]) -> Outlook:
         if prompt > room:
             after += load.standstill(prompt, now) * load.estimate.blocked
         add_ttft(after)
-        add_together(after + answer * (each + growth * end) + reading * (held + coming * reading))
-    request.outlook = made = Outlook(candidates, now, cached, ttfts, together)
+        itl += growth * end
+        add_itl(itl)
+        add_together(after + answer * (itl + others + others_growth * end) + reading * (held + coming * reading))
+    request.outlook = made = Outlook(candidates, now, cached, ttfts, itls, together)
     return made
 
 
@@ -202,7 +230,7 @@ def owner_cost(request: RouteRequest, candidate: Candidate, cached: float, engin
 def predictions(request: RouteRequest, candidates: Sequence[Candidate]) -> tuple[Prediction, ...]:
     """Return what ``request`` would meet at each of ``candidates``, for people to read."""
     view, now = outlook(request, candidates), request.now
-    engine, itl, found = view.engine(request), view.itl(request), []
+    engine, found = view.engine(request), []
     for index, candidate in enumerate(candidates):
         load, cached = candidate.replica.load, view.cached[index]
         full = load.saturation(now)
@@ -210,7 +238,7 @@ def predictions(request: RouteRequest, candidates: Sequence[Candidate]) -> tuple
         found.append(
             Prediction(
                 ttft=view.ttft[index],
-                itl=itl[index],
+                itl=view.itl[index],
                 cached=int(cached),
                 saturation=full,
                 cost=int(cost / _PICO_PER_NANO),

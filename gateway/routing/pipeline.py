@@ -30,6 +30,7 @@ class Policy:
         picker: orders what was scored.
         tiers: what is tried before what, whatever the scores.
         reads_prompts: whether a part of it compares prompts with what replicas have cached.
+        keeps_sessions: whether a part of it keeps conversations where they were.
         plain_filters: the filters that can drop something of a request without preferences.
         usual_filters: those of them that can drop something when no replica is hindered.
         plain_tiers: the tiers that can tell candidates apart for such a request.
@@ -43,6 +44,7 @@ class Policy:
     tiers: tuple[Tier, ...] = ()
 
     reads_prompts: bool = field(init=False)
+    keeps_sessions: bool = field(init=False)
     plain_filters: tuple[Filter, ...] = field(init=False)
     usual_filters: tuple[Filter, ...] = field(init=False)
     plain_tiers: tuple[Tier, ...] = field(init=False)
@@ -51,6 +53,7 @@ class Policy:
         """Look what the parts say of themselves."""
         parts: list[object] = [*(scorer for scorer, _ in self.scorers), *self.tiers, self.picker]
         object.__setattr__(self, "reads_prompts", any(getattr(part, "reads_prompts", False) for part in parts))
+        object.__setattr__(self, "keeps_sessions", any(getattr(part, "keeps_sessions", False) for part in parts))
         plain = tuple(one for one in self.filters if not _obeys(one))
         usual = tuple(one for one in plain if not getattr(one, "only_hindered", False))
         object.__setattr__(self, "plain_filters", plain)

@@ -16,7 +16,7 @@ from gateway.routing.chance import Chance
 from gateway.routing.interface import Plan, RouteRequest
 from gateway.routing.pipeline import Policy, decide
 from gateway.routing.preferences import gather, named, stem_of, targets
-from gateway.routing.prompt import text
+from gateway.routing.prompt import conversation, text
 from gateway.routing.refusal import near_names
 from gateway.types.call import Call
 from gateway.types.errors import BadRequest
@@ -85,6 +85,10 @@ class Router:
             raise self._unknown_preset(name)
         if policy.reads_prompts and request.prompt is not None and not request.blocks:
             request.blocks = chain(text(request.prompt))
+        if policy.keeps_sessions and request.prompt is not None and not request.session:
+            wishes = request.preferences
+            if wishes is None or not wishes.order:  # an order of the caller's own goes before any affinity
+                request.session = conversation(request.prompt)
         request.considered, request.chance = candidates, self._rng.state
         return decide(request, candidates, policy, self._rng, explain=explain)
 

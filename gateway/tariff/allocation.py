@@ -70,7 +70,7 @@ def allocate(hourly: Hourly, uses: Sequence[Use], peak: int) -> tuple[str, list[
     Args:
         hourly: what it costs.
         uses: what it was used for, one for each model and endpoint.
-        peak: tokens of its best hour so far, this one included.
+        peak: tokens of its best hour so far.
     """
     if hourly.max_running is not None:
         measure, weights = "time", [use.busy_us for use in uses]
@@ -132,7 +132,7 @@ class Allocator:
         rows = []
         for backend, hourly in sorted(costs.items()):
             used = uses.get(backend, [])
-            peak = max(await self._peak(backend, hour), sum(use.tokens for use in used))
+            peak = 0 if hourly.max_running else await self._peak(backend, hour)
             measure, lines = allocate(hourly, used, peak)
             rows += [
                 {

@@ -6,9 +6,10 @@ that is shared: there a duty looks for them every second.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final
 
 from gateway.db.office import Duty, Office, Premises
 from gateway.tariff.allocation import Allocator
@@ -16,6 +17,7 @@ from gateway.tariff.margin import ALLOCATION, MARGIN, Margins
 from gateway.tariff.store import TariffStore
 from gateway.tariff.version import (
     ACCEPT,
+    LEAD_US,
     STATE,
     TARIFF,
     VERSIONS,
@@ -70,7 +72,7 @@ class Tariff:
     async def known(self, revision: int) -> Known | None:
         """Return what is valid or will be, None when there is nothing newer than ``revision``."""
         if self._known is None:
-            self._known = await self._store.known(_now_us())
+            self._known = await _whole(self._store.known(_now_us()))
         return self._known if self._known.revision != revision else None
 
     async def look(self) -> None:
@@ -80,9 +82,13 @@ class Tariff:
 
     async def state(self, said: Sequence[Stated], digest: str) -> Known:
         """Take in what a configuration file says."""
+        return await _whole(self._state(said, digest))
+
+    async def _state(self, said: Sequence[Stated], digest: str) -> Known:
         self._subjects = {each.subject for each in said}
-        await self._store.state(said, digest, _now_us())
-        self._known = await self._store.known(_now_us())
+        now_us = _now_us()
+        await self._store.state(said, digest, now_us, now_us + LEAD_US)
+        self._known = await self._store.known(now_us)
         return self._known
 
     async def accept(self, proposals: Sequence[Proposal]) -> tuple[Version, ...]:
@@ -90,7 +96,7 @@ class Tariff:
         now_us = _now_us()
         for proposal in proposals:
             self._check(proposal, now_us)
-        versions = await self._store.accept(proposals, now_us)
+        versions = await self._store.accept(proposals, now_us, now_us + LEAD_US)
         self._known = None
         return versions
 
@@ -117,6 +123,14 @@ class Tariff:
             raise BadRequest(f"{about}: a discount is 0 to 10000 basis points, a markup 0 to {MOST_MARKUP}")
         if proposal.kind is not Kind.TERMS and self._subjects and proposal.subject not in self._subjects:
             raise BadRequest(f"{about}: the configuration file has no such model, endpoint or backend")
+
+
+async def _whole(work: Coroutine[Any, Any, Known]) -> Known:
+    """Return what ``work`` gives; it is done whole, whoever stops waiting for it: a worker that ends in this process.
+
+    A task that is cancelled inside a call of the database leaves a broken connection.
+    """
+    return await asyncio.shield(asyncio.get_running_loop().create_task(work))
 
 
 def _now_us() -> int:

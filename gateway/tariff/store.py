@@ -83,8 +83,15 @@ class TariffStore:
             rows = (await session.execute(found.limit(min(query.limit, MOST)))).scalars()
             return tuple(_version(row) for row in rows)
 
-    async def state(self, said: Sequence[Stated], digest: str, now_us: int) -> int:
-        """Make a version of everything that the file says otherwise than the last time; return how many."""
+    async def state(self, said: Sequence[Stated], digest: str, now_us: int, since_us: int) -> int:
+        """Make a version of everything that the file says otherwise than the last time; return how many.
+
+        Args:
+            said: what the file says.
+            digest: of the file's content.
+            now_us: when they are made, microseconds since 1970.
+            since_us: the moment they are valid from; what it says for the first time is valid at once.
+        """
         async with writing(self._database) as session:
             before = await _last_of_file(session)
             changed = [each for each in said if before.get(each.subject, None) != (each.rates or each.hourly)]
@@ -93,7 +100,7 @@ class TariffStore:
                     kind=each.kind,
                     model=each.model,
                     place=each.place,
-                    valid_from_us=now_us,
+                    valid_from_us=since_us if each.subject in before else now_us,
                     rates=each.rates,
                     hourly=each.hourly,
                     who=FILE,
@@ -103,13 +110,13 @@ class TariffStore:
                 )
                 for each in changed
             ]
-            await _add(session, proposals, now_us)
+            await _add(session, proposals, now_us, now_us)
             return len(proposals)
 
-    async def accept(self, proposals: Sequence[Proposal], now_us: int) -> tuple[Version, ...]:
-        """Make versions, all or none."""
+    async def accept(self, proposals: Sequence[Proposal], now_us: int, since_us: int) -> tuple[Version, ...]:
+        """Make versions, all or none; none is valid before ``since_us``."""
         async with writing(self._database) as session:
-            return await _add(session, proposals, now_us)
+            return await _add(session, proposals, now_us, since_us)
 
 
 async def _newest(session: AsyncSession) -> int:
@@ -151,7 +158,7 @@ async def _last_of_file(session: AsyncSession) -> dict[Subject, Content | None]:
     return {each.subject: each.content for each in versions}
 
 
-async def _add(session: AsyncSession, proposals: Iterable[Proposal], now_us: int) -> tuple[Version, ...]:
+async def _add(session: AsyncSession, proposals: Iterable[Proposal], now_us: int, since_us: int) -> tuple[Version, ...]:
     """Add a version for each proposal, in a transaction that no other writer can overtake."""
     newest = await _newest(session)
     versions = [
@@ -160,7 +167,7 @@ async def _add(session: AsyncSession, proposals: Iterable[Proposal], now_us: int
             kind=each.kind,
             model=each.model,
             place=each.place,
-            valid_from_us=each.valid_from_us or now_us,
+            valid_from_us=max(each.valid_from_us, since_us),
             rates=each.rates,
             hourly=each.hourly,
             terms=each.terms,

@@ -26,6 +26,8 @@ import msgspec
 from gateway.types.method import Method, method
 from gateway.types.money import Rates
 
+LEAD_US: Final = 1_000_000
+"""What is to be valid now is valid from a second on, when every worker has heard of it, and all switch at once."""
 FILE: Final = "file"
 """The source of versions that the configuration file made."""
 

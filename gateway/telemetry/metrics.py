@@ -170,8 +170,7 @@ class GatewayMetrics(Registry):
             "Whether limits hold on each host alone because Redis cannot be used: 1 or 0.",
             fold=Fold.MAX,
         )
-        self.gauge("weir_budget_alerts_sent", "Budget alerts that the webhook has taken since the start.")
-        self.gauge("weir_budget_alerts_failed", "Tries to send a budget alert that failed since the start.")
+        self.counter("weir_budget_alerts_total", "Budget alerts sent to the webhook, by outcome of the try.", "outcome")
         self.auth_failures = self.counter(
             "weir_auth_failures_total", "Requests refused for their key, by reason.", "reason"
         )
@@ -198,6 +197,7 @@ class GatewayMetrics(Registry):
         self.counter("weir_journal_records_total", "Records appended to the metering journal.")
         self.counter("weir_journal_syncs_total", "Group commits of the metering journal.")
         self.counter("weir_journal_sync_seconds_total", "Time spent in group commits.")
+        self.counter("weir_journal_failures_total", "Writes and syncs of the metering journal that failed.")
         self.gauge(
             "weir_journal_failed",
             "Whether the journal cannot be written, so that requests are refused: 1 or 0.",
@@ -208,6 +208,7 @@ class GatewayMetrics(Registry):
         self.counter("weir_shipper_records_total", "Journal records the shipper has moved to the ledger.")
         self.counter("weir_shipper_seconds_total", "CPU time of the shipper.")
         self.orphans = self.counter("weir_orphans_total", "Attempts ended by recovery because their process had died.")
+        self.counter("weir_segments_quarantined_total", "Journal segments put aside for a person to look at.")
         self.ledger_conflicts = self.counter(
             "weir_ledger_conflicts_total", "Ledger rows delivered again and left as they were."
         )

@@ -92,8 +92,8 @@ class Rates(msgspec.Struct, array_like=True, frozen=True, gc=False):
             _either(self.image_prompt, prompt),
             _either(self.image_completion, completion),
             self.request,
-            tuple(LongContext(tier.above, tier.rates.resolved()) for tier in self.tiers),
-            tuple(ServiceTier(tier.name, tier.rates.resolved()) for tier in self.service_tiers),
+            self.tiers and tuple(LongContext(tier.above, tier.rates.resolved()) for tier in self.tiers),
+            self.service_tiers and tuple(ServiceTier(tier.name, tier.rates.resolved()) for tier in self.service_tiers),
             self.discount,
             self.markup,
         )

@@ -10,6 +10,7 @@ import asyncio
 from time import monotonic
 from typing import Final
 
+from gateway.fleet import orca
 from gateway.fleet.booking import Booking, Work
 from gateway.fleet.snapshot import Candidate
 from gateway.telemetry.traces import AttemptTrace
@@ -129,6 +130,10 @@ class Trial:
         replica = self.candidate.replica
         if replica.engine.metrics_path is None:
             replica.load.quota.heard(self.attempt.headers, monotonic())
+        else:
+            for name, value in self.attempt.headers:
+                if name == orca.HEADER:
+                    replica.load.hinted(*orca.read(value))
         self.booking.ended(monotonic())
 
     @property

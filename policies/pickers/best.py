@@ -47,8 +47,10 @@ class BestPicker:
         if count == 1:
             return (0,)
         order = sorted(range(count), key=scores.__getitem__, reverse=True)
-        if self._explore and rng.random() < self._explore:
-            order.insert(0, order.pop(int(rng.random() * count)))
+        # One draw for everything: what it says of one question is taken off before the next.
+        draw, explore = rng.random(), self._explore
+        if draw < explore:
+            order.insert(0, order.pop(int(draw / explore * count)))
             return order
         least = scores[order[0]] * self._share
         ties = count
@@ -56,12 +58,11 @@ class BestPicker:
             ties -= 1
         if ties == 1:
             return order
-        first = int(rng.random() * ties)
-        second = int(rng.random() * (ties - 1))
+        first, second = divmod(int((draw - explore) / (1.0 - explore) * (ties * ties - ties)), ties - 1)
         if second >= first:
             second += 1
-        one, other = candidates[order[first]].replica.load, candidates[order[second]].replica.load
-        depth, other_depth = one.depth, other.depth
+        one, other = candidates[order[first]].load, candidates[order[second]].load
+        depth, other_depth = one.in_flight + one.foreign, other.in_flight + other.foreign
         if other_depth < depth or (other_depth == depth and other.waiting_tokens < one.waiting_tokens):
             first = second
         if first:

@@ -12,10 +12,14 @@ from gateway.routing.interface import NoParams, RouteRequest
 
 
 class SessionScorer:
-    """Scores 1 for the replica that served the request's session last and 0 for the others; without a session all 1."""
+    """Scores 1 for the replica that served the request's session last and 0 for the others.
+
+    A chat whose caller names no session is one by its first messages. Where nobody served it, all are alike.
+    """
 
     name: ClassVar[str] = "session"
     parameters: ClassVar[type[msgspec.Struct]] = NoParams
+    keeps_sessions: ClassVar[bool] = True
 
     def __init__(self, params: NoParams) -> None:
         """Take no parameters."""

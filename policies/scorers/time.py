@@ -1,15 +1,23 @@
-"""Prefers replicas at which everybody together loses the least time."""
+"""Prefers replicas at which everybody together loses the least time, and the fewest answers come too late."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from math import exp
+from typing import Annotated, ClassVar, Final
 
 import msgspec
 
 from gateway.fleet.snapshot import Candidate
 from gateway.routing.interface import RouteRequest
-from gateway.routing.outlook import outlook
+from gateway.routing.outlook import Outlook, outlook
+from gateway.types.priority import Priority
+
+SPREAD: Final = 0.1
+"""How far predictions are off, as a share of the limit: what decides how sharp the edge of a limit is."""
+CALM: Final = 0.6
+"""Share of a limit up to which nobody is expected to miss it."""
+_CALM_MISS: Final = 1.0 / (1.0 + exp((1.0 - CALM) / SPREAD))
 
 
 class TimeParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -17,6 +25,12 @@ class TimeParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     others: Annotated[float, msgspec.Meta(ge=0, le=10)] = 1.0
     slack_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 0.05
+    miss_s: Annotated[float, msgspec.Meta(ge=0, le=100_000)] = 0.0
+    ttft_s: Annotated[float, msgspec.Meta(gt=0)] = 2.0
+    ttft_s_per_1k_uncached: Annotated[float, msgspec.Meta(ge=0)] = 0.125
+    itl_s: Annotated[float, msgspec.Meta(gt=0)] = 0.06
+    margin: Annotated[float, msgspec.Meta(gt=0, le=2)] = 0.9
+    relief: Annotated[float, msgspec.Meta(ge=0, le=100)] = 3.0
 
 
 class TimeScorer:
@@ -25,6 +39,11 @@ class TimeScorer:
     Time is the time to first token, the expected answer at the predicted inter-token latency and, weighted by
     ``others``, what all requests that run there would lose to this one: reading its prompt holds every answer up, and
     its tokens make every step longer. ``slack_s`` is added to all: differences well below it do not matter.
+
+    With ``miss_s``, each answer that will probably miss its limits counts as so many seconds: this one, and those that
+    run there and come nearer to the edge by it. What others lose where they miss anyway counts no more, so what is too
+    much for the fleet gathers where the fewest answers are lost. ``relief`` is the worth of a replica that is beyond
+    the limit and could come back: so many misses, less the slower it reads than the fastest one.
     """
 
     name: ClassVar[str] = "time"
@@ -33,8 +52,12 @@ class TimeScorer:
 
     def __init__(self, params: TimeParams) -> None:
         """Keep the parameters."""
+        self._params = params
         self._others = params.others
         self._slack = params.slack_s
+        self._itl = params.margin * params.itl_s
+        self._ttft = params.margin * params.ttft_s
+        self._per_token = params.margin * params.ttft_s_per_1k_uncached / 1_000.0
 
     def score(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Sequence[float]:
         """Return 1 for the best and less for the others."""
@@ -42,5 +65,65 @@ class TimeScorer:
         times = view.together
         if others != 1.0:
             times = [own + others * (both - own) for own, both in zip(view.alone(request), times, strict=True)]
+        if self._params.miss_s:
+            times = self._with_misses(request, view, times)
         shortest = min(times) + slack
         return [shortest / (time + slack) for time in times]
+
+    def _with_misses(self, request: RouteRequest, view: Outlook, times: list[float]) -> list[float]:
+        """Return ``times`` and what the misses are worth that this request would have, or cause."""
+        itls = view.itl
+        waited = request.waited
+        if max(itls) <= CALM * self._itl and waited + max(view.ttft) <= CALM * self._ttft and not _limited(request):
+            return times
+        params = self._params
+        answer = request.expected_tokens / (request.choices or 1) or 1.0
+        misses = [_miss(itl / self._itl) for itl in itls]
+        found = []
+        for relief, missing, time, ttft, itl, cached in zip(
+            self._reliefs(view, misses), misses, times, view.ttft, itls, view.cached, strict=True
+        ):
+            lost = time - ttft - answer * itl
+            own = 0.0
+            if request.priority is not Priority.BATCH:
+                own = 1.0 - (1.0 - self._late(request, ttft, cached)) * (1.0 - self._slow(request, itl, missing))
+            nearer = lost / (answer * self._itl) * missing * (1.0 - missing) / SPREAD
+            found.append(time - missing * lost + params.miss_s * (own + nearer + relief))
+        return found
+
+    def _reliefs(self, view: Outlook, misses: list[float]) -> list[float]:
+        """Return what it is worth to give each own replica less, beyond what it is worth at every one of them."""
+        tokens = [each.load.estimate.token if each.own else 0.0 for each in view.candidates]
+        fastest = min(filter(None, tokens), default=0.0)
+        found = [
+            self._params.relief * missing * fastest / token if token else 0.0
+            for missing, token in zip(misses, tokens, strict=True)
+        ]
+        least = min([relief for relief, token in zip(found, tokens, strict=True) if token], default=0.0)
+        return [relief - least if token else 0.0 for relief, token in zip(found, tokens, strict=True)]
+
+    def _late(self, request: RouteRequest, ttft: float, cached: float) -> float:
+        """Return how probably the first token comes too late."""
+        limit = request.slo_ttft
+        most = (
+            self._ttft + self._per_token * (request.prompt_tokens - cached)
+            if limit is None
+            else self._params.margin * limit
+        )
+        return _miss((request.waited + ttft) / most)
+
+    def _slow(self, request: RouteRequest, itl: float, missing: float) -> float:
+        """Return how probably the tokens come too slowly; ``missing`` is that by the limit of all."""
+        limit = request.slo_itl
+        return missing if limit is None else _miss(itl / (self._params.margin * limit))
+
+
+def _limited(request: RouteRequest) -> bool:
+    return request.slo_ttft is not None or request.slo_itl is not None
+
+
+def _miss(share: float) -> float:
+    """Return how probably a limit is missed of which ``share`` is predicted to be used up; 0 up to ``CALM``."""
+    if share <= CALM:
+        return 0.0
+    return (1.0 / (1.0 + exp((1.0 - share) / SPREAD)) - _CALM_MISS) / (1.0 - _CALM_MISS)

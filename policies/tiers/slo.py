@@ -54,5 +54,5 @@ class SloTier:
         prompt = request.prompt_tokens
         return [
             0.0 if ttft <= base + per_token * (prompt - cached) and itl <= itl_most else 1.0
-            for ttft, itl, cached in zip(view.ttft, view.itl(request), view.cached, strict=True)
+            for ttft, itl, cached in zip(view.ttft, view.itl, view.cached, strict=True)
         ]

@@ -17,12 +17,14 @@ from typing import Final
 from tests.fakes.postgres import PostgresServer, programs
 from tests.fakes.small_disk import MountRefused, SmallDisk, small_disk
 from tests.kill.episode import Result, play, schedule
+from tests.kill.failpoints import IN_SYNC
 from tests.kill.weather import Flood, Outage, Weather
 
 CYCLE: Final = 50
 """Kills after which the conditions begin anew."""
 CONDITIONS: Final = {"outages": 0.4, "floods": 0.4, "alone": 0.2}
-"""Two workers and a database server that goes away; two whose disk is full at times; one. And their shares of kills."""
+"""Two workers and a database server that goes away; two whose disk is full at times; one, that never syncs. And their
+shares of the kills."""
 DISK_BYTES: Final = 32 * 1024 * 1024
 
 
@@ -73,13 +75,18 @@ async def run(folder: Path, kills: int, seed: int) -> Result:
             elif conditions == "floods" and (disk := _disk(place / "home", stack)):
                 weather = Flood(disk)
             count = min(ceil(share * min(CYCLE, kills)), kills - total.kills)
+            chosen = [points.pop() for _ in range(count)]
+            alone = conditions == "alone"
+            if alone:
+                chosen = ["random" if point in IN_SYNC else point for point in chosen]
             sys.stderr.write(f"episode {number}, {conditions}: {count} kills\n")
             total.take(
                 await play(
                     place,
                     Random(chance.random()),
-                    [points.pop() for _ in range(count)],
-                    workers=1 if conditions == "alone" else 2,
+                    chosen,
+                    workers=1 if alone else 2,
+                    durability="process" if alone else "disk",
                     database_url=url,
                     weather=weather,
                     say=lambda line: sys.stderr.write(f"  {line}\n"),

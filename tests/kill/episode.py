@@ -71,13 +71,14 @@ async def play(
     points: Sequence[str],
     *,
     workers: int,
+    durability: str = "disk",
     database_url: str = "",
     weather: Weather | None = None,
     say: Callable[[str], object] = lambda _: None,
 ) -> Result:
     """Play one episode in ``folder``, whose state folder may be a disk of its own; it dies at each of ``points``."""
     async with engines(ENGINES) as (book, urls):
-        house = House(folder, urls, workers=workers, database_url=database_url)
+        house = House(folder, urls, workers=workers, durability=durability, database_url=database_url)
         crowd = Crowd(chance, CALLERS)
         try:
             crowd.port = await house.start()

@@ -30,6 +30,7 @@ IN_WORKER: Final = (
     "torn-record",
     "new-segment",
 )
+IN_SYNC: Final = frozenset({"before-sync", "after-sync"})
 IN_KEEPER: Final = ("before-commit", "between-commit-and-delete", "after-delete")
 SHOWN_DELTAS: Final = 3
 """Tokens that a caller has seen at least when its worker is killed mid-stream."""

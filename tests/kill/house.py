@@ -44,7 +44,9 @@ class House:
         process: what serves now.
     """
 
-    def __init__(self, folder: Path, urls: list[str], *, workers: int, database_url: str = "") -> None:
+    def __init__(
+        self, folder: Path, urls: list[str], *, workers: int, durability: str = "disk", database_url: str = ""
+    ) -> None:
         self.home = folder / "home"
         self.workers = workers
         self.kills = 0
@@ -55,7 +57,11 @@ class House:
             each.mkdir(parents=True, exist_ok=True)
         self._config = folder / "weir.yaml"
         self._config.write_text(_configuration(urls))
-        self._more = {"KILL_POINTS": str(self.failpoints.folder), "KILL_ARCHIVE": str(self.archive)}
+        self._more = {
+            "KILL_POINTS": str(self.failpoints.folder),
+            "KILL_ARCHIVE": str(self.archive),
+            "WEIR_DURABILITY": durability,
+        }
         if database_url:
             self._more["WEIR_DATABASE_URL"] = database_url
         self.database_url = database_url or f"sqlite+aiosqlite:///{self.home / 'weir.db'}"

@@ -123,7 +123,6 @@ def test_empty_foreign_variables_are_unset(monkeypatch: pytest.MonkeyPatch, name
         ("WEIR_ADMIN_KEY", "x" * 40 + "\n", "remove them"),
         ("WEIR_DEMO_KEY", "de\x07mo", "remove them"),
         ("WEIR_DATABASE_URL", "mysql://root:hunter2@db/x", "start it with sqlite+aiosqlite:///"),
-        ("WEIR_DATABASE_URL", "postgresql://u:hunter2@db/x", "start it with sqlite+aiosqlite:///"),
         ("WEIR_REDIS_URL", "http://hunter2@cache", "start it with redis://"),
         ("PORT", "http", "0 to 65535"),
         ("PORT", "65536", "0 to 65535"),

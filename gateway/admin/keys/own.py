@@ -32,9 +32,10 @@ def build_router(books: Books, authenticate: Callable[[Request], Principal]) -> 
         usage = KeyUsage()
         states: list[BudgetState] = []
         if not caller.management:
-            usage = (await books.key_usage([caller.key_id]))[caller.key_id]
             own = await books.ask(BUDGETS, (None, (caller.key_id,)))
             states = [*own, *(await books.ask(BUDGETS, (caller.team, ("",))))]
+            # After the budgets, for which the journal was shipped: so both say the same.
+            usage = (await books.key_usage([caller.key_id]))[caller.key_id]
         return Response(
             msgspec.json.encode({"data": own_data(caller, usage, [each for each in states if each.budget.hard])}),
             media_type="application/json",

@@ -71,6 +71,13 @@ def build_router(books: Asking, management: ManagementKeys) -> APIRouter:
         made = await books.ask(ACCEPT, ((proposal_of(body.wanted(), who="management key", source="api"),),))
         return VersionAnswer(data=version_form(made[0]))
 
+    _report(router, books)
+    return router
+
+
+def _report(router: APIRouter, books: Asking) -> None:
+    """Add the reports to ``router``."""
+
     @router.get("/margin")
     async def margin(first: _First, last: _Last) -> MarginAnswer:
         """What was charged and what it cost, per day, model and endpoint, with idle hours of machines."""
@@ -83,5 +90,3 @@ def build_router(books: Asking, management: ManagementKeys) -> APIRouter:
         hours = day_of(first, "from") * 24, day_of(last, "to") * 24 + 23
         lines = await books.ask(ALLOCATION, (*hours, backend))
         return LinesAnswer(data=allocation_form(lines))
-
-    return router

@@ -78,7 +78,7 @@ async def _run(url: str, step: Callable[[Config], None]) -> None:
         config.attributes["connection"] = connection
         step(config)
 
-    database = Database(url)
+    database = Database(url, patient=True)
     try:
         with translated():
             async with database.writer.begin() as connection:

@@ -37,6 +37,22 @@ class BoardDayTotal(SQLModel, table=True):
     cost_nano: int = Field(default=0, sa_type=BigInteger)
 
 
+class BoardBlockTotal(SQLModel, table=True):
+    """The same totals for blocks of 16 days (``block`` is the day divided by 16), so that a long window is few rows."""
+
+    __tablename__: ClassVar[str] = "board_block_total"
+    __table_args__: ClassVar[tuple[Any, ...]] = (_CLUSTERED,)
+
+    team: str = Field(primary_key=True)
+    board: str = Field(primary_key=True)
+    block: int = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    tokens: int = Field(default=0, sa_type=BigInteger)
+    requests: int = Field(default=0, sa_type=BigInteger)
+    charge_nano: int = Field(default=0, sa_type=BigInteger)
+    cost_nano: int = Field(default=0, sa_type=BigInteger)
+
+
 class MilestoneLine(SQLModel, table=True):
     """A number of tokens that is a milestone when a model passes it within one day."""
 

@@ -2,9 +2,10 @@
 
 Each replica says how full it is (``ReplicaLoad.saturation``); one that said itself that it is full counts as full until
 it has cooled off, and so does one whose next request would slow all of its answers below the pace that they shall keep.
-A pool is as full as its replicas on average, each weighing as many requests as it runs. What cannot
-be sent anything does not count at all. An endpoint without any limit makes a pool that is never full: where requests
-shall wait for own replicas before they go to an external API, that API needs ``limits``.
+A pool is as full as its emptiest replica: routing gathers what cannot be answered in time where it harms fewest, and
+that place being full says nothing of the room elsewhere. What cannot be sent anything does not count at all. An
+endpoint without any limit makes a pool that is never full: where requests shall wait for own replicas before they go
+to an external API, that API needs ``limits``.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class FleetCapacity:
         model = self._registry.fleet.models.get(pool)
         if model is None:
             return None
-        used = requests = tokens = 0.0
+        used, requests, tokens = 1.0, 0.0, 0.0
         for candidate in model.candidates:
             load = candidate.replica.load
             cooling = load.cooling_until > now
@@ -62,10 +63,10 @@ class FleetCapacity:
                     return UNLIMITED
                 weight = ASSUMED_REQUESTS
             full = 1.0 if cooling else max(load.saturation(now), self._slowed(candidate.replica.name, load, now))
-            used += weight * full if full < 1.0 else weight
+            used = full if full < used else used
             requests += weight
             tokens += load.estimate.rate * LONGEST_WAIT
-        return Room(used / requests, requests, tokens) if requests else None
+        return Room(used, requests, tokens) if requests else None
 
     def _slowed(self, name: str, load: ReplicaLoad, now: float) -> float:
         """Return how far the answers of the replica ``name`` are slowed: 1 when a token takes ``pace`` seconds.

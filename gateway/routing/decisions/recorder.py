@@ -101,9 +101,10 @@ class Recorder:
         self._metrics = metrics
         self._chance = chance
         self._waiting: deque[Decision] = deque()
-        self._allowance, self._allowed_at = A_SECOND, time.monotonic()
-        self._share = 0.0
+        self._allowance, self._allowed_at = spec.per_second, time.monotonic()
+        self._spec = spec
         self._until = _NEVER
+        self._handing = asyncio.Lock()
         self.configure(spec)
 
     def configure(self, spec: DecisionsSpec) -> None:
@@ -147,7 +148,7 @@ class Recorder:
             outcome: what the answer came to, or None when there was none.
         """
         if note is None:
-            if not self._share:
+            if not self._spec.share:
                 return
             image = self._image(request, plan.scored, whole=False)
             if image is None:
@@ -189,6 +190,10 @@ class Recorder:
 
     async def flush(self) -> None:
         """Hand over what waits, as far as the keeper is there."""
+        async with self._handing:
+            await self._hand_over()
+
+    async def _hand_over(self) -> None:
         waiting = self._waiting
         while waiting:
             batch = [waiting.popleft() for _ in range(min(BATCH, len(waiting)))]
@@ -205,7 +210,7 @@ class Recorder:
 
     def _gap(self) -> int:
         """Return which of the decisions to come is the next one to keep."""
-        share = self._share
+        share = self._spec.share
         if share >= 1.0:
             return 1
         if share <= 0.0:
@@ -215,7 +220,8 @@ class Recorder:
     def _image(self, request: RouteRequest, candidates: Sequence[Candidate], *, whole: bool) -> Image | None:
         """Return the image of a decision, or None when there were too many of late or it has none."""
         now = time.monotonic()
-        self._allowance = min(A_SECOND, self._allowance + (now - self._allowed_at) * A_SECOND)
+        most = self._spec.per_second
+        self._allowance = min(most, self._allowance + (now - self._allowed_at) * most)
         self._allowed_at = now
         if self._allowance < 1.0:
             self._metrics.route_decisions.add(("dropped",))

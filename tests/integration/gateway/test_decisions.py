@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,11 +20,11 @@ from gateway.routing.decisions.replay import Replayed, replay
 from gateway.sim import Fault, SimConfig, SimFleet
 from gateway.types import ids
 from tests.fakes.pair import DEAR, pair
-from tests.harness import Backend, Stage, configuration, staged
+from tests.harness import ADMIN_KEY, SECRET, Backend, Stage, chat_body, configuration, staged
 
 POLICIES = load_policies()
 SECRET_WORDS = "the prompt that nobody else may read"
-EVERY = "routing: {default: cheapest, decisions: {share: 1}}"
+EVERY = "routing: {default: cheapest, decisions: {share: 1, per_second: 1000}}"
 
 
 async def kept(stage: Stage, identity: str) -> Decision | None:
@@ -38,6 +42,19 @@ async def replayed(stage: Stage, identity: str) -> Replayed:
     return replay(unpacked(decision.content), POLICIES)
 
 
+async def weir(home: Path, *arguments: str) -> tuple[int, str]:
+    """Run a command beside the gateway of ``home``; return its exit status and what it said."""
+    environment = os.environ | {"WEIR_HOME": str(home), "WEIR_SECRET": SECRET, "WEIR_ADMIN_KEY": ADMIN_KEY}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway.cli", *arguments),
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await process.communicate()
+    return process.returncode or 0, out.decode()
+
+
 @asynccontextmanager
 async def four(home: Path, routing: str) -> AsyncIterator[Stage]:
     """Run a gateway over three own replicas and an external API."""
@@ -50,10 +67,8 @@ async def four(home: Path, routing: str) -> AsyncIterator[Stage]:
             yield stage
 
 
-@pytest.mark.parametrize("preset", sorted(POLICIES))
-async def test_every_preset_decides_again_as_it_did(preset: str, tmp_path: Path) -> None:
+async def test_every_preset_decides_again_as_it_did(tmp_path: Path) -> None:
     """From the record alone the same candidate is picked, with the same scores, whatever the preset looks at."""
-    routing = f"routing: {{default: {preset}, decisions: {{share: 1}}}}"
     bodies: list[dict[str, Any]] = [
         {},
         {"model": "house", "session_id": "one"},
@@ -62,14 +77,35 @@ async def test_every_preset_decides_again_as_it_did(preset: str, tmp_path: Path)
         {"messages": [{"role": "user", "content": SECRET_WORDS * 60}]},
         {"messages": [{"role": "user", "content": SECRET_WORDS * 60 + "?"}]},
     ]
-    async with four(tmp_path, routing) as stage:
-        for body in bodies:
-            answer = await stage.chat(body)
-            assert answer.status_code == 200, answer.text
-            again = await replayed(stage, answer.headers["x-generation-id"])
-            assert again.whole
-            assert again.same
-            assert again.differences == []
+    async with four(tmp_path, EVERY) as stage:
+        for preset in sorted(POLICIES):
+            headers = stage.headers | {"x-weir-policy": preset}
+            for body in bodies:
+                request = chat_body() | body
+                answer = await stage.http.post(f"{stage.url}/v1/chat/completions", json=request, headers=headers)
+                assert answer.status_code == 200, answer.text
+                assert answer.headers["x-weir-route"].startswith(f"{preset}; ")
+                again = await replayed(stage, answer.headers["x-generation-id"])
+                assert (again.whole, again.same, again.differences) == (True, True, []), (preset, body)
+
+
+async def test_the_command_replays_and_lists(tmp_path: Path) -> None:
+    """``weir route replay`` ends with 0 for the same pick and 1 for what was not kept; ``decisions`` lists all."""
+    async with four(tmp_path, EVERY) as stage:
+        answer = await stage.chat()
+        identity = answer.headers["x-generation-id"]
+        await kept(stage, identity)
+        status, out = await weir(tmp_path, "route", "replay", identity, "--json")
+        assert status == 0, out
+        document = json.loads(out)
+        assert document["replay"]["same"] is True
+        assert document["replay"]["pick"] == document["pick"] == document["served"]
+        assert document["real"]["tokens_completion"] == 6
+        status, out = await weir(tmp_path, "route", "decisions", "--json")
+        assert [each["id"] for each in json.loads(out)] == [identity]
+        status, out = await weir(tmp_path, "route", "replay", identity[:-1] + ("0" if identity[-1] != "0" else "1"))
+        assert status == 1
+        assert "was kept" in out
 
 
 async def test_a_record_keeps_no_words_and_no_secrets(tmp_path: Path) -> None:

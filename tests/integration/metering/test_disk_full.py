@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +16,7 @@ from structlog.testing import capture_logs
 from gateway.db.engine import Database
 from gateway.metering import journal as journal_module
 from gateway.metering import reserve as reserve_module
+from gateway.metering import sync
 from gateway.metering.audit import audit
 from gateway.metering.record import Close, Open
 from gateway.metering.reserve import RESERVE_BYTES, Reserve
@@ -24,6 +27,7 @@ from tests.fakes.backend import DONE, SSE_HEAD, Visit, chunk, event, hand_backen
 from tests.fakes.small_disk import MountRefused, SmallDisk, small_disk
 from tests.harness import Backend, Stage, configuration, staged
 from tests.integration.metering.samples import begin, closed, dims, keys, meter, of_type, on_disk, opened, progressed
+from tests.unit.metering.faulty_disk import Disk
 
 
 @pytest.fixture
@@ -188,8 +192,6 @@ async def test_without_reserves_a_full_disk_keeps_ends_in_memory(
 
 def test_a_reserve_takes_blocks_and_no_length(disk: SmallDisk) -> None:
     """What is set aside is really gone from the disk, and comes back."""
-    import os
-
     before = os.statvfs(disk.path).f_bfree
     reserve = Reserve.make(disk.path, "1-0123456789abcdef", RESERVE_BYTES)
     taken = before - os.statvfs(disk.path).f_bfree
@@ -200,6 +202,44 @@ def test_a_reserve_takes_blocks_and_no_length(disk: SmallDisk) -> None:
         Reserve.make(disk.path, "2-0123456789abcdef", 3 * RESERVE_BYTES)
     reserve.release()
     assert os.statvfs(disk.path).f_bfree == before
+
+
+async def test_what_a_dead_worker_had_set_aside_is_taken_over(disk: SmallDisk) -> None:
+    """Workers that die on a full disk do not eat it up: the next one finds what is set aside already."""
+    folder = disk.path / "journal"
+    first = begin(folder)
+    (set_aside,) = folder.glob("reserve-*")
+    # As a death leaves it: the lock is gone and the file is there.
+    reserve = first._space.take()
+    assert reserve is not None
+    os.close(reserve.fd)
+    second, third = begin(folder), begin(folder)
+    assert set_aside in list(folder.glob("reserve-*"))
+    assert len(list(folder.glob("reserve-*"))) == 2
+    assert not second.failed
+    assert not third.failed
+    for journal in (first, second, third):
+        await journal.close()
+    assert list(folder.glob("reserve-*")) == []
+
+
+async def test_a_sync_that_finds_no_room_is_met_with_what_is_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some file systems take a write and only then look for its place: that is a full disk too."""
+    faulty = Disk()
+    monkeypatch.setattr(sync, "os", faulty)
+    journal = begin(tmp_path)
+    start = opened()
+    journal.append(start)
+    faulty.syncs = [errno.ENOSPC]
+    journal.append(closed(start))
+    with capture_logs() as said:
+        await journal.commit()
+    assert "journal_full" in [entry["event"] for entry in said]
+    assert len(list_segments(tmp_path)) == 2
+    assert not journal.failed, "there is room, as it turned out"
+    await journal.close()
 
 
 async def test_callers_of_a_gateway_on_a_full_disk(disk: SmallDisk) -> None:

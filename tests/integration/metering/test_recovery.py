@@ -49,7 +49,9 @@ async def test_damage_in_the_middle_is_shipped_around_and_kept(folder: Path, hom
     assert (folder / QUARANTINE / file.name).read_bytes() == data
     assert list_segments(folder) == []
     report = await audit(folder, database)
-    assert report.mismatches == ("1 damaged segments lie in quarantine: what they hold is not in the ledger.",)
+    assert report.mismatches == (
+        "1 segments lie in quarantine: what is damaged or too old in them is not in the ledger.",
+    )
     assert report.journal["quarantined_segments"] == 1
     shipper.close()
 

@@ -74,7 +74,7 @@ async def book(database: Database, rows: Sequence[Close]) -> None:
 async def rent(database: Database, backend: str, hourly: Hourly, since_us: int = NIGHT_US) -> None:
     """Say what a machine costs from a moment on."""
     proposal = Proposal(kind=Kind.HOUR, place=backend, hourly=hourly, who="ada", why="", source="cli")
-    await TariffStore(database).accept([proposal], since_us)
+    await TariffStore(database).accept([proposal], since_us, since_us)
 
 
 def after(hours: float) -> Allocator | Any:

@@ -108,16 +108,26 @@ async def test_lines_of_a_day_are_added(database: Database) -> None:
         ("day,model,cost_usd\n2024-10-04,a,1e5\n", "line 2: cost_usd"),
         ("day,model,cost_usd\n2024-10-04,,1\n", "line 2: model"),
         ("day,model,cost_usd,tokens\n2024-10-04,a,1,1.5\n", "line 2: tokens"),
+        ("", "no column day"),
+        ('day,model,cost_usd\n"2024', "not CSV"),
+    ],
+    ids=["column", "day", "cost", "model", "tokens", "empty", "quote"],
+)
+def test_what_cannot_be_read_is_refused(invoice: str, said: str) -> None:
+    """With its line."""
+    with pytest.raises(BadRequest, match=said):
+        read_invoice(invoice.encode())
+
+
+async def test_what_cannot_be_compared_is_refused(database: Database) -> None:
+    """No lines, days too far apart, a provider that the ledger has nothing of."""
+    for invoice, said in (
         ("day,model,cost_usd\n", "no lines"),
         ("day,model,cost_usd\n2024-10-04,a,1\n2026-10-04,a,1\n", "spans over"),
         ("day,model,cost_usd\n2024-10-04,a,1\n", "nothing of a provider"),
-    ],
-    ids=["column", "day", "cost", "model", "tokens", "empty", "span", "provider"],
-)
-async def test_what_cannot_be_read_is_refused(database: Database, invoice: str, said: str) -> None:
-    """With its line."""
-    with pytest.raises(BadRequest, match=said):
-        await run(database, invoice)
+    ):
+        with pytest.raises(BadRequest, match=said):
+            await run(database, invoice)
 
 
 def test_the_day_is_the_one_of_the_dates() -> None:

@@ -57,19 +57,27 @@ class Hosts(RuleBasedStateMachine):
         self.last = 0
 
     @rule(target=requests, host=st.integers(0, 1), model=st.sampled_from("abc"), amount=st.integers(1, 16))
-    def admit(self, host: int, model: str, amount: int) -> object:
+    def asked(self, host: int, model: str, amount: int) -> object:
+        """A request begins, if there is enough for it."""
+        return self.admit(host, model, amount) or multiple()
+
+    def admit(self, host: int, model: str, amount: int) -> Request | None:
         """Ask for a request; lease what is missing first, all pools or none."""
         escrow, shares = self.hosts[host].escrow, SHARES[model]
         if escrow.free(shares) < amount:
             self._lend(host, shares, amount)
         self.last += 1
         if not escrow.reserve(self.last, "worker", shares, amount, 0.0):
-            return multiple()
+            return None
         request = Request(host, self.last, model, amount)
         self.hosts[host].running[self.last] = request
         return request
 
     @rule(request=consumes(requests), part=st.integers(0, 4), told=st.sampled_from([True, True, False]))
+    def finished(self, request: Request, part: int, told: bool) -> None:
+        """A request ends."""
+        self.finish(request, part, told)
+
     def finish(self, request: Request, part: int, told: bool) -> None:
         """End a request: its charge goes to the journal, then its keeper is told, unless that gets lost."""
         host = self.hosts[request.host]
@@ -83,6 +91,15 @@ class Hosts(RuleBasedStateMachine):
             host.escrow.settle(request.hold, ((request.model, charge),))
             host.doubtful.discard(request.hold)
         # Else the worker was killed in between: the keeper sees its connection end.
+
+    @rule(host=st.integers(0, 1), model=st.sampled_from("abc"), amount=st.integers(1, 16), shipped=st.booleans())
+    def serve(self, host: int, model: str, amount: int, shipped: bool) -> None:
+        """A request from its beginning to its end, all of what it may cost charged."""
+        request = self.admit(host, model, amount)
+        if isinstance(request, Request):
+            self.finish(request, 4, True)
+        if shipped:
+            self.ship(host)
 
     @rule(host=st.integers(0, 1))
     def lose_workers(self, host: int) -> None:

@@ -109,6 +109,42 @@ async def test_a_failed_sync_is_never_trusted_again(tmp_path: Path, disk: Disk) 
     await journal.close()
 
 
+async def test_nothing_is_written_to_or_asked_of_a_file_whose_sync_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its descriptor is not trusted again: no write, no sync, no seal; a later sync would claim what is not so."""
+    done: list[tuple[str, int]] = []
+
+    class Watched(Disk):
+        def write(self, fd: int, data: bytes) -> int:
+            done.append(("write", os.fstat(fd).st_ino))
+            return super().write(fd, data)
+
+        def fdatasync(self, fd: int) -> None:
+            done.append(("sync", os.fstat(fd).st_ino))
+            super().fdatasync(fd)
+
+    watched = Watched()
+    monkeypatch.setattr(segments, "os", watched)
+    monkeypatch.setattr(sync, "os", watched)
+    monkeypatch.setattr(sync, "_FULL_SYNC", None)
+    journal = begin(tmp_path)
+    starts = [opened() for _ in range(3)]
+    for start in starts:
+        journal.append(start)
+    watched.syncs = [errno.EIO]
+    journal.append(closed(starts[0]))
+    await journal.commit()
+    distrusted = list_segments(tmp_path)[0].path.stat().st_ino
+    failed_at = done.index(("sync", distrusted))
+    journal.append(closed(starts[1]))
+    await journal.commit()
+    journal.append(closed(starts[2]))
+    await journal.close()
+    assert [what for what, inode in done[failed_at + 1 :] if inode == distrusted] == []
+    assert keys(of_type(watched.safe(tmp_path), Close)) == keys(starts)
+
+
 async def test_ends_that_came_while_a_sync_failed_are_made_good_too(tmp_path: Path, disk: Disk) -> None:
     """Neither the ends in a sync that fails nor those written meanwhile to the same segment are lost."""
     journal = begin(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 
 import pytest
 
@@ -10,7 +11,10 @@ from gateway.config.snapshot import Capabilities
 from gateway.fleet.build import build
 from gateway.fleet.snapshot import Candidate
 from gateway.routing.interface import Drop, Filter, NoParams, RouteRequest
+from gateway.routing.pipeline import decide
+from gateway.routing.registry import PolicyRegistry
 from gateway.types.call import Need
+from policies import BUILTIN, PRESETS
 from policies.filters.capability import CapabilityFilter
 from policies.filters.context import ContextFilter
 from policies.filters.health import HealthFilter
@@ -198,3 +202,14 @@ def test_the_wait_a_backend_asked_for_binds_even_when_it_is_the_last() -> None:
     (only,) = found = candidates(backend("a"))
     only.replica.load.cooling_until, only.replica.load.cooling_asked = NOW + 20, True
     assert kept(HEALTH, route_request(now=NOW), found)[0] == []
+
+
+def test_replicas_that_do_not_list_the_model_are_used_when_no_other_does() -> None:
+    """An adapter that is loaded elsewhere sends requests there; one that nobody lists is asked for anywhere."""
+    found, policy = candidates(backend("a"), backend("b")), PolicyRegistry(BUILTIN).load(PRESETS)["balanced"]
+    found[0].load.lacks = frozenset({found[0].upstream_model})
+    plan = decide(route_request(), found, policy, Random(1))
+    assert [step.replica.name for step in plan.steps] == ["b"]
+    assert [(drop.filter, drop.candidate.replica.name) for drop in plan.drops] == [("adapter", "a")]
+    found[1].load.lacks = found[0].load.lacks
+    assert len(decide(route_request(), found, policy, Random(1)).steps) == 2

@@ -24,17 +24,20 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
 
 
-def section(name: str) -> str:
-    """Return the section of a part."""
-    found = re.search(rf"^### {name}\n(.*?)(?=^##|\Z)", PAGE, flags=re.DOTALL | re.MULTILINE)
-    assert found is not None, f"docs/policies.md has no section on {name}"
+def section(part: object) -> str:
+    """Return the section of a part, in the chapter of its kind."""
+    kind = next(kind for kind in ("scorers", "tiers", "pickers", "filters") if part in getattr(BUILTIN, kind))
+    chapter = PAGE.partition(f"\n## {kind.capitalize()}\n")[2].partition("\n## ")[0]
+    name: str = part.name  # type: ignore[attr-defined]  # a ``PartClass``
+    found = re.search(rf"^### {name}\n(.*?)(?=^##|\Z)", chapter, flags=re.DOTALL | re.MULTILINE)
+    assert found is not None, f"docs/policies.md has no section on {name} among its {kind}"
     return found[1]
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
 def test_every_part_has_a_section_with_its_parameters(part: type) -> None:
     """Each filter, scorer and picker is described, each parameter with its default."""
-    text = section(part.name)  # type: ignore[attr-defined]  # a ``PartClass``
+    text = section(part)
     parameters = part.parameters  # type: ignore[attr-defined]
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", text, flags=re.MULTILINE))
     assert rows == {

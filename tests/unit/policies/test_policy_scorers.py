@@ -10,16 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config.snapshot import BackendSpec, Capacity
+from gateway.fleet.booking import Booking, Work
 from gateway.fleet.build import build
 from gateway.fleet.snapshot import Candidate
+from gateway.routing.interface import NoParams
 from gateway.routing.pipeline import decide
 from gateway.routing.registry import PolicyRegistry
+from gateway.types.failure import Cause, Failure
 from gateway.types.money import Rates
 from policies import BUILTIN, PRESETS
 from policies.pickers.best import BestParams, BestPicker
+from policies.scorers.cold import ColdScorer
 from policies.scorers.latency import LatencyParams, LatencyScorer
 from policies.scorers.price import PriceParams, PriceScorer
 from policies.scorers.queue import QueueParams, QueueScorer
+from policies.scorers.throughput import ThroughputScorer
+from policies.scorers.uptime import UptimeScorer, UptimeScorerParams
 from tests.fakes.fleet import MODEL, backend, candidates, endpoint, model, price_id, route_request, snapshot
 
 
@@ -245,3 +251,42 @@ def test_cheapest_never_pays_more_and_fastest_never_waits() -> None:
         one.replica.load.in_flight, one.replica.load.waiting_tokens = 20, 40_000
     assert pick("cheapest", found) in {"gpu-a", "gpu-b"}
     assert pick("fastest", found) == "api"
+
+
+def of_two_providers() -> tuple[Candidate, ...]:
+    """Return two replicas of one endpoint and one of another."""
+    specs = [backend("a"), backend("b"), backend("c", provider="other")]
+    return build(snapshot(specs), None, price_id).models[MODEL].candidates
+
+
+def test_throughput_is_compared_as_soon_as_two_endpoints_are_measured() -> None:
+    """Replicas of one endpoint share its median; one endpoint alone cannot be compared."""
+    found, scorer = of_two_providers(), ThroughputScorer(NoParams())
+    found[0].endpoint.track.answered(0.1, 1.0, 100, 1_000.0)
+    assert not scorer.score(route_request(now=1_002.0), found)
+    found[2].endpoint.track.answered(0.1, 1.0, 50, 1_003.0)
+    scores = scorer.score(route_request(now=1_005.0), found)
+    assert scores[0] == scores[1] == 1.0
+    assert scores[2] == pytest.approx(0.5, rel=0.2)
+
+
+def test_uptime_counts_once_there_are_enough_attempts() -> None:
+    """A failure of few attempts says nothing."""
+    found, scorer = of_two_providers(), UptimeScorer(UptimeScorerParams(attempts=4))
+    track = found[2].endpoint.track
+    for _ in range(3):
+        track.ended(Failure(Cause.CONNECT, "no"), 1_000.0)
+    assert list(scorer.score(route_request(), found)) == [1.0, 1.0, 1.0]
+    track.ended(None, 1_000.0)
+    assert list(scorer.score(route_request(), found)) == [1.0, 1.0, 0.25]
+
+
+def test_cold_prompts_go_where_none_was_sent_for_longest() -> None:
+    """The one that had a cold prompt last comes last; a prompt that somebody knows finds all alike."""
+    found, scorer = candidates(backend("a"), backend("b"), backend("c")), ColdScorer(NoParams())
+    assert not scorer.score(route_request(blocks=(1, 2)), found)
+    for number, candidate in enumerate(found[:2]):
+        Booking(candidate.load, Work(128, 10, (10 * number + 11, 10 * number + 12)), 999.0)
+    assert list(scorer.score(route_request(blocks=(1, 2)), found)) == [0.5, 0.0, 1.0]
+    assert not scorer.score(route_request(blocks=(11, 12)), found)
+    assert not scorer.score(route_request(), found)

@@ -88,7 +88,7 @@ def test_a_later_part_pays_no_fee() -> None:
     assert (paid.request, off.request) == (0, 0)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(usages, tiered, terms, tiers, st.none() | counts)
 def test_paid_and_discount_are_the_list_price(
     usage: Usage, rates: Rates, terms: tuple[int, int], tier: str, context: int | None
@@ -102,7 +102,7 @@ def test_paid_and_discount_are_the_list_price(
     assert all(type(amount) is int for amount in (*astuple(paid), *astuple(off)))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(usages, tiered, terms, tiers)
 def test_every_class_is_rounded_once(usage: Usage, rates: Rates, terms: tuple[int, int], tier: str) -> None:
     """Each amount lies within half a nano-dollar of the exact one; a tie goes to the even neighbour."""
@@ -130,7 +130,7 @@ def test_every_class_is_rounded_once(usage: Usage, rates: Rates, terms: tuple[in
     assert paid.total == sum(astuple(paid))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(usages, counts, st.integers(0, 8), plain, terms)
 def test_more_tokens_never_cost_less(usage: Usage, more: int, place: int, rates: Rates, terms: tuple[int, int]) -> None:
     """Within a tier, more of a total, with its classes as they were, costs at least as much."""
@@ -149,7 +149,7 @@ def _totals(parts: Usage) -> Usage:
     )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(usages, tiered, terms, tiers)
 def test_the_bound_holds(usage: Usage, rates: Rates, terms: tuple[int, int], tier: str) -> None:
     """What a request is charged is never above the bound for its input and output, in no class and no tier."""
@@ -157,7 +157,7 @@ def test_the_bound_holds(usage: Usage, rates: Rates, terms: tuple[int, int], tie
     assert charge(usage, team, tier).total <= bound(team, usage.prompt, usage.completion)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(tiered, terms)
 def test_rates_survive_the_journal_with_their_tiers(rates: Rates, terms: tuple[int, int]) -> None:
     """MessagePack and JSON give back the same rates and the same id; ids tell tiers and terms apart."""

@@ -229,8 +229,8 @@ async def test_switched_off_nobody_waits() -> None:
 # The room of a fleet
 
 
-def test_the_room_of_a_fleet_is_that_of_its_replicas() -> None:
-    """By the requests each one runs: one full replica of two leaves half of the room."""
+def test_a_fleet_is_as_full_as_its_emptiest_replica() -> None:
+    """One full replica of two leaves the other one's room; the fleet is full when both are."""
     small = Capacity(max_running=2)
     registry = fleet_of(backend("gpu-a", capacity=small), backend("gpu-b", capacity=small))
     room = FleetCapacity(registry)
@@ -238,11 +238,13 @@ def test_the_room_of_a_fleet_is_that_of_its_replicas() -> None:
     idle = room(MODEL, 1.0)
     assert idle is not None
     assert (idle.saturation, idle.requests) == (0.0, 4.0)
-    for _ in range(2):
-        registry.fleet.replicas["gpu-a"].load.sent(10)
-    half = room(MODEL, 1.0)
-    assert half is not None
-    assert half.saturation == pytest.approx(0.5)
+    found = []
+    for name in ("gpu-a", "gpu-a", "gpu-b", "gpu-b"):
+        registry.fleet.replicas[name].load.sent(10)
+        room_now = room(MODEL, 1.0)
+        assert room_now is not None
+        found.append(room_now.saturation)
+    assert found == [0.0, 0.0, pytest.approx(0.5), 1.0]
 
 
 def test_what_cannot_be_sent_anything_is_no_room() -> None:

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from gateway.config.snapshot import Capabilities
+from gateway.fleet.booking import Booking
 from gateway.fleet.egress import EgressGuard
 from gateway.fleet.health import Health
 from gateway.fleet.registry import FleetRegistry
@@ -120,3 +121,27 @@ def test_capability_and_health_together() -> None:
     with pytest.raises(NotFound) as caught:
         router.plan(route_request(needs=Need.AUDIO))
     assert "audio input" in caught.value.message
+
+
+def chat(*said: str, system: str = "Be brief.") -> dict[str, object]:
+    """Return a body with a system message and turns of user and assistant."""
+    turns = [{"role": "user" if number % 2 == 0 else "assistant", "content": text} for number, text in enumerate(said)]
+    return {"messages": [{"role": "system", "content": system}, *turns]}
+
+
+def test_a_chat_without_a_session_is_known_by_its_first_messages() -> None:
+    """Its next turn goes where its first was served; another one, or a caller's own order, has nothing to do with it."""
+    preset = b"description: Sticky.\nfilters: []\nscorers: [{name: session}]\npicker: {name: best}\n"
+    made = PolicyRegistry(BUILTIN).build("sticky", preset, "sticky.yaml")
+    found = registry()
+    router = Router(found, {"sticky": made, "balanced": made}, Random(1))
+    first = route_request(prompt=chat("Hello"), preset="sticky")
+    chosen = router.plan(first).steps[-1]
+    Booking(chosen.load, first.work(), first.now)
+    following = route_request(prompt=chat("Hello", "Hi", "And now?"), preset="sticky")
+    assert router.plan(following).steps[0] is chosen
+    assert following.session == first.session != ""
+    for other in (chat("Hello", system="Be long."), chat("Bye"), {"messages": "x"}, {"prompt": "Hello"}):
+        asked = route_request(prompt=other, preset="sticky")
+        router.plan(asked)
+        assert asked.session != first.session

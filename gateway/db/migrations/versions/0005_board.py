@@ -20,6 +20,7 @@ SUMS = (
     "SUM(CASE WHEN status IN ('ok', 'client_cancel', 'orphaned') THEN requests ELSE 0 END), "
     "SUM(charge_nano), SUM(cost_nano)"
 )
+COUNTS = ("tokens", "requests", "charge_nano", "cost_nano")
 BOARDS = {"model": "model", "team": "team", "app": "app", "endpoint": "model || ' ' || endpoint"}
 
 
@@ -31,19 +32,17 @@ def upgrade() -> None:
 
 
 def make_totals() -> None:
-    op.create_table(
-        "board_day_total",
-        sa.Column("team", AutoString(), nullable=False),
-        sa.Column("board", AutoString(), nullable=False),
-        sa.Column("day", sa.Integer(), nullable=False),
-        sa.Column("name", AutoString(), nullable=False),
-        *[
-            sa.Column(name, sa.BigInteger(), nullable=False)
-            for name in ("tokens", "requests", "charge_nano", "cost_nano")
-        ],
-        sa.PrimaryKeyConstraint("team", "board", "day", "name"),
-        sqlite_with_rowid=False,
-    )
+    for table, time in (("board_day_total", "day"), ("board_block_total", "block")):
+        op.create_table(
+            table,
+            sa.Column("team", AutoString(), nullable=False),
+            sa.Column("board", AutoString(), nullable=False),
+            sa.Column(time, sa.Integer(), nullable=False),
+            sa.Column("name", AutoString(), nullable=False),
+            *[sa.Column(name, sa.BigInteger(), nullable=False) for name in COUNTS],
+            sa.PrimaryKeyConstraint("team", "board", time, "name"),
+            sqlite_with_rowid=False,
+        )
 
 
 def make_milestones() -> None:
@@ -92,6 +91,11 @@ def fill_totals() -> None:
     for board, name in BOARDS.items():
         op.execute(f"{into} SELECT '', '{board}', day, {name}, {SUMS} FROM usage_day GROUP BY day, {name}")
         op.execute(f"{into} SELECT team, '{board}', day, {name}, {SUMS} FROM usage_day GROUP BY team, day, {name}")
+    sums = ", ".join(f"SUM({name})" for name in COUNTS)
+    op.execute(
+        f"INSERT INTO board_block_total (team, board, block, name, {', '.join(COUNTS)}) "
+        f"SELECT team, board, day / 16, name, {sums} FROM board_day_total GROUP BY team, board, day / 16, name"
+    )
     op.execute(
         "INSERT INTO app (app, title, categories, status, first_key, first_seen_us) "
         "SELECT app, '', '', 'pending', MIN(key_id), MIN(day) * 86400000000 FROM usage_day WHERE app <> '' GROUP BY app"
@@ -99,5 +103,5 @@ def fill_totals() -> None:
 
 
 def downgrade() -> None:
-    for table in ("app_use", "app", "milestone", "milestone_line", "board_day_total"):
+    for table in ("app_use", "app", "milestone", "milestone_line", "board_block_total", "board_day_total"):
         op.drop_table(table)

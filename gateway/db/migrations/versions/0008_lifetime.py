@@ -24,12 +24,13 @@ def upgrade() -> None:
     )
     op.add_column("inference_key", sa.Column("revision", sa.BigInteger(), nullable=False, server_default="0"))
     op.create_index("ix_inference_key_revision", "inference_key", ["revision"])
-    op.create_table(
+    lifetime = op.create_table(
         "lifetime",
         sa.Column("subject", AutoString(), nullable=False),
         sa.Column("first_day", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("subject"),
     )
+    op.bulk_insert(lifetime, [{"subject": name, "first_day": 0} for name in ("ledger", "usage_hour")])
 
 
 def downgrade() -> None:

@@ -1,0 +1,184 @@
+"""Lifetimes: the ledger, the hourly rollup and segments in quarantine go when they are old enough.
+
+Rows of a ledger day are in the rollups since the transaction that inserted them, so dropping the day loses no sum:
+days, totals and bills stay for ever. From which day on the ledger is whole is written down (``first_day``) before
+anything is deleted. Older rows are refused from then on, because nobody could tell any more whether they were counted:
+the shipper puts their segment into quarantine, and nothing is dropped unseen.
+
+On PostgreSQL a day goes by dropping its partition, which waits at most ``_LOCK_WAIT`` for readers, else until the next
+turn; the partitions of the next days are made ahead. On SQLite rows go in slices of ``SLICE``, each a transaction of
+its own. A turn that was broken off is gone on with by the next one. Errors are those of a unit of work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import select
+
+from gateway.config.snapshot import RetentionSpec
+from gateway.db.bulk import Bulk, bulk
+from gateway.db.engine import Database
+from gateway.db.office import Duty, Office, Premises
+from gateway.db.tables.lifetime import Lifetime
+from gateway.db.unit_of_work import writing
+from gateway.metering.segments import QUARANTINE, SUFFIX
+from gateway.types.errors import BadRequest
+
+EVERY_S: Final = 600.0
+SLICE: Final = 2_000
+"""Rows deleted in one transaction."""
+AHEAD: Final = 3
+"""Days, today among them, whose partitions are there before their first row."""
+LEDGER: Final = "ledger"
+HOURS: Final = "usage_hour"
+JOURNAL: Final = "journal"
+_LOCK_WAIT: Final = "2s"
+_DAY_S: Final = 86_400
+
+log = structlog.get_logger(__name__)
+
+
+class Expired(BadRequest):
+    """Rows are older than the ledger.
+
+    Attributes:
+        first_day: the first UTC day that the ledger still has.
+    """
+
+    def __init__(self, first_day: int) -> None:
+        begin = datetime.fromtimestamp(first_day * _DAY_S, UTC).date()
+        super().__init__(f"the ledger begins with {begin}: what is older is no longer kept (retention.ledger_days)")
+        self.first_day = first_day
+
+
+async def first_day(connection: Bulk, subject: str = LEDGER) -> int:
+    """Return the first day of which all rows of ``subject`` are there; it stays so until the transaction ends."""
+    query = f"SELECT first_day FROM lifetime WHERE subject = ?{connection.FOR_SHARE}"  # noqa: S608 - a constant
+    found = await connection.read(query, (subject,))
+    return int(found[0][0]) if found else 0
+
+
+async def lifetimes(session: AsyncSession) -> dict[str, int]:
+    """Return the first day that is whole, by subject."""
+    return {row.subject: row.first_day for row in await session.scalars(select(Lifetime))}
+
+
+class Retention:
+    """Lets go what is old.
+
+    Args:
+        database: with ledger and rollups.
+        journal: folder of the journal's segments.
+        spec: returns the lifetimes of now.
+        today: returns the UTC day of now, counted from 1970.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        journal: Path,
+        spec: Callable[[], RetentionSpec],
+        today: Callable[[], int] = lambda: int(time.time()) // _DAY_S,
+    ) -> None:
+        self._database = database
+        self._journal = journal
+        self._spec = spec
+        self._today = today
+
+    async def turn(self) -> None:
+        """Make room ahead and let go what is too old by now. Raises ``Unavailable``."""
+        spec, today = self._spec(), self._today()
+        if self._database.partitioned:
+            async with bulk(self._database) as connection:
+                await connection.make_room(LEDGER, range(today, today + AHEAD))
+        await self._expire(LEDGER, today - spec.ledger_days)
+        await self._expire(HOURS, today - spec.hour_days)
+        if spec.quarantine_days is not None:
+            await asyncio.to_thread(self._empty_quarantine, spec.quarantine_days)
+
+    async def _expire(self, subject: str, first: int) -> None:
+        """Let go the days of ``subject`` before ``first``."""
+        async with writing(self._database) as session:
+            # A lifetime that was made longer brings nothing back.
+            moved = await session.execute(
+                text("UPDATE lifetime SET first_day = :first WHERE subject = :subject AND first_day < :first"),
+                {"first": first, "subject": subject},
+            )
+            kept = await session.scalar(text("SELECT first_day FROM lifetime WHERE subject = :s"), {"s": subject})
+        first = int(kept or 0)
+        if subject == HOURS:
+            gone = await self._delete_hours(first * 24)
+        elif self._database.partitioned:
+            gone = await self._drop_days(first)
+        else:
+            gone = await self._delete_rows(first)
+        if gone or getattr(moved, "rowcount", 0):
+            log.info("books_expired", subject=subject, first_day=first, gone=gone)
+
+    async def _drop_days(self, first: int) -> int:
+        """Drop the partitions of days before ``first``, each in a transaction of its own; return how many."""
+        async with bulk(self._database) as connection:
+            days = [day for day in await connection.rooms(LEDGER) if day < first]
+        for day in days:
+            async with bulk(self._database) as connection:
+                await connection.run(f"SET LOCAL lock_timeout = '{_LOCK_WAIT}'")
+                await connection.drop_room(LEDGER, day)
+        return len(days)
+
+    async def _delete_rows(self, first: int) -> int:
+        """Delete ledger rows of days before ``first`` in slices; return how many."""
+        gone = 0
+        while True:
+            async with bulk(self._database) as connection:
+                last = await connection.read(
+                    "SELECT day, request_id FROM ledger WHERE day < ? ORDER BY day, request_id LIMIT 1 OFFSET ?",
+                    (first, SLICE),
+                )
+                day, request_id = last[0] if last else (first, b"")
+                deleted = await connection.write(
+                    "DELETE FROM ledger WHERE day < ? AND (day, request_id) < (?, ?)", [(first, day, request_id)]
+                )
+            gone += deleted
+            if not last:
+                return gone
+
+    async def _delete_hours(self, first: int) -> int:
+        """Delete hourly sums before the hour ``first``, hour by hour; return how many."""
+        gone = 0
+        while True:
+            async with bulk(self._database) as connection:
+                hours = await connection.read("SELECT MIN(hour) FROM usage_hour WHERE hour < ?", (first,))
+                if hours[0][0] is None:
+                    return gone
+                gone += await connection.write("DELETE FROM usage_hour WHERE hour = ?", [(hours[0][0],)])
+
+    def _empty_quarantine(self, days: float) -> None:
+        """Delete segments that were put aside longer than ``days`` ago."""
+        oldest = time.time() - days * _DAY_S
+        for path in (self._journal / QUARANTINE).glob(f"*{SUFFIX}"):
+            try:
+                if path.stat().st_ctime < oldest:
+                    path.unlink()
+                    log.warning("quarantine_expired", segment=path.name)
+            except FileNotFoundError:
+                continue
+
+
+def open_office(premises: Premises) -> Office:
+    """Return the office that lets go what is old."""
+
+    def spec() -> RetentionSpec:
+        snapshot = premises.config()
+        return RetentionSpec() if snapshot is None else snapshot.retention
+
+    retention = Retention(premises.database, premises.home / JOURNAL, spec)
+    return Office({}, (Duty("retention", EVERY_S, retention.turn),))

@@ -1,0 +1,78 @@
+"""The scorer ``time``: everybody's time, and answers that come too late."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.fleet.booking import Booking, Work
+from gateway.fleet.snapshot import Candidate
+from gateway.types.priority import Priority
+from policies.scorers.time import TimeParams, TimeScorer
+from tests.fakes.fleet import backend, candidates, route_request
+
+PLAIN = TimeScorer(TimeParams())
+IN_TIME = TimeScorer(TimeParams(miss_s=300.0))
+
+
+def busy(candidate: Candidate, itl: float, requests: int = 20) -> None:
+    """Put so many answers on a replica, whose engine takes ``itl`` seconds between tokens then."""
+    load = candidate.replica.load
+    for _ in range(requests):
+        Booking(load, Work(100, 200), 999.0).answered(999.5)
+    estimate = load.estimate
+    estimate.step, estimate.per_request, estimate.per_context = itl, 0.0, 0.0
+    load.facts = None
+
+
+def fleet(*itls: float) -> tuple[Candidate, ...]:
+    """Return replicas with those seconds between tokens, all with the same work."""
+    found = candidates(*(backend(f"gpu-{number}") for number in range(len(itls))))
+    for candidate, itl in zip(found, itls, strict=True):
+        busy(candidate, itl)
+    return found
+
+
+def test_far_from_the_limits_time_alone_decides() -> None:
+    """With room to spare on every replica the scores are the very same ones."""
+    found = fleet(0.015, 0.02, 0.025)
+    request = route_request(prompt_tokens=200)
+    assert IN_TIME.score(request, found) == PLAIN.score(request, found)
+
+
+def test_who_would_be_late_goes_where_it_harms_fewest() -> None:
+    """Beyond the limit already, a replica takes a long prompt that would push another one over it."""
+    edge, lost = found = fleet(0.055, 0.09)
+    request = route_request(prompt_tokens=30_000, expected_tokens=100)
+    assert edge is not lost
+    in_time = IN_TIME.score(request, found)
+    assert in_time[1] == 1.0 > in_time[0]
+    assert PLAIN.score(request, found)[0] == 1.0
+
+
+def test_of_two_that_are_beyond_the_limit_the_slow_one_takes_the_excess() -> None:
+    """The fast one could keep the limit again with less to do."""
+    found = fleet(0.2, 0.2)
+    found[1].replica.load.estimate.token *= 3
+    found[1].replica.load.facts = None
+    request = route_request(prompt_tokens=100, expected_tokens=10)
+    assert PLAIN.score(request, found)[0] == 1.0
+    assert IN_TIME.score(request, found)[1] == 1.0
+
+
+@pytest.mark.parametrize("change", [{"waited": 30.0}, {"priority": Priority.BATCH}])
+def test_a_request_that_has_nothing_to_miss_leaves_the_good_place_to_others(change: dict[str, object]) -> None:
+    """One that waited too long already, or is in no hurry, goes where answers are late anyway."""
+    found = fleet(0.051, 0.075)
+    usual = route_request(prompt_tokens=1_000, expected_tokens=200)
+    other = route_request(prompt_tokens=1_000, expected_tokens=200, **change)
+    gain = IN_TIME.score(other, found)[1] / IN_TIME.score(other, found)[0]
+    assert gain > IN_TIME.score(usual, found)[1] / IN_TIME.score(usual, found)[0]
+
+
+def test_a_callers_own_limits_count_for_it() -> None:
+    """A caller that asks for 10 ms between tokens gets the replica that can, though all keep the usual limit."""
+    found = fleet(0.009, 0.02)
+    busy(found[0], 0.009, requests=400)
+    request = route_request(prompt_tokens=100, expected_tokens=200)
+    hurried = route_request(prompt_tokens=100, expected_tokens=200, slo_itl=0.012)
+    assert IN_TIME.score(hurried, found)[1] < IN_TIME.score(request, found)[1]
