@@ -82,8 +82,10 @@ def test_every_block_is_known_here() -> None:
         ("sh", r"curl http://127.0.0.1:8000/v1/chat/completions \ "[:-1]),
         ("python", "import os"),
         ("sh", 'ID=$(curl -s http://127.0.0.1:8000/v1/chat/completions -H "Authorization: Bearer $WEIR_KEY" \\'),
+        ("sh", 'curl -s http://127.0.0.1:8000/api/v1/datasets/rankings-daily -H "Authorization: Bearer $WEIR_KEY"'),
         ("yaml", "backends:"),
         ("sh", ".venv/bin/weir config check --config weir.yaml"),
+        ("sh", ".venv/bin/weir doctor --config weir.yaml"),
     ]
 
 
@@ -98,7 +100,7 @@ def test_make_run_prints_a_line_that_works(demo: Demo) -> None:
 
 def test_the_curl_block_gets_an_answer(demo: Demo) -> None:
     """A whole answer with usage and cost."""
-    said = shell(demo.here(block("sh", "curl ")), demo.environ, ROOT)
+    said = shell(demo.here(block("sh", "curl http")), demo.environ, ROOT)
     assert re.search(r'"usage":{"prompt_tokens":\d+,"completion_tokens":\d+,.*"cost":0\.\d+', said)
 
 
@@ -115,6 +117,26 @@ def test_cost_and_route_can_be_looked_up(demo: Demo, checkout: Path) -> None:
     assert re.search(r'"id":"gen-[0-9a-f]{32}".*"total_cost":0\.\d+', said)
     assert "qwen/qwen3-32b by balanced: " in said
     assert said.endswith("all books agree\n")
+
+
+def test_who_used_what_and_who_pays(demo: Demo, checkout: Path) -> None:
+    """Boards, a budget, the months of the made-up past, and a FOCUS file of them."""
+    said = shell(demo.here(block("sh", "curl -s http://127.0.0.1:8000/api/v1/datasets")), demo.environ, checkout)
+    assert re.search(r'"date":"\d{4}-\d\d-\d\d","model_permaslug":"qwen/qwen3-32b","total_tokens":"\d{9,}"', said)
+    assert "qwen/qwen3-32b" in said.partition('"as_of"')[2]
+    head, *rows = (checkout / "focus.csv").read_text().splitlines()
+    assert "ConsumedUnit" in head
+    assert rows
+
+
+def test_the_doctor_names_what_a_fresh_place_lacks(checkout: Path) -> None:
+    """The machines of the example are nowhere: the doctor says so for each of them, and nothing else is bad."""
+    nowhere = re.sub(r"10\.0\.0\.1[12]:8000", "127.0.0.1:9", block("yaml", "backends:"))
+    (checkout / "weir.yaml").write_text(nowhere.replace("10.0.0.0/8", "127.0.0.0/8"))
+    command = block("sh", ".venv/bin/weir doctor").split()
+    done = run(command, environment(checkout / "home"), cwd=checkout)
+    bad = [line.split(":", 1)[0] for line in done.stdout.splitlines() if line.startswith("bad")]
+    assert (done.returncode, bad) == (1, ["bad     backend gpu-a", "bad     backend gpu-b"])
 
 
 def test_the_example_configuration_is_good_and_keys_can_be_made(checkout: Path) -> None:
