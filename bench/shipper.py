@@ -1,10 +1,10 @@
 """What the shipper takes: records a second, CPU a record, memory, into SQLite and into PostgreSQL.
 
 ``python -m bench.shipper --database sqlite|postgres [--records N] [--json]`` makes a journal of N answered requests (an
-OPEN and a CLOSE each, a PROGRESS for every tenth), ships it into a fresh ledger in rounds, audits that, and exits 1 when
-a bar is missed. CPU is all of the shipping process (event loop and database thread); the PostgreSQL server is another
-process, durable as installed, on the same machine. Bars are judged by the best round, so that other load on the machine
-counts as little as possible; the median is told beside it. ``--round 2000`` ships as often as it goes in service.
+OPEN and a CLOSE each, a PROGRESS for every tenth), ships it into a fresh ledger in rounds, audits that, and exits 1
+when a bar is missed. CPU is all of the shipping process (event loop and database thread); the PostgreSQL server is
+another process, durable as installed, on the same machine. Bars are judged by the best round, so that other load on
+the machine counts as little as possible; the median is told beside it. ``--round 2000`` ships as often as in service.
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ async def _mended(session: AsyncSession, day: int, packed: Packed) -> Packed:
             *(_column(f"tokens_{name}") for name in _USAGE),
         )
         .join(LabelSet, col(LabelSet.label_id) == _column("label_id"))
-        .where(_column("day") == day, _odd)
+        .where(_column("day") == day, _odd, or_(col(LabelSet.status).in_(BILLABLE), _carries))
     )
     result = await session.stream(query, execution_options={"yield_per": 1_000})
     async for team, key_id, model, endpoint, tier, price_id, kind, flag, *tokens in result:
@@ -258,9 +258,9 @@ async def late_lines(session: AsyncSession, day: int, period: str) -> Packed:
     late: Packed = []
     for key, detail in now:
         more = decode(detail).minus(billed.pop(key, NOTHING))
-        if not more.empty:
+        # Rows that the ledger no longer has, because their lifetime ended, were billed all the same.
+        if more.rows >= 0 and not more.empty:
             late.append((key, encode(more)))
-    # A line whose rows the ledger no longer has was billed all the same: only what came is a correction.
     return late
 
 

@@ -71,6 +71,8 @@ class Delivery:
         """Deliver all that is due now."""
         known = {sink.name: sink for sink in self._spec().sinks}
         await self._outbox.address(lambda document: _orders(known.values(), document), self._now_us())
+        if not known:
+            return
         while item := await self._outbox.lease(sorted(known), self._now_us()):
             await self._deliver(known[item.sink], item)
 

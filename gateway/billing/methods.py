@@ -209,5 +209,7 @@ USAGE_ROWS: Final[Method[tuple[UsageRow, ...]]] = method(
 """Team, first and last day, and cursor to the next rows of the daily rollup."""
 OUTBOX: Final[Method[tuple[OutboxItem, ...]]] = method("billing.outbox", tuple[()], tuple[OutboxItem, ...])
 RETRY: Final[Method[OutboxItem]] = method("billing.retry", tuple[str], OutboxItem)
-ORDER: Final[Method[OutboxItem]] = method("billing.order", tuple[str, str, Selection, str], OutboxItem)
+ORDER: Final[Method[OutboxItem]] = method(
+    "billing.order", tuple[str, str, Selection, str], OutboxItem, repeatable=False
+)
 """Sink, dataset, selection and format: have an export made and delivered."""

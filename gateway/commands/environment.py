@@ -99,8 +99,8 @@ def ask_gateway(
 def with_keeper(do: Callable[[Reached], Coroutine[Any, Any, T]], *, configured: bool = False) -> T:
     """Run ``do`` with the keeper of WEIR_HOME: the one that runs, else one of this process.
 
-    The latter knows the configuration file, where WEIR_CONFIG names one, only if it is to be ``configured``; a file that
-    is refused ends the command.
+    The latter knows the configuration file, where WEIR_CONFIG names one, only if it is to be ``configured``; a file
+    that is refused ends the command.
     """
     import asyncio
 

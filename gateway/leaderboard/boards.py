@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from operator import add
 from pathlib import Path
 
 from msgspec import structs
@@ -83,25 +82,22 @@ class Boards:
         series = {name: [[0] * length for _ in columns] for name in names}
         # Whom nobody asks for is left out by the database where that is many.
         only = parts if len(stored) > 1.5 * len(parts) else None
-        for labels, first, values in await self._store.courses(extent, columns, only) if names else ():
-            place = first - extent.first
+        # The lines that each stored name adds to. A ratio cannot be added up: its parts are, and divided at the end.
+        lines = {part: series[author_of(part) if of_author else part] for part in parts}
+        for point, labels, values in await self._store.points(extent, columns, only) if names else ():
+            index = point - extent.first
             for number, column in enumerate(values):
-                for label, course in zip(labels, zip(*column, strict=True), strict=True):
-                    if label not in parts:
-                        continue
-                    line = series[author_of(label) if of_author else label][number]
-                    end = place + len(course)
-                    # A ratio cannot be added up over models, so its parts are, and divided at the end.
-                    line[place:end] = map(add, line[place:end], course) if of_author else course
-        return {name: _values(question.measure, lines) for name, lines in series.items()}
+                for label, value in zip(labels, column, strict=True):
+                    line = lines.get(label)
+                    if line is not None:
+                        line[number][index] += value
+        return {name: _values(question.measure, each) for name, each in series.items()}
 
     async def days(self, window: Days) -> list[DayTokens]:
         """Return tokens per model of each day. Raises ``Unavailable``."""
         extent = Extent("model", window.team, "day", window.first, window.last)
         return [
-            DayTokens(first + number, labels, list(tokens))
-            for labels, first, (column,) in await self._store.courses(extent, ("tokens",))
-            for number, tokens in enumerate(column)
+            DayTokens(day, labels, tokens) for day, labels, (tokens,) in await self._store.points(extent, ("tokens",))
         ]
 
     async def app_window(self, window: AppWindow) -> list[AppStanding]:
@@ -133,16 +129,15 @@ class Boards:
         shown = set(await self._store.apps()) if question.by == "app" and question.approved else None
         columns = columns_of(question.measure, "charge")
         days: dict[int, dict[str, int]] = {}
-        for labels, first, values in await self._store.courses(extent, columns):
+        for day, labels, values in await self._store.points(extent, columns):
             names = list(map(author_of, labels)) if question.by == "author" else labels
-            for number, point in enumerate(zip(*values, strict=True)):
-                sums = [_by_name(names, column) for column in point]
-                worth = _values(question.measure, [list(each.values()) for each in sums])
-                days[first + number] = {
-                    name: value
-                    for name, value in zip(sums[0], worth, strict=True)
-                    if name and (shown is None or name in shown)
-                }
+            sums = [_by_name(names, column) for column in values]
+            worth = _values(question.measure, [list(each.values()) for each in sums])
+            days[day] = {
+                name: value
+                for name, value in zip(sums[0], worth, strict=True)
+                if name and (shown is None or name in shown)
+            }
         return records(days, lines if question.measure == "tokens" else [])
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Any, Final
 
 from gateway.db.bulk import Row, bulk_on
@@ -19,6 +18,8 @@ from gateway.leaderboard.question import By, Grain, Totals
 from gateway.metering.record import ANSWERED
 from gateway.metering.totals import BLOCK_DAYS
 
+Point = tuple[int, list[str], list[list[int]]]
+"""A point of time, stored names, and for each column asked for the values of these names."""
 Read = Callable[[str, Sequence[Any]], Awaitable[list[Row]]]
 
 APPROVED: Final = "approved"
@@ -90,12 +91,10 @@ class BoardStore:
         async with self._reading() as read:
             return await _totals(read, extent, _COLUMNS), await _totals(read, before, columns)
 
-    async def courses(
+    async def points(
         self, extent: Extent, columns: Sequence[str], names: Collection[str] | None = None
-    ) -> Iterator[tuple[list[str], int, list[list[tuple[int, ...]]]]]:
-        """Return runs of neighbouring points that have the same names.
-
-        Of each run: the names, the first point, and for each of ``columns`` the values of these names point by point.
+    ) -> Iterator[Point]:
+        """Return the points of a window that have usage, in order.
 
         Args:
             extent: the window.
@@ -104,7 +103,10 @@ class BoardStore:
         """
         async with self._reading() as read:
             rows = await read(*self._points(extent, columns, sorted(names) if names is not None else ()))
-        return _runs(sorted(rows))
+        return (
+            (point, labels.split(_BETWEEN), [list(map(int, joined.split(_BETWEEN))) for joined in values])
+            for point, labels, *values in sorted(rows)
+        )
 
     async def apps(self) -> dict[str, tuple[str, tuple[str, ...]]]:
         """Return the titles and categories of approved apps; ``""`` and none where there are none."""
@@ -176,14 +178,3 @@ def _source(extent: Extent, columns: Sequence[str]) -> tuple[str, tuple[Any, ...
         f"WHERE hour BETWEEN ? AND ?{team} GROUP BY 1, 2"
     )
     return f"FROM ({inner}) AS hourly", (extent.first, extent.last, *values)
-
-
-def _runs(rows: Sequence[Row]) -> Iterator[tuple[list[str], int, list[list[tuple[int, ...]]]]]:
-    """Cut points into runs with the same names, for most points have those of their neighbours."""
-    for (labels, _), run in groupby(enumerate(rows), key=lambda item: (item[1][1], item[1][0] - item[0])):
-        points = [row for _, row in run]
-        columns = [
-            [tuple(map(int, values.split(_BETWEEN))) for values in column]
-            for column in zip(*(row[2:] for row in points), strict=True)
-        ]
-        yield labels.split(_BETWEEN), points[0][0], columns

@@ -151,25 +151,8 @@ def outlook(request: RouteRequest, candidates: Sequence[Candidate]) -> Outlook:
         facts = load.facts
         if facts is None or facts[0] <= now:
             facts = load.outlook(now)
-        (
-            _,
-            start,
-            after,
-            token,
-            between,
-            square,
-            itl,
-            growth,
-            others,
-            others_growth,
-            held,
-            coming,
-            room,
-            settled_at,
-            stamps,
-            rest,
-        ) = facts
-        if settled_at > now:
+        _, start, after, token, steps, square, itl, growth, others, more, held, came, room, due, stamps, rest = facts
+        if due > now:  # what is kept of the prompts that wait holds from then on only
             line = rest[0]
             if line is None or line[8] or line[5] > now or load.latest_entry > entry:
                 before, attention = load.ahead(now, prompt)
@@ -179,21 +162,21 @@ def outlook(request: RouteRequest, candidates: Sequence[Candidate]) -> Outlook:
                 share = share / seconds if share < read_after else READ_AT_MOST
                 before += foreign - share * oldest
                 attention -= share * its_attention
-            after = start + before * (token + between) + attention * square
+            after = start + before * (token + steps) + attention * square
         if first in stamps:
             cached[len(ttfts)] = hit = load.hit(blocks, request.block_tokens, prompt)
             uncached = prompt - hit
             reading = uncached * token + uncached * (hit + 0.5 * uncached) * square
-            after += reading + uncached * between
+            after += reading + uncached * steps
         else:
             reading = prompt * token + whole * square
-            after += reading + prompt * between
+            after += reading + prompt * steps
         if prompt > room:
             after += load.standstill(prompt, now) * load.estimate.blocked
         add_ttft(after)
         itl += growth * end
         add_itl(itl)
-        add_together(after + answer * (itl + others + others_growth * end) + reading * (held + coming * reading))
+        add_together(after + answer * (itl + others + more * end) + reading * (held + came * reading))
     request.outlook = made = Outlook(candidates, now, cached, ttfts, itls, together)
     return made
 

@@ -34,8 +34,8 @@ def ask(gateway: WeirProcess, key: str | None = None) -> int:
 
 def test_two_hosts_share_one_server(serve: Serve, postgres_server: PostgresServer, database: str) -> None:
     """One ledger, one set of keys; a server that goes away for a while costs nothing; a password is never shown."""
-    shared = {"WEIR_DATABASE_URL": database, "WEIR_SECRET": "the-secret-that-both-hosts-share"}
-    hosts = [serve(**shared), serve(**shared)]
+    secret = "the-secret-that-both-hosts-share"
+    hosts = [serve(WEIR_DATABASE_URL=database, WEIR_SECRET=secret) for _ in range(2)]
     for host in hosts:
         host.ready()
     here, there = hosts

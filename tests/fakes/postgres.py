@@ -105,7 +105,10 @@ class PostgresServer:
                 start_new_session=True,
             )
         self._guard = subprocess.Popen(
-            ["sh", "-c", _GUARD, "guard", str(self.process.pid), str(self._root)], stdin=subprocess.PIPE
+            ["sh", "-c", _GUARD, "guard", str(self.process.pid), str(self._root)],
+            stdin=subprocess.PIPE,
+            # A signal to the whole group of the tests must not end the guard with them.
+            start_new_session=True,
         )
         deadline = time.monotonic() + PATIENCE_S
         while not self._answers():

@@ -26,7 +26,7 @@ from tests.kill.weather import Weather, blowing
 
 CALLERS: Final = 10
 ENGINES: Final = 2
-_ANSWERS_S: Final = 30.0
+_ANSWERS_S: Final = 180.0
 
 
 @dataclass(slots=True)
@@ -82,9 +82,9 @@ async def play(
         crowd = Crowd(chance, CALLERS)
         try:
             crowd.port = await house.start()
-            async with blowing(weather, Random(chance.random())) as log:
+            async with blowing(weather, Random(chance.random()), lambda: crowd.answered) as log:
                 for point in points:
-                    await _more_answers(crowd, chance.randrange(1, 25))
+                    await _more_answers(crowd, house, chance.randrange(1, 25))
                     if chance.random() < 0.3:
                         _deliver_again(house, chance)
                     await house.kill(point, chance)
@@ -93,7 +93,7 @@ async def play(
                     say(f"{house.kills} kills, last {point}; {len(crowd.seen)} asked, {crowd.answered} answered")
             for point in (*IN_WORKER, *IN_KEEPER):
                 house.failpoints.disarm(point)
-            await _more_answers(crowd, 5)
+            await _more_answers(crowd, house, 5)
             await crowd.stop()
             await house.stop()
         finally:
@@ -103,9 +103,12 @@ async def play(
         return result
 
 
-async def _more_answers(crowd: Crowd, count: int) -> None:
+async def _more_answers(crowd: Crowd, house: House, count: int) -> None:
     target = crowd.answered + count
-    await presently(lambda: crowd.answered >= target)
+    try:
+        await presently(lambda: crowd.answered >= target, _ANSWERS_S)
+    except AssertionError as error:
+        raise AssertionError(f"nobody is answered any more:\n{house.process.output[-20_000:]}") from error
 
 
 async def _settle(house: House, crowd: Crowd, book: Book, chance: Random) -> Result:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Protocol
@@ -57,14 +57,20 @@ class Log:
 
 
 @asynccontextmanager
-async def blowing(weather: Weather | None, chance: Random) -> AsyncIterator[Log]:
-    """Let it strike again and again inside the block; it is fair when the block is left."""
+async def blowing(weather: Weather | None, chance: Random, answered: Callable[[], int]) -> AsyncIterator[Log]:
+    """Let it strike again and again inside the block; it is fair when the block is left.
+
+    Between two strikes the gateway gets to answer, however slow the machine is.
+    """
     log, stop = Log(), asyncio.Event()
 
     async def blow() -> None:
         while weather is not None and not stop.is_set():
             await weather.strike(chance)
             log.strikes += 1
+            well = answered()
+            while answered() == well and not stop.is_set():
+                await asyncio.sleep(0.05)
             await asyncio.sleep(chance.uniform(0.3, 1.5))
 
     task = asyncio.create_task(blow())

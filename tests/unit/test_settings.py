@@ -54,6 +54,8 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         "WEIR_HOME": "state",
         "WEIR_DATABASE_URL": "postgresql+asyncpg://weir:pw@db/weir",
         "WEIR_REDIS_URL": "redis://:pw@cache:6379/0",
+        "WEIR_ALERT_URL": "https://alerts.example/budgets",
+        "WEIR_ALERT_SECRET": "signing",
         "WEIR_ADMIN_KEY": ADMIN_KEY,
         "WEIR_DEMO_KEY": "demo",
         "WEIR_SECRET": "pepper",
@@ -77,6 +79,8 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.home == Path("state")
     assert settings.ledger_url.get_secret_value() == values["WEIR_DATABASE_URL"]
     assert settings.redis_url == SecretStr(values["WEIR_REDIS_URL"])
+    assert settings.alert_url == SecretStr(values["WEIR_ALERT_URL"])
+    assert settings.alert_secret == SecretStr("signing")
     assert settings.admin_key == SecretStr(ADMIN_KEY)
     assert settings.demo_key == SecretStr("demo")
     assert settings.obtain_secret() == SecretStr("pepper")
@@ -124,6 +128,7 @@ def test_empty_foreign_variables_are_unset(monkeypatch: pytest.MonkeyPatch, name
         ("WEIR_DEMO_KEY", "de\x07mo", "remove them"),
         ("WEIR_DATABASE_URL", "mysql://root:hunter2@db/x", "start it with sqlite+aiosqlite:///"),
         ("WEIR_REDIS_URL", "http://hunter2@cache", "start it with redis://"),
+        ("WEIR_ALERT_URL", "https://user:hunter2@alerts", "start it with https://"),
         ("PORT", "http", "0 to 65535"),
         ("PORT", "65536", "0 to 65535"),
         ("PORT", "-1", "0 to 65535"),

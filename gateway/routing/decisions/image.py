@@ -105,7 +105,7 @@ class _Camera:
             return ["t", *map(self.value, value)]
         if isinstance(value, Enum):
             return ["e", kind.__module__, kind.__qualname__, value.value]
-        if kind is Secret:
+        if kind is Secret or kind is Work:  # no decision reads what others asked for; their bookings hold what counts
             return None
         if kind is Engine:
             return ["n", value.kind]
@@ -154,9 +154,7 @@ class _Camera:
     def _discreet(self, value: Any) -> Any:
         """Return ``value`` without what is nobody's business."""
         kept = value
-        if isinstance(value, Work):
-            kept = msgspec.structs.replace(value, blocks=(), session="")
-        elif isinstance(value, Preferences):
+        if isinstance(value, Preferences):
             kept = msgspec.structs.replace(value, options=NO_OPTIONS)
         elif isinstance(value, Sessions):
             kept = Sessions()

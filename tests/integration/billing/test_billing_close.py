@@ -35,11 +35,11 @@ def at(text: str, hour: int = 12) -> int:
 
 async def test_a_closed_period_is_the_same_bytes_for_ever(home: House) -> None:
     """Statements in every form, and FOCUS files in every format, do not change with late usage, names or issuers."""
-    await post(home.database, some(80, day("2026-10-01"), day("2026-10-31"), 5))
+    await post(home.database, some(40, day("2026-10-01"), day("2026-10-05"), 5))
     closed = await home.ask(methods.CLOSE, ("2026-10",))
     before = [await home.ask(methods.STATEMENT, ("2026-10", "search", form)) for form in paper.FORMS]
-    files = [await exported(home, "focus", form, period="2026-10") for form in ("csv", "jsonl", "json", "parquet")]
-    await post(home.database, some(40, day("2026-10-01"), day("2026-10-31"), 6))
+    files = [await exported(home, "focus", form, period="2026-10") for form in ("csv", "json", "parquet")]
+    await post(home.database, some(20, day("2026-10-01"), day("2026-10-05"), 6))
     async with writing(home.database) as session:
         from gateway.db.tables.access import TeamRow
 
@@ -47,7 +47,7 @@ async def test_a_closed_period_is_the_same_bytes_for_ever(home: House) -> None:
     home.configure(issuer="Somebody else")
     assert await home.ask(methods.CLOSE, ("2026-10",)) == closed
     assert [await home.ask(methods.STATEMENT, ("2026-10", "search", form)) for form in paper.FORMS] == before
-    again = [await exported(home, "focus", form, period="2026-10") for form in ("csv", "jsonl", "json", "parquet")]
+    again = [await exported(home, "focus", form, period="2026-10") for form in ("csv", "json", "parquet")]
     assert again == files
     assert all(document.closed for document in before)
     assert b"Example Ltd" in before[2].content
@@ -94,6 +94,25 @@ async def test_a_correction_that_adds_up_to_nothing_is_still_billed(home: House)
     moved = {row["ChargeDescription"]: row["BilledCost"] for row in rows if row["ChargeClass"] == "Correction"}
     assert sorted(moved.values()) == ["-0.0000005", "0.0000005"]
     assert all(name.endswith("correction") for name in moved)
+
+
+async def test_ledger_rows_whose_lifetime_ended_are_no_difference(embedded: House) -> None:
+    """When old rows are deleted, nobody gets money back; what is corrected afterwards is billed alone."""
+    from gateway.db.tables.ledger import LedgerRow
+
+    home = embedded
+    chance = random.Random(1)
+    first = close_of(at("2026-10-20"), chance)
+    await post(home.database, [first, close_of(at("2026-10-20"), chance), close_of(at("2026-11-01"), chance)])
+    await home.ask(methods.CLOSE, ("2026-10",))
+    async with writing(home.database) as session:
+        await session.execute(delete(LedgerRow).where(col(LedgerRow.day) == day("2026-10-20")))
+    assert (await statement(home, "2026-11"))["corrections"] == []
+    await post(home.database, [correction_of(first, Charge(prompt=-7))])
+    home.now_us = day("2026-12-02") * DAY_US
+    await home.ask(methods.CLOSE, ("2026-11",))
+    corrections = (await statement(home, "2026-11"))["corrections"]
+    assert [line["amount"]["effective"] for line in corrections] == ["-0.000000007"]
 
 
 async def test_periods_are_closed_in_order_and_not_before_their_end(embedded: House) -> None:

@@ -72,14 +72,14 @@ async def test_all_books_agree(database_url: str, tmp_path: Path) -> None:
     """Open or closed, with late usage and corrections: ledger = rollups = statements = FOCUS = usage export."""
     seed = 1
     async with house(database_url, tmp_path) as home:
-        first, last = day("2026-09-28"), day("2026-10-03")
-        await post(home.database, some(200, first, last, seed))
+        first, last = day("2026-09-29"), day("2026-10-02")
+        await post(home.database, some(90, first, last, seed))
         await the_books_agree(home, database_url)
         await home.ask(methods.CLOSE, ("2026-09",))
-        await post(home.database, some(60, first, last, seed + 100))
+        await post(home.database, some(30, first, last, seed + 100))
         await the_books_agree(home, database_url)
         await home.ask(methods.CLOSE, ("2026-10",))
-        await post(home.database, some(60, first, last, seed + 200))
+        await post(home.database, some(30, first, last, seed + 200))
         await the_books_agree(home, database_url)
 
 

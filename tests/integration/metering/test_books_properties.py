@@ -109,7 +109,7 @@ def prove_order_and_repetition_make_no_difference(fresh: Callable[[], Path], met
 
 
 @only_sqlite
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(metered=rows(), seed=st.integers(0, 2**32))
 def test_order_and_repetition_of_batches_make_no_difference(
     fresh: Callable[[], Path], metered: list[Close], seed: int
@@ -119,7 +119,7 @@ def test_order_and_repetition_of_batches_make_no_difference(
 
 
 @only_postgres
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(metered=rows(), seed=st.integers(0, 2**32))
 def test_order_and_repetition_make_no_difference_on_a_server(
     fresh: Callable[[], Path], metered: list[Close], seed: int
@@ -138,7 +138,7 @@ def prove_rollups(fresh: Callable[[], Path], metered: list[Close], seed: int) ->
 
 
 @only_sqlite
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(metered=rows(), seed=st.integers(0, 2**32))
 def test_rollups_are_what_a_plain_sum_says(fresh: Callable[[], Path], metered: list[Close], seed: int) -> None:
     """Hours, days and model totals equal sums made in plain Python, day edges and corrections included."""
@@ -146,7 +146,7 @@ def test_rollups_are_what_a_plain_sum_says(fresh: Callable[[], Path], metered: l
 
 
 @only_postgres
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(metered=rows(), seed=st.integers(0, 2**32))
 def test_rollups_are_what_a_plain_sum_says_on_a_server(
     fresh: Callable[[], Path], metered: list[Close], seed: int

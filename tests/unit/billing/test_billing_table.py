@@ -42,7 +42,7 @@ def exact(row: Sequence[Cell]) -> tuple[Any, ...]:
 
 
 @given(ROWS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_every_form_holds_the_same_rows_exactly(rows: list[tuple[Cell, ...]]) -> None:
     """JSON, JSON lines and Parquet give back what went in, amounts to the last digit; CSV too, texts made safe."""
     from pyarrow import BufferReader, parquet

@@ -86,7 +86,7 @@ RATES = st.builds(
 
 
 @given(USAGES, st.one_of(st.just(TIERED), RATES), st.sampled_from(["2026-10", "2026-11"]), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_rows_keep_the_rules_whatever_was_used_and_paid(
     usages: list[Usage], price: Rates, period: str, known: bool
 ) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from gateway.access.principal import Principal
+from gateway.config.schema import BoardsSection
 from gateway.config.snapshot import BoardsSpec
 from gateway.leaderboard.question import Visit
 from gateway.leaderboard.rate import VisitBook
@@ -65,3 +67,10 @@ def test_so_many_a_minute_and_a_day() -> None:
     assert caught.value.retry_after == 86_400 - 70
     book.take(Visit("key c", "team u", 3, 5), start + 70)
     book.take(visit, start + 86_400)
+
+
+def test_the_board_of_teams_has_no_public_form() -> None:
+    """The configuration refuses what would show one team to another."""
+    assert BoardsSection().values() == BoardsSpec()
+    with pytest.raises(ValidationError):
+        BoardsSection(team="public")  # type: ignore[arg-type]

@@ -42,9 +42,9 @@ def row_of(close: Close) -> dict[str, object]:
 LABEL_ID = 1296588821466837336
 TABLE = LedgerRow.metadata.tables["ledger"]
 DEFAULTS: dict[str, object] = {
-    column.name: "" if column.type.python_type is str else 0
+    column.name: None if column.nullable else "" if column.type.python_type is str else 0
     for column in TABLE.columns
-    if column.server_default is not None
+    if column.nullable or column.server_default is not None
 }
 
 
@@ -56,11 +56,16 @@ def test_every_column_of_the_tables_is_filled() -> None:
     assert set(row_of(closed(opened()))) == set(COLUMNS) | set(LABELS) | {"hour"}
 
 
-@given(usages, charges, charges)
-def test_every_value_stands_in_its_column(usage: Usage, charged: Charge, cost: Charge) -> None:
+@given(usages, charges, charges, st.none() | charges)
+def test_every_value_stands_in_its_column(usage: Usage, charged: Charge, cost: Charge, discount: Charge | None) -> None:
     """Each class of tokens and money reaches its own column, by the short form and by the long one."""
-    close = msgspec.structs.replace(closed(opened(dims(user="me"))), usage=usage, charge=charged, cost=cost)
+    close = msgspec.structs.replace(
+        closed(opened(dims(user="me"))), usage=usage, charge=charged, cost=cost, discount=discount
+    )
     row = row_of(close)
+    for name in Charge.__struct_fields__:
+        assert (row[f"discount_{name}"] or 0) == (getattr(discount, name) if discount else 0)
+    assert (row["discount_nano"] or 0) == (discount.total if discount else 0)
     for name in Usage.__struct_fields__:
         assert row[f"tokens_{name}"] == getattr(usage, name)
     for name in Charge.__struct_fields__:

@@ -62,11 +62,12 @@ def test_of_two_that_are_beyond_the_limit_the_slow_one_takes_the_excess() -> Non
 @pytest.mark.parametrize("change", [{"waited": 30.0}, {"priority": Priority.BATCH}])
 def test_a_request_that_has_nothing_to_miss_leaves_the_good_place_to_others(change: dict[str, object]) -> None:
     """One that waited too long already, or is in no hurry, goes where answers are late anyway."""
+    scorer = TimeScorer(TimeParams(miss_s=300.0, relief=0.0))
     found = fleet(0.051, 0.075)
-    usual = route_request(prompt_tokens=1_000, expected_tokens=200)
-    other = route_request(prompt_tokens=1_000, expected_tokens=200, **change)
-    gain = IN_TIME.score(other, found)[1] / IN_TIME.score(other, found)[0]
-    assert gain > IN_TIME.score(usual, found)[1] / IN_TIME.score(usual, found)[0]
+    usual = scorer.score(route_request(prompt_tokens=1_000, expected_tokens=200), found)
+    other = scorer.score(route_request(prompt_tokens=1_000, expected_tokens=200, **change), found)
+    assert usual[0] == 1.0 > usual[1]
+    assert other[1] == 1.0 > other[0]
 
 
 def test_a_callers_own_limits_count_for_it() -> None:

@@ -130,7 +130,7 @@ def chat(*said: str, system: str = "Be brief.") -> dict[str, object]:
 
 
 def test_a_chat_without_a_session_is_known_by_its_first_messages() -> None:
-    """Its next turn goes where its first was served; another one, or a caller's own order, has nothing to do with it."""
+    """Its next turn goes where its first was served; another one has nothing to do with it."""
     preset = b"description: Sticky.\nfilters: []\nscorers: [{name: session}]\npicker: {name: best}\n"
     made = PolicyRegistry(BUILTIN).build("sticky", preset, "sticky.yaml")
     found = registry()

@@ -1,0 +1,188 @@
+"""Budget alerts over a real database and a real webhook: once per window and percentage, signed, and repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+from collections.abc import AsyncIterator
+from hashlib import sha256
+from ipaddress import ip_network
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from sqlmodel import select
+
+from gateway.access.alerts import CLAIM_US, OLDEST_US, SIGNATURE, Alerts, Webhook
+from gateway.access.budgets import BudgetStore
+from gateway.config.egress import Egress
+from gateway.config.snapshot import ConfigSnapshot
+from gateway.db.engine import Database
+from gateway.db.tables.budget import BudgetAlertRow
+from gateway.db.tables.ledger import UsageDay
+from gateway.db.unit_of_work import reading, writing
+from gateway.types.budgets import NewBudget, Scope, Window
+
+DAY = 20_415
+SECRET = b"signing secret"
+
+
+class Receiver:
+    """A webhook that notes what it is told and answers as it is set to."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.told: list[tuple[dict[str, str], bytes]] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+        self.told.append((headers, await reader.readexactly(int(headers["content-length"]))))
+        writer.write(f"HTTP/1.1 {self.status} X\r\ncontent-length: 0\r\nlocation: http://other/\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+    @property
+    def documents(self) -> list[dict[str, Any]]:
+        """What it was told."""
+        return [json.loads(body) for _, body in self.told]
+
+
+class World:
+    """A database with one budget, a clock, and alerts of two hosts."""
+
+    def __init__(self, url: str, port: int, allowed: str = "127.0.0.0/8") -> None:
+        self.database = Database(url)
+        self.now_us = (DAY * 86_400 + 43_200) * 1_000_000
+        self.store = BudgetStore(self.database, now_us=lambda: self.now_us)
+        self.budgets: dict[str, Any] = {}
+        snapshot = cast("ConfigSnapshot", SimpleNamespace(egress=Egress((ip_network(allowed),))))
+        webhook = Webhook(f"http://localhost:{port}/budgets?a=1", SECRET)
+        self.hosts = [
+            Alerts(self.database, self, lambda: snapshot, webhook, now_us=lambda: self.now_us) for _ in range(2)
+        ]
+
+    async def budget(self, limit: int, *alerts: int) -> None:
+        """Set a daily budget of the team ``default``."""
+        made = await self.store.set(NewBudget(Scope(team="default"), Window.DAILY, limit, hard=False, alerts=alerts))
+        self.budgets[made.budget_id] = made
+
+    async def spend(self, nano: int, day: int = DAY) -> None:
+        """Charge the team."""
+        async with writing(self.database) as session:
+            row = await session.get(UsageDay, (day, "default", "k", "m", "e", "", "default", "ok"))
+            if row is None:
+                row = UsageDay(
+                    day=day,
+                    team="default",
+                    key_id="k",
+                    model="m",
+                    endpoint="e",
+                    app="",
+                    tier="default",
+                    status="ok",
+                    ttft=b"",
+                    duration=b"",
+                    throughput=b"",
+                )
+                session.add(row)
+            row.charge_nano += nano
+
+    async def turn(self) -> None:
+        """Let both hosts look, and send."""
+        await asyncio.gather(*(host.turn() for host in self.hosts))
+
+    async def rows(self) -> list[BudgetAlertRow]:
+        """Return what was reached."""
+        async with reading(self.database) as session:
+            return list(await session.scalars(select(BudgetAlertRow)))
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[tuple[Receiver, int]]:
+    """A webhook and its port."""
+    receiver = Receiver()
+    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0)
+    yield receiver, server.sockets[0].getsockname()[1]
+    server.close()
+
+
+@pytest.fixture
+async def world(database_url: str, receiver: tuple[Receiver, int]) -> AsyncIterator[World]:
+    """A world whose webhook is ``receiver``."""
+    world = World(database_url, receiver[1])
+    yield world
+    await world.database.close()
+
+
+async def test_each_percentage_is_told_once(world: World, receiver: tuple[Receiver, int]) -> None:
+    """Two hosts look again and again; each share of the limit is told once in a window, and anew in the next one."""
+    told = receiver[0].documents
+    await world.budget(1_000, 50, 80, 100)
+    await world.spend(499)
+    await world.turn()
+    assert not receiver[0].told
+    await world.spend(301)
+    for _ in range(3):
+        await world.turn()
+    told = receiver[0].documents
+    assert [(each["percent"], each["spent_usd"]) for each in told] == [(50, "0.0000008"), (80, "0.0000008")]
+    assert (told[0]["team"], told[0]["window"], told[0]["resets_at"]) == ("default", "daily", "2025-11-24T00:00:00Z")
+    await world.spend(5_000)
+    await world.turn()
+    world.now_us += 86_400_000_000
+    await world.spend(600, DAY + 1)
+    await world.turn()
+    assert [each["percent"] for each in receiver[0].documents] == [50, 80, 100, 50]
+    assert len({each["id"] for each in receiver[0].documents}) == 4
+
+
+async def test_a_message_is_signed(world: World, receiver: tuple[Receiver, int]) -> None:
+    """Whoever has the secret can tell that it is from here and when it was sent; the host of the URL is named."""
+    await world.budget(10, 100)
+    await world.spend(10)
+    await world.turn()
+    headers, body = receiver[0].told[0]
+    stamp, mac = (part.partition("=")[2] for part in headers[SIGNATURE].split(","))
+    assert hmac.new(SECRET, stamp.encode() + b"." + body, sha256).hexdigest() == mac
+    assert headers["host"] == f"localhost:{receiver[1]}"
+
+
+async def test_what_was_not_taken_is_sent_again(
+    world: World, receiver: tuple[Receiver, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error or a redirect is no answer: it is tried again at once and later, for a day, and then no more."""
+    monkeypatch.setattr("gateway.access.alerts.TRIES", 2)
+    await world.budget(10, 100)
+    await world.spend(10)
+    receiver[0].status = 302
+    await world.turn()
+    assert len(receiver[0].told) == 2
+    await world.turn()
+    assert len(receiver[0].told) == 2
+    world.now_us += CLAIM_US
+    receiver[0].status = 200
+    await world.turn()
+    assert len(receiver[0].told) == 3
+    assert len({each["id"] for each in receiver[0].documents}) == 1
+    [row] = await world.rows()
+    assert row.delivered_at == world.now_us
+    receiver[0].status = 500
+    await world.budget(20, 50)
+    world.now_us += 2 * OLDEST_US
+    await world.turn()
+    assert len(receiver[0].told) == 3
+
+
+async def test_an_address_that_is_not_allowed_is_not_called(database_url: str, receiver: tuple[Receiver, int]) -> None:
+    """The egress rules hold for the webhook as for backends."""
+    world = World(database_url, receiver[1], allowed="10.0.0.0/8")
+    await world.budget(10, 100)
+    await world.spend(10)
+    await world.turn()
+    assert not receiver[0].told
+    assert world.hosts[0].failed + world.hosts[1].failed > 0
+    assert [row.delivered_at for row in await world.rows()] == [None]
+    await world.database.close()
