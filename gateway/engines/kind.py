@@ -88,6 +88,7 @@ class Engine:
         neutral: fields with a value that changes nothing and that the engine refuses nevertheless; they are dropped.
         resume: how it goes on with an answer begun elsewhere, or None when it cannot.
         external: somebody else runs it and bills every request, so none is sent to it twice for speed.
+        minds_names: it answers 404 to a model that it does not list; others answer to any name, or list some of theirs.
     """
 
     kind: str
@@ -110,6 +111,7 @@ class Engine:
     neutral: tuple[tuple[str, float], ...] = ()
     resume: Resume | None = None
     external: bool = False
+    minds_names: bool = False
 
 
 def joined(base: str, path: str) -> str:

@@ -77,4 +77,5 @@ VLLM: Final = Engine(
         fields={"continue_final_message": True, "add_generation_prompt": False},
         reasoning="reasoning_content",
     ),
+    minds_names=True,
 )

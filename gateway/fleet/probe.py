@@ -246,7 +246,8 @@ class Probe:
             return
         self._replica.load.offers = frozenset(served - self._models)
         missing = self._models - served
-        self._replica.load.lacks = missing
+        if self._replica.engine.minds_names:
+            self._replica.load.lacks = missing
         if missing and missing != self._missing:
             _log.warning("replica does not list its models", replica=self._replica.name, missing=sorted(missing))
         self._missing = missing

@@ -70,7 +70,7 @@ class Reply(Protocol):
         """From now on tell ``flow`` when the caller leaves, stops reading or reads again."""
 
     def route(self, text: str) -> None:
-        """Set the ``x-weir-route`` header, and what else is known of the request by then; before ``begin``, ``answer`` or ``fail``."""
+        """Set the ``x-weir-route`` header, and what else is known by then; before ``begin``, ``answer`` or ``fail``."""
 
     def explain(self, metadata: dict[str, Any]) -> None:
         """Tell the caller how the request was routed, with the end of the answer or with the error that comes next."""

@@ -15,8 +15,8 @@ class AdapterFilter:
     """Prefers replicas that list the model under the name by which it is asked for there.
 
     LoRA adapters are loaded and unloaded while an engine runs, and it answers 404 for one that it has not got. What a
-    replica lists is looked at once a minute and when it comes back. When no candidate lists the model all of them stay:
-    a list may be old, and some servers answer to names that they do not list.
+    replica lists is looked at once a minute and when it comes back, and counts only of engines that mind the name
+    (vLLM). When no candidate lists the model all of them stay: a list may be old.
     """
 
     name: ClassVar[str] = "adapter"

@@ -1,4 +1,4 @@
-"""Tables of billing: closed periods, what was billed in them, their statements, and the outbox of what leaves the house.
+"""Tables of billing: closed periods, what was billed in them, their statements, the outbox of what leaves the house.
 
 A period is a calendar month in UTC, written ``2026-10``. Days count from 1970, moments are microseconds since 1970,
 money is in nano-USD. Rows of a closed period are never changed; only a close that broke off is begun anew.
