@@ -342,7 +342,7 @@ class DecisionsSection(Section):
         "are kept besides. 0 keeps none.",
     )
     per_second: Annotated[float, Field(ge=1, le=1_000)] = Field(
-        10.0, description="How many each worker keeps per second at most; each takes about a millisecond of its time."
+        2.0, description="How many each worker keeps per second at most; each takes about a millisecond of its time."
     )
     days: Annotated[float, Field(gt=0, le=3_650)] = Field(7.0, description="Days that they are kept.")
     most: Annotated[int, Field(ge=1, le=100_000_000)] = Field(100_000, description="How many are kept at most.")

@@ -261,7 +261,7 @@ class DecisionsSpec:
     """
 
     share: float = 0.01
-    per_second: float = 10.0
+    per_second: float = 2.0
     days: float = 7.0
     most: int = 100_000
 
