@@ -35,8 +35,6 @@ from gateway.types.failure import Failure
 from gateway.types.method import Asking
 from gateway.types.tokens import Usage
 
-A_SECOND: Final = 10.0
-"""Decisions that a process keeps per second at most."""
 MOST_WAITING: Final = 200
 """Decisions that wait for the keeper at most."""
 BATCH: Final = 50
