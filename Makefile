@@ -12,7 +12,7 @@ run: env                     ## start Weir with a simulated fleet and print how 
 	@$(BIN)/weir demo
 
 test: env                    ## all tests; real servers come from wheels, nothing needs to run
-	@$(BIN)/python -m pytest -n 2 --dist loadfile tests
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
 check: env                   ## format, lint, types, import layers, sizes
 	@$(BIN)/ruff format --check .

@@ -247,7 +247,8 @@ class Probe:
         self._replica.load.offers = frozenset(served - self._models)
         missing = self._models - served
         if self._replica.engine.minds_names:
-            self._replica.load.lacks = missing
+            # An engine that lists nothing at all says nothing of names.
+            self._replica.load.lacks = missing if served else frozenset()
         if missing and missing != self._missing:
             _log.warning("replica does not list its models", replica=self._replica.name, missing=sorted(missing))
         self._missing = missing

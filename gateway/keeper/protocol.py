@@ -226,8 +226,10 @@ def error_form(error: BaseException) -> ErrorForm:
     """Return ``error`` for its way to the other side; a foreign one becomes ``Internal`` without its text."""
     if not isinstance(error, errors.WeirError):
         return ErrorForm("Internal", "the keeper failed; its log says why")
+    # A class of some part's own arrives as what it is a kind of: the other side may not have that part.
+    known = next(each for each in type(error).__mro__ if each.__module__ == errors.__name__)
     return ErrorForm(
-        type(error).__name__,
+        known.__name__,
         error.message,
         error.param,
         error.metadata,

@@ -17,6 +17,7 @@ import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -274,7 +275,7 @@ class Shipper:
         """
         full = batch.records >= self._batch_records
         back = [move.apply() for move in batch.moves]
-        storing = asyncio.get_running_loop().create_task(self._timed(self._store(batch, total)))
+        storing = asyncio.get_running_loop().create_task(self._timed(partial(self._store, batch, total)))
         try:
             if not self._database.partitioned:
                 await storing
@@ -291,9 +292,9 @@ class Shipper:
     async def _collect(self) -> Batch:
         return await self._backlog.collect(self._batch_records, self._known_prices, self._first_day)
 
-    async def _timed(self, coroutine: Coroutine[Any, Any, R]) -> R:
-        """Run a coroutine in a task of its own and count its CPU time as ours."""
-        watch = Stopwatch(coroutine)
+    async def _timed(self, work: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        """Do ``work`` in a task of its own and count its CPU time as ours."""
+        watch = Stopwatch(work())
         try:
             return await watch
         finally:
@@ -386,7 +387,7 @@ class Shipper:
             inserted = await ledger.insert(connection, rows)
             return inserted, await rollups.tally(inserted)
         # As a rule all rows are new: what they add is summed up while the server inserts them.
-        tallying = asyncio.get_running_loop().create_task(self._timed(rollups.tally(rows)))
+        tallying = asyncio.get_running_loop().create_task(self._timed(partial(rollups.tally, rows)))
         try:
             inserted = await ledger.insert(connection, rows)
             hours = await tallying

@@ -90,7 +90,23 @@ def _classes(root: type[errors.WeirError]) -> list[type[errors.WeirError]]:
     return [root] + [found for child in root.__subclasses__() for found in _classes(child)]
 
 
-@pytest.mark.parametrize("found", _classes(errors.WeirError))
+KNOWN = [found for found in _classes(errors.WeirError) if found.__module__ == errors.__name__]
+
+
+class Late(errors.BadRequest):
+    """An error of one part's own."""
+
+    def __init__(self) -> None:
+        super().__init__("too late")
+
+
+def test_an_error_of_one_part_comes_back_as_what_it_is_a_kind_of() -> None:
+    """The other side of the socket may not have the part."""
+    back = error_of(error_form(Late()))
+    assert (type(back), back.message) == (errors.BadRequest, "too late")
+
+
+@pytest.mark.parametrize("found", KNOWN)
 def test_every_error_comes_back_as_what_it_was(found: type[errors.WeirError]) -> None:
     """Class, message and all attributes survive the way through a frame."""
     sent = found("what is wrong", param="name", metadata={"limit": "rpm", "n": [1, None]}, retry_after=1.5)
