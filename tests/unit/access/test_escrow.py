@@ -152,7 +152,7 @@ class Hosts(RuleBasedStateMachine):
                 found.journal.append((request.model, charge))
                 for key, _ in SHARES[request.model]:
                     self.charged[key] += charge
-            found.escrow.lose("worker")
+        # What they held went when they lost touch; what their workers began since then runs on.
         found.doubtful.clear()
 
     def _lend(self, host: int, shares: tuple[Share, ...], amount: int) -> None:
