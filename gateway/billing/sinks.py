@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -134,7 +135,6 @@ async def report_to_stripe(spec: SinkSpec, item: str, document: Mapping[str, Any
         "payload[stripe_customer_id]": str(document["customer"]),
         "payload[value]": str(document["value"]),
     }
-    from urllib.parse import urlencode  # noqa: PLC0415 - only here
 
     headers = {
         "authorization": f"Bearer {spec.api_key.reveal()}",
