@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, Final
 
 from gateway.edge.head import check_head, check_repeats, header_map, too_large
-from gateway.edge.inference import PATHS, Dialect, Inference, refuse
+from gateway.edge.inference import PATHS, Inference, Inlet, refuse
 from gateway.edge.native import Road
 from gateway.types.errors import BadRequest, Unavailable, WeirError
 from gateway.types.ids import RequestId
@@ -102,9 +102,9 @@ class InferenceApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
         path = scope.get("raw_path") or scope.get("path", "").encode()
-        dialect = PATHS.get(path.partition(b"?")[0]) if scope["type"] == "http" else None
+        inlet = PATHS.get(path.partition(b"?")[0]) if scope["type"] == "http" else None
         inference = self._road.inference
-        if dialect is None:
+        if inlet is None:
             await self._other(scope, receive, send)
             return
         if inference is None:
@@ -112,16 +112,14 @@ class InferenceApp:
         exchange = AsgiExchange(inference.new_id(), path, header_map(scope["headers"]))
         pump = asyncio.ensure_future(exchange.pump(send))
         try:
-            await _serve(inference, dialect, exchange, scope, receive)
+            await _serve(inference, inlet, exchange, scope, receive)
             if not exchange.gone:
                 await pump
         finally:
             pump.cancel()
 
 
-async def _serve(
-    inference: Inference, dialect: Dialect, exchange: AsgiExchange, scope: Scope, receive: Receive
-) -> None:
+async def _serve(inference: Inference, inlet: Inlet, exchange: AsgiExchange, scope: Scope, receive: Receive) -> None:
     """Read the request, and answer it while watching for its caller to leave."""
     method, pairs = scope["method"].encode("latin-1"), scope["headers"]
     try:
@@ -132,11 +130,11 @@ async def _serve(
         exchange.body = await _body(receive, inference)
         exchange.arrived = monotonic()
     except WeirError as error:
-        refuse(exchange, error, inference)
+        refuse(exchange, inlet, error, inference)
         return
     watch = asyncio.ensure_future(_watch(receive, exchange))
     try:
-        await inference.serve(exchange, dialect, principal)
+        await inference.serve(exchange, inlet, principal)
     finally:
         watch.cancel()
 

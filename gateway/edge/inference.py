@@ -1,7 +1,7 @@
 """The inference paths: which dialect reads them, who may use them, and what becomes of errors.
 
-Both server roads call the same three steps: ``dialect`` for the path, ``authenticate`` when the headers are in,
-``serve`` when the body is. Every path here needs an inference key; there is no exception.
+Both server roads call the same three steps: ``PATHS`` for the inlet of the path, ``authenticate`` when the headers
+are in, ``serve`` when the body is. Every path here needs an inference key; there is no exception.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from gateway.telemetry import logs
 from gateway.types import ids
 from gateway.types.call import Call
 from gateway.types.errors import Internal, Unavailable, WeirError
+from gateway.types.reply import Reply
 
 SPOKEN: Final = CONTROL_HEADERS | {b"http-referer", b"referer", b"traceparent"}
 """Headers that say something about a request; most callers send none of them."""
@@ -42,25 +43,43 @@ class Keys(Protocol):
         """Return whether the text that ``principal`` was found by would find it again."""
 
 
+class CallerReply(Reply, Protocol):
+    """A reply that knows what it answers."""
+
+    call: Call
+
+
 @dataclass(frozen=True, slots=True)
-class Dialect:
-    """How one path is read."""
+class Inlet:
+    """How requests on one path are read and answered.
+
+    Attributes:
+        read: takes the decoded body and ``openrouter``, returns the call. Raises ``BadRequest``.
+        reply: makes the reply to a call.
+        refuse: answers a request that ended in an error before there was a reply.
+        openrouter: whether OpenRouter's form of answers and errors is wanted.
+    """
 
     read: Callable[..., Call]
+    reply: Callable[[Exchange, Call], CallerReply]
+    refuse: Callable[[Exchange, WeirError], None]
     openrouter: bool
 
 
-def _paths() -> Mapping[bytes, Dialect]:
-    readers: dict[bytes, Callable[..., Call]] = {
+def _paths() -> Mapping[bytes, Inlet]:
+    openai = {
         b"/chat/completions": openai_chat.read,
         b"/completions": openai_completions.read,
         b"/embeddings": embeddings.read,
     }
-    paths = {b"/v1" + path: Dialect(read, openrouter=False) for path, read in readers.items()}
-    return paths | {b"/api/v1" + path: Dialect(read, openrouter=True) for path, read in readers.items()}
+    paths: dict[bytes, Inlet] = {}
+    for prefix, openrouter in ((b"/v1", False), (b"/api/v1", True)):
+        for path, read in openai.items():
+            paths[prefix + path] = Inlet(read, OpenAIReply, respond_error, openrouter)
+    return paths
 
 
-PATHS: Final[Mapping[bytes, Dialect]] = _paths()
+PATHS: Final[Mapping[bytes, Inlet]] = _paths()
 
 
 class Inference:
@@ -111,17 +130,17 @@ class Inference:
         """Return whether who was authenticated by some text before would be again by the same one."""
         return not self.draining and self._keys.still(principal, self._clock_us())
 
-    def start(self, exchange: Exchange, dialect: Dialect, principal: Principal) -> None:
+    def start(self, exchange: Exchange, inlet: Inlet, principal: Principal) -> None:
         """Serve an exchange in a task of its own."""
-        self.active[exchange] = self.desk.loop.create_task(self.serve(exchange, dialect, principal))
+        self.active[exchange] = self.desk.loop.create_task(self.serve(exchange, inlet, principal))
 
-    async def serve(self, exchange: Exchange, dialect: Dialect, principal: Principal) -> None:
+    async def serve(self, exchange: Exchange, inlet: Inlet, principal: Principal) -> None:
         """Answer one exchange; every error ends in an answer, never in a trace to the caller."""
-        reply: OpenAIReply | None = None
+        reply: CallerReply | None = None
         try:
-            call = dialect.read(decode(exchange.body), openrouter=dialect.openrouter)
+            call = inlet.read(decode(exchange.body), openrouter=inlet.openrouter)
             exchange.body = b""
-            reply = OpenAIReply(exchange, call)
+            reply = inlet.reply(exchange, call)
             if not SPOKEN.isdisjoint(exchange.headers):
                 _annotate(call, exchange.headers)
                 read_headers(call, exchange.headers)
@@ -130,32 +149,32 @@ class Inference:
                 call.app = self._attribution.app(principal.key_id, referer, exchange.headers)
             await relay(call, principal, reply, self.desk)
         except WeirError as error:
-            self._fail(exchange, reply, error)
+            self._fail(exchange, inlet, reply, error)
         except asyncio.CancelledError:
-            self._fail(exchange, reply, Unavailable("the gateway is shutting down", retry_after=1.0))
+            self._fail(exchange, inlet, reply, Unavailable("the gateway is shutting down", retry_after=1.0))
             raise
         except Exception as error:  # noqa: BLE001 - the last boundary: a defect becomes a 500 that names the request
             self.log.failed(exchange.request_id, error)
             known = Internal("internal error; quote the request id when you report it")
             count_refusal(self.desk, exchange, None, known)
-            _render(exchange, reply, known)
+            _render(exchange, inlet, reply, known)
         finally:
             self.active.pop(exchange, None)
 
-    def _fail(self, exchange: Exchange, reply: OpenAIReply | None, error: WeirError) -> None:
+    def _fail(self, exchange: Exchange, inlet: Inlet, reply: CallerReply | None, error: WeirError) -> None:
         call = reply.call if reply is not None else None
         model = count_refusal(self.desk, exchange, call, error)
         self.log.failed(
             exchange.request_id, error, operation=call.operation.value if call is not None else "", model=model
         )
-        _render(exchange, reply, error)
+        _render(exchange, inlet, reply, error)
 
 
-def _render(exchange: Exchange, reply: OpenAIReply | None, error: WeirError) -> None:
+def _render(exchange: Exchange, inlet: Inlet, reply: CallerReply | None, error: WeirError) -> None:
     if reply is not None:
         reply.fail(error)
     else:
-        respond_error(exchange, error)
+        inlet.refuse(exchange, error)
 
 
 def _annotate(call: Call, headers: Mapping[bytes, bytes]) -> None:
@@ -174,8 +193,8 @@ def count_refusal(desk: Desk, exchange: Exchange, call: Call | None, error: Weir
     return model
 
 
-def refuse(exchange: Exchange, error: WeirError, inference: Inference) -> None:
+def refuse(exchange: Exchange, inlet: Inlet, error: WeirError, inference: Inference) -> None:
     """Answer an exchange whose request was refused before its body was read."""
     count_refusal(inference.desk, exchange, None, error)
     inference.log.failed(exchange.request_id, error)
-    respond_error(exchange, error)
+    inlet.refuse(exchange, error)

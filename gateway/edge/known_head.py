@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from gateway.access.principal import Principal
-from gateway.edge.inference import Dialect
+from gateway.edge.inference import Inlet
 
 _LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength:[ \t]*([0-9]{1,15})[ \t]*\r\n")
 _END: Final = b"\r\n\r\n"
@@ -29,7 +29,7 @@ class KnownHead:
         principal: who asked.
     """
 
-    __slots__ = ("_after", "_before", "_digits", "dialect", "headers", "path", "principal")
+    __slots__ = ("_after", "_before", "_digits", "headers", "inlet", "path", "principal")
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class KnownHead:
         digits: tuple[int, int],
         path: bytes,
         headers: Mapping[bytes, bytes],
-        dialect: Dialect,
+        inlet: Inlet,
         principal: Principal,
     ) -> None:
         first, behind = digits
@@ -46,12 +46,12 @@ class KnownHead:
         self._digits = first
         self.path = path
         self.headers = headers
-        self.dialect = dialect
+        self.inlet = inlet
         self.principal = principal
 
     @classmethod
     def of(
-        cls, data: bytes, path: bytes, headers: Mapping[bytes, bytes], dialect: Dialect, principal: Principal
+        cls, data: bytes, path: bytes, headers: Mapping[bytes, bytes], inlet: Inlet, principal: Principal
     ) -> KnownHead | None:
         """Return the head that ``data`` begins with, or None when it is not one to remember.
 
@@ -59,7 +59,7 @@ class KnownHead:
             data: a read that began with the request.
             path: without the query.
             headers: of the head, none of them repeated; what the parser made of it.
-            dialect: of the path.
+            inlet: of the path.
             principal: who was authenticated by ``headers``.
         """
         end = data.find(_END, 0, _LONGEST)
@@ -68,7 +68,7 @@ class KnownHead:
             return None
         if b"transfer-encoding" in headers or b"expect" in headers or b"upgrade" in headers:
             return None
-        return cls(data[: end + len(_END)], found.span(1), path, headers, dialect, principal)
+        return cls(data[: end + len(_END)], found.span(1), path, headers, inlet, principal)
 
     def body(self, data: bytes, limit: int) -> bytes | None:
         """Return the body if ``data`` is this head again with a whole body of at most ``limit`` bytes; else None."""

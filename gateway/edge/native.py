@@ -180,9 +180,9 @@ class WeirProtocol(Clocked):
             return  # the parser reads no body behind such an offer: see without_offer
         self._awaited = Reading.BODY
         path, _, _ = self.url.partition(b"?")
-        dialect = PATHS.get(path)
+        inlet = PATHS.get(path)
         inference = self._road.inference
-        if dialect is None or inference is None:
+        if inlet is None or inference is None:
             self._begin_asgi()
             return
         headers = header_map(self.headers)
@@ -193,7 +193,7 @@ class WeirProtocol(Clocked):
             inference.new_id(),
             path,
             headers,
-            dialect,
+            inlet,
             keep_alive=modern and parser.should_keep_alive(),
             chunked=modern,
             bodiless=method == b"HEAD",
@@ -324,7 +324,7 @@ class WeirProtocol(Clocked):
             inference.new_id(),
             known.path,
             known.headers,
-            known.dialect,
+            known.inlet,
             keep_alive=True,
             chunked=True,
             bodiless=False,
@@ -343,7 +343,7 @@ class WeirProtocol(Clocked):
         if exchange is None or exchange.principal is None or not began or not exchange.repeatable:
             return
         self._patience_to_learn -= 1
-        self._known = KnownHead.of(data, exchange.path, exchange.headers, exchange.dialect, exchange.principal)
+        self._known = KnownHead.of(data, exchange.path, exchange.headers, exchange.inlet, exchange.principal)
 
     def _parse(self, data: bytes) -> None:
         while data:
@@ -378,9 +378,9 @@ class WeirProtocol(Clocked):
         assert inference is not None
         self._running = exchange
         if exchange.refusal is not None or exchange.principal is None:
-            refuse(exchange, exchange.refusal or BadRequest("the request cannot be read"), inference)
+            refuse(exchange, exchange.inlet, exchange.refusal or BadRequest("the request cannot be read"), inference)
         else:
-            inference.start(exchange, exchange.dialect, exchange.principal)
+            inference.start(exchange, exchange.inlet, exchange.principal)
 
     def _authenticate_again(self, exchange: NativeExchange) -> None:
         """Ask once more for the key of a body that took its time: the key may have been revoked meanwhile."""

@@ -13,7 +13,7 @@ from typing import Protocol
 from gateway.access.principal import Principal
 from gateway.edge.errors import status_line
 from gateway.edge.head import too_large
-from gateway.edge.inference import Dialect
+from gateway.edge.inference import Inlet
 from gateway.types.errors import WeirError
 from gateway.types.ids import RequestId
 from gateway.types.reply import Flow
@@ -42,7 +42,7 @@ class NativeExchange:
     """A request on the native road.
 
     Attributes:
-        dialect: who reads the body.
+        inlet: who reads the body.
         keep_alive: whether the connection goes on after the response.
         principal: who asks, once authenticated.
         refusal: why the request is refused before its body is read.
@@ -63,9 +63,9 @@ class NativeExchange:
         "arrived",
         "begun",
         "body",
-        "dialect",
         "gone",
         "headers",
+        "inlet",
         "keep_alive",
         "path",
         "principal",
@@ -83,7 +83,7 @@ class NativeExchange:
         request_id: RequestId,
         path: bytes,
         headers: Mapping[bytes, bytes],
-        dialect: Dialect,
+        inlet: Inlet,
         *,
         keep_alive: bool,
         chunked: bool,
@@ -105,7 +105,7 @@ class NativeExchange:
         self.begun = False
         self.keep_alive = keep_alive
         self.response_complete = False
-        self.dialect = dialect
+        self.inlet = inlet
         self.principal: Principal | None = None
         self.refusal: WeirError | None = None
         self.turn = False

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.types.dialect import Dialect
 from gateway.types.preferences import Preferences
 from gateway.types.priority import Priority
 
@@ -62,6 +63,8 @@ class Call(msgspec.Struct, eq=False):
         explains: whether the caller wants to be told how the request was routed (``openrouter_metadata``).
         service_tier: the service tier that the caller asks for, ``""`` for the default one.
         shortened: what ``max_tokens`` became because a budget leaves no more, or None.
+        dialect: how the caller asked and is answered; ``body`` is in OpenAI's chat form whatever it is.
+        native: the body as the caller wrote it, when ``dialect`` is not chat.
     """
 
     operation: Operation
@@ -89,3 +92,5 @@ class Call(msgspec.Struct, eq=False):
     explains: bool = False
     service_tier: str = ""
     shortened: int | None = None
+    dialect: Dialect = Dialect.CHAT
+    native: dict[str, Any] | None = None
