@@ -132,7 +132,7 @@ class Booking:
             return
         self._first_at = now
         self._first_read = load.read_seconds
-        self._first_batch, self._first_context = load.depth, load.context
+        self._first_batch, self._first_context = load.beside(now)
         if self._learns:
             load.estimate.learn_ttft(*self._reading, self._step, ttft, self.standstill)
 
@@ -148,10 +148,11 @@ class Booking:
         load = self._load
         if not self.waits and tokens > 1 and not self._whole and not self._ended:
             seconds = (last_at - self._first_at) / (tokens - 1)
-            batch, context = (self._first_batch + load.depth) / 2, (self._first_context + load.context) / 2
             load.streamed(tokens - 1, last_at - self._first_at)
             if self._learns:
                 load.facts = None
+                batch, context = load.beside(last_at)
+                batch, context = (self._first_batch + batch) / 2, (self._first_context + context) / 2
                 read = (load.read_seconds - self._first_read) / (tokens - 1)
                 load.estimate.learn_itl(batch, context, read, seconds)
 

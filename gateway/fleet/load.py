@@ -81,6 +81,10 @@ class ReplicaLoad(Account):
         """Context tokens on the engine now: those of our own requests, and of others' as if they were like ours."""
         return self.context_tokens + self.foreign * self.mean_context
 
+    def beside(self, now: float) -> tuple[float, float]:
+        """Return how many requests the engine works on side by side and their context tokens; others wait in it."""
+        return _beside(self.depth, self.context, self.ceiling.at(now) or inf, self.kv_tokens)
+
     def ahead(self, now: float, prompt_tokens: int = 0) -> tuple[float, float]:
         """Return what the engine must read before a prompt that is sent ``now``: tokens and attention.
 
@@ -164,12 +168,15 @@ class ReplicaLoad(Account):
         depth, context = self.in_flight + foreign, self.context_tokens + foreign * self.mean_context
         per_request, per_context, reading = estimate.per_request, estimate.per_context, estimate.reading
         token, square = estimate.token, estimate.attention
-        pace = estimate.step + per_request * depth + per_context * context
+        most = (ceiling.at(now) or inf) if ceiling.learned else ceiling.lately
+        batch, held = (depth, context) if depth <= most and not room else _beside(depth, context, most, room)
+        pace = estimate.step + per_request * batch + per_context * held
         between = pace * estimate.per_chunk
         busy, around, arrivals = self.usual(now)
+        if around > most:
+            around = most
         busy *= reading
         stretch = 1.0 / (1.0 - (busy if busy < BUSIEST else BUSIEST))
-        most = (ceiling.at(now) or inf) if ceiling.learned else ceiling.lately
         full = depth / most
         if room and context / room > full:
             full = context / room
@@ -243,6 +250,17 @@ class ReplicaLoad(Account):
         if line is not None:
             full = max(full, self.backlog(now) * facts[TOKEN] / LONGEST_WAIT)
         return max(full, self.quota.used(now)) if self.quota.limited else full
+
+
+def _beside(depth: float, context: float, most: float, room: float | None) -> tuple[float, float]:
+    """Return how many of ``depth`` requests run side by side, and their part of ``context`` tokens."""
+    if depth > most:
+        context *= most / depth
+        depth = most
+    if room and context > room:
+        depth *= room / context
+        context = room
+    return depth, context
 
 
 def _read_share(seconds: float, read_after: float, whole: float, square: float) -> float:

@@ -167,6 +167,7 @@ class Desk:
 
     def _close(self, job: Job, fate: Fate) -> None:
         job.fate = fate
+        job.over_at = self._agenda.now
         self.over += 1
         self._gate.ended(job, self._agenda.now)
 

@@ -119,20 +119,19 @@ def index_of(shares: Sequence[float]) -> float:
 def jain(jobs: Iterable[Job], interval: float = INTERVAL_S) -> float | None:
     """Return the mean of Jain's index over the intervals in which two or more teams were backlogged.
 
-    A team is backlogged in an interval when at every moment of it a request of it has come and has no first token yet.
-    Service is prompt tokens, in full when the first token comes, and twice the answer's tokens, spread evenly from the
+    A team is backlogged in an interval when at every moment of it a request of it waits, at the gateway or in an
+    engine: it has come, no engine has begun to read it, and it has not been refused. Service is prompt tokens, in full when the first token comes, and twice the answer's tokens, spread evenly from the
     first to the last (Sheng et al., "Fairness in Serving Large Language Models").
     """
     waits: dict[str, list[tuple[float, float]]] = {}
     service: dict[tuple[str, int], float] = {}
     for job in jobs:
-        team = job.arrival.team
-        until = job.first_at
-        if until is None:
-            continue
-        waits.setdefault(team, []).append((job.at, until))
-        _add(service, team, until, until, job.arrival.prompt_tokens, interval)
-        _add(service, team, until, job.ended_at or until, 2.0 * job.arrival.answer_tokens, interval)
+        team, until, first = job.arrival.team, job.waited_until, job.first_at
+        if until is not None:
+            waits.setdefault(team, []).append((job.at, until))
+        if first is not None:
+            _add(service, team, first, first, job.arrival.prompt_tokens, interval)
+            _add(service, team, first, job.ended_at or first, 2.0 * job.arrival.answer_tokens, interval)
     backlogged: dict[int, list[str]] = {}
     for team, spans in waits.items():
         for start, end in _merged(spans):

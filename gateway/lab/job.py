@@ -45,6 +45,7 @@ class Job:
         predicted_ttft: seconds from ``sent_at`` to the first token as predicted when it was sent, or None.
         usd: what an external API took for it.
         fate: how it ended.
+        over_at: seconds at which nothing more was to be done for it, or None.
     """
 
     __slots__ = (
@@ -62,6 +63,7 @@ class Job:
         "gateway",
         "index",
         "left",
+        "over_at",
         "predicted_ttft",
         "request",
         "sent_at",
@@ -91,11 +93,19 @@ class Job:
         self.predicted_ttft: float | None = None
         self.usd = 0.0
         self.fate = Fate.PENDING
+        self.over_at: float | None = None
 
     @property
     def ttft(self) -> float | None:
         """Seconds from arrival to first token, or None when there was none."""
         return None if self.first_at is None else self.first_at - self.at
+
+    @property
+    def waited_until(self) -> float | None:
+        """Seconds at which its waiting ended, at the gateway and in an engine: it was taken up, or refused."""
+        if self.sequence is not None:
+            return self.over_at if self.sequence.admitted_at is None else self.sequence.admitted_at
+        return self.first_sent_at if self.first_at is not None else self.over_at
 
     @property
     def itl(self) -> float | None:

@@ -93,11 +93,14 @@ class TimeScorer:
 
     def _reliefs(self, view: Outlook, misses: list[float]) -> list[float]:
         """Return what it is worth to give each own replica less, beyond what it is worth at every one of them."""
-        tokens = [each.load.estimate.token if each.own else 0.0 for each in view.candidates]
+        estimates = [each.load.estimate if each.own else None for each in view.candidates]
+        tokens = [each.token if each else 0.0 for each in estimates]
         fastest = min(filter(None, tokens), default=0.0)
         found = [
-            self._params.relief * missing * fastest / token if token else 0.0
-            for missing, token in zip(misses, tokens, strict=True)
+            self._params.relief * (missing - _miss((each.step + each.per_request) / self._itl)) * fastest / each.token
+            if each
+            else 0.0
+            for missing, each in zip(misses, estimates, strict=True)
         ]
         least = min([relief for relief, token in zip(found, tokens, strict=True) if token], default=0.0)
         return [relief - least if token else 0.0 for relief, token in zip(found, tokens, strict=True)]

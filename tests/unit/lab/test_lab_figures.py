@@ -67,14 +67,32 @@ def test_jains_index_is_one_when_all_are_equal_and_a_share_when_one_has_all() ->
     assert index_of([3.0, 0.0, 0.0]) == pytest.approx(1 / 3)
 
 
+def waited(at: float, taken: float, last: float, team: str) -> Job:
+    """Return a request that an engine took up at ``taken`` and whose first token came at once."""
+    made = job(at, taken, last, team=team)
+    made.first_sent_at = taken
+    return made
+
+
 def test_fairness_is_judged_only_between_teams_that_waited_all_the_time() -> None:
     """A team that does not ask for more cannot be treated unfairly; a backlogged one that gets nothing is."""
-    even = [job(0.0, 40.0, 41.0, team=team) for team in "ab"] + [job(0.0, 10.0, 11.0, team=team) for team in "ab"]
+    even = [waited(0.0, 40.0, 41.0, team) for team in "ab"] + [waited(0.0, 10.0, 11.0, team) for team in "ab"]
     assert jain(even, interval=20.0) == pytest.approx(1.0)
-    starved = [job(0.0, 40.0, 41.0, team="a"), job(0.0, 40.0, 41.0, team="b"), job(0.0, 10.0, 11.0, team="b")]
+    starved = [waited(0.0, 40.0, 41.0, "a"), waited(0.0, 40.0, 41.0, "b"), waited(0.0, 10.0, 11.0, "b")]
     assert jain(starved, interval=20.0) == pytest.approx((0.5 + 1.0) / 2)
-    alone = [job(0.0, 40.0, 41.0, team="a"), job(0.0, 1.0, 2.0, team="b")]
+    alone = [waited(0.0, 40.0, 41.0, "a"), waited(0.0, 1.0, 2.0, "b")]
     assert jain(alone, interval=20.0) is None
+
+
+def test_who_is_being_read_or_was_refused_does_not_wait() -> None:
+    """Waiting ends when an engine takes a request up, however long it reads; a refused one waited until then."""
+    reading = [job(0.0, 40.0, 41.0, team="a"), waited(0.0, 40.0, 41.0, "b")]
+    assert jain(reading, interval=20.0) is None
+    refused = waited(0.0, 40.0, 41.0, "a")
+    refused.first_at, refused.over_at = None, 40.0
+    assert jain([refused, waited(0.0, 40.0, 41.0, "b"), waited(0.0, 5.0, 6.0, "b")], interval=20.0) == pytest.approx(
+        (0.5 + 1.0) / 2
+    )
 
 
 def test_the_page_is_one_file_with_everything_in_it() -> None:

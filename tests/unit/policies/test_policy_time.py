@@ -52,11 +52,24 @@ def test_who_would_be_late_goes_where_it_harms_fewest() -> None:
 def test_of_two_that_are_beyond_the_limit_the_slow_one_takes_the_excess() -> None:
     """The fast one could keep the limit again with less to do."""
     found = fleet(0.2, 0.2)
+    for candidate in found:
+        estimate = candidate.replica.load.estimate
+        estimate.step, estimate.per_request = 0.02, 0.18 / candidate.replica.load.depth
     found[1].replica.load.estimate.token *= 3
     found[1].replica.load.facts = None
     request = route_request(prompt_tokens=100, expected_tokens=10)
     assert PLAIN.score(request, found)[0] == 1.0
     assert IN_TIME.score(request, found)[1] == 1.0
+
+
+def test_a_replica_that_is_slow_by_itself_is_not_spared_for_better_times() -> None:
+    """Less to do would not bring it within the limit, so nothing is gained by leaving it idle."""
+    found = candidates(backend("idle"), backend("crowded"))
+    busy(found[0], 0.07, requests=0)
+    busy(found[1], 0.2, requests=40)
+    found[1].replica.load.estimate.token *= 3
+    request = route_request(prompt_tokens=100, expected_tokens=10)
+    assert IN_TIME.score(request, found)[0] == 1.0
 
 
 @pytest.mark.parametrize("change", [{"waited": 30.0}, {"priority": Priority.BATCH}])

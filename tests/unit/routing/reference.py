@@ -72,11 +72,15 @@ def expected(request: RouteRequest, candidate: Candidate) -> Expected:
     answer = request.expected_tokens / choices
     depth = load.in_flight + load.foreign
     context = load.context_tokens + load.foreign * load.mean_context
-    pace = estimate.step + estimate.per_request * depth + estimate.per_context * context
+    most = load.ceiling.at(now) or inf
+    beside, held = min(depth, most), context * min(1.0, most / depth) if depth else context
+    if load.kv_tokens and held > load.kv_tokens:
+        beside, held = beside * load.kv_tokens / held, load.kv_tokens
+    pace = estimate.step + estimate.per_request * beside + estimate.per_context * held
     since = now - load.averaged_at
     left = exp(-since / 30.0) if since > 2.0 else 1.0
     busy = min(0.9, load.busy * left * estimate.reading)
-    around = 0.5 * (depth + left * load.mean_depth + (1.0 - left) * depth)
+    around = min(most, 0.5 * (depth + left * load.mean_depth + (1.0 - left) * depth))
     coming = 0.5 * load.arrivals * left
     hit = cached(load, request)
     uncached = prompt - hit
