@@ -114,7 +114,8 @@ def apart(home: Path, task: str, form: str) -> dict[str, Any]:
     """Do ``work`` in a process of its own."""
     command = [sys.executable, "-m", "bench.export", "--work", str(home), task, form]
     environment = os.environ | {"WEIR_LOG_LEVEL": "error"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    # What goes wrong there is to be seen here.
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

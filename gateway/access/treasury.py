@@ -18,9 +18,10 @@ from typing import Final, Protocol
 
 from gateway.access.budgets import BudgetStore, wall_clock_us
 from gateway.access.escrow import Escrow, PoolKey, Share
+from gateway.access.index import BudgetIndex
 from gateway.access.leases import Leases, Standing, Wish
 from gateway.db.engine import Database
-from gateway.types.budgets import Budget, BudgetState, NewBudget, Paid, Scope, Shortfall, Spend, Window, day_of, today
+from gateway.types.budgets import Budget, BudgetState, NewBudget, Paid, Scope, Shortfall, Spend, today
 from gateway.types.errors import Unavailable
 
 ROUND_S: Final = 1.0
@@ -94,16 +95,14 @@ class Treasury:
         self._written: dict[PoolKey, int] = {}
         self._epochs: list[tuple[Mapping[PoolKey, int], int]] = []
         self._dry: dict[PoolKey, tuple[float, Standing]] = {}
-        self._keys: dict[str, list[Budget]] = {}
-        self._teams: dict[str, list[Budget]] = {}
-        self._models: dict[str, list[Budget]] = {}
-        self._starts: dict[tuple[Window, int], int] = {}
+        self._index = BudgetIndex()
         self._journals: dict[Hashable, str] = {}
         self._lost: set[str] = set()
         self._old: dict[int, Hashable] = {}
         self._losses = 0
         self._clean: tuple[int, int, Mapping[PoolKey, int]] | None = None
         self._ahead: asyncio.Task[None] | None = None
+        self._opened = False
 
     # Opening and closing
 
@@ -113,15 +112,25 @@ class Treasury:
         for key, amount in (await self._leases.mine()).items():
             self.escrow.pool(key).stale = amount
             self._written[key] = amount
-        self._lost = set(self._shipping.writers)
+        # Writers that are here already served without the database: what they run they have named.
+        self._lost = set(self._shipping.writers) - set(self._journals.values())
         self._losses += 1
+        self._opened = True
+
+    def recall(self, budgets: Sequence[Budget]) -> None:
+        """Go on with the budgets that were known last, until the database is there for ``open``.
+
+        What this host had leased, and what of it was spent, nobody can say now: requests that concern a hard budget
+        are ``Unavailable`` until then.
+        """
+        self._learn(budgets)
 
     async def close(self) -> None:
         """Give back what is not needed; call it after the last round of shipping. Raises ``Unavailable``."""
         if self._ahead is not None:
             self._ahead.cancel()
             await asyncio.wait([self._ahead])
-        if not self._written and not self.escrow.pools:
+        if not self._opened or (not self._written and not self.escrow.pools):
             return
         async with self._books:
             await self._settle_books()
@@ -135,17 +144,7 @@ class Treasury:
 
     def shares(self, key_id: str, spend: Spend) -> list[Share]:
         """Return the pools that a request concerns; none when no hard budget does."""
-        found = []
-        day = day_of(spend.at_ms)
-        for budgets in (self._keys.get(key_id), self._teams.get(spend.team)):
-            for budget in budgets or ():
-                scope = budget.scope
-                if scope.team in ("", spend.team) and (not scope.model or scope.model in spend.models):
-                    found.append(((budget.budget_id, self._start(budget.window, day)), scope.model))
-        for model in spend.models if self._models else ():
-            named = self._models.get(model, ())
-            found.extend(((budget.budget_id, self._start(budget.window, day)), model) for budget in named)
-        return found
+        return self._index.shares(key_id, spend)
 
     def reserve(self, hold: int, owner: Hashable, shares: Sequence[Share], spend: Spend) -> bool:
         """Reserve all that a request may cost from what is leased; return whether that was there."""
@@ -164,6 +163,8 @@ class Treasury:
         Raises:
             Unavailable: the database is away and what is leased does not suffice.
         """
+        if not self._opened:
+            raise Unavailable("the database is away, so nobody knows what is left of a budget", retry_after=5.0)
         async with self._books:
             if not self._covers(shares, spend.amount) and not self._is_dry(shares, spend):
                 standings = await self._lend(shares, spend)
@@ -290,28 +291,10 @@ class Treasury:
         for key, pool in self.escrow.pools.items():
             if any(key[0] == budget_id for budget_id, _ in changed):
                 self.escrow.give_back(key, pool.free)
-        self._keys, self._teams, self._models = {}, {}, {}
         self._dry.clear()
-        for budget in budgets:
-            scope = budget.scope
-            if not budget.hard:
-                continue
-            if scope.key_id:
-                self._keys.setdefault(scope.key_id, []).append(budget)
-            elif scope.team:
-                self._teams.setdefault(scope.team, []).append(budget)
-            else:
-                self._models.setdefault(scope.model, []).append(budget)
+        self._index = BudgetIndex(budget for budget in budgets if budget.hard)
         if self.scopes != before:
             self._on_scopes(self.scopes)
-
-    def _start(self, window: Window, day: int) -> int:
-        start = self._starts.get((window, day))
-        if start is None:
-            if len(self._starts) > 64:
-                self._starts.clear()
-            start = self._starts[window, day] = window.start(day)
-        return start
 
     def _is_over(self, key: PoolKey, day: int) -> bool:
         budget = self.budgets.get(key[0])

@@ -42,6 +42,7 @@ from gateway.db.engine import Database
 from gateway.db.tables.access import TeamRow
 from gateway.db.tables.billing import BilledDay, BillingLine, BillingPeriod, BillingStatement
 from gateway.db.tables.ledger import UsageDay
+from gateway.db.trail import note
 from gateway.db.unit_of_work import reading, writing
 from gateway.telemetry import logs
 from gateway.types.errors import BadRequest, Unavailable
@@ -230,6 +231,8 @@ class Closing:
                     digest=digest,
                 )
             )
+            closed = {"state": "closed", "charge_nano": int(charge), "digest": digest}
+            await note(session, "billing period", period, {"state": "closing"}, closed)
             document = {
                 "type": "period.closed",
                 "period": period,

@@ -8,6 +8,7 @@ what a sink will never take is given up, and both can be seen in the outbox.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,11 +57,17 @@ class Delivery:
         spec: returns what the configuration says of billing.
         home: the state folder.
         now_us: wall clock, microseconds since 1970.
+
+    Attributes:
+        items: how many items wait or were given up, by state, as of the last look.
+        tries: how many tries ended how.
     """
 
     def __init__(
         self, books: Asking, outbox: Outbox, spec: Callable[[], BillingSpec], home: Path, now_us: Callable[[], int]
     ) -> None:
+        self.items: Mapping[tuple[str, ...], float] = {}
+        self.tries: Counter[tuple[str, ...]] = Counter()
         self._books = books
         self._outbox = outbox
         self._spec = spec
@@ -73,8 +80,11 @@ class Delivery:
         await self._outbox.address(lambda document: _orders(known.values(), document), self._now_us())
         if not known:
             return
-        while item := await self._outbox.lease(sorted(known), self._now_us()):
-            await self._deliver(known[item.sink], item)
+        try:
+            while item := await self._outbox.lease(sorted(known), self._now_us()):
+                await self._deliver(known[item.sink], item)
+        finally:
+            self.items = await self._outbox.counts()
 
     async def _deliver(self, sink: SinkSpec, item: OutboxItem) -> None:
         try:
@@ -87,11 +97,14 @@ class Delivery:
                 await sinks.report_to_stripe(sink, item.item, document, self._now_us())
         except (sinks.Refused, BadRequest, NotFound) as error:
             _log.error("export_refused", item=item.item, sink=sink.name, reason=str(error))
+            self.tries["refused",] += 1
             await self._outbox.fail(item.item, str(error), self._now_us())
         except (sinks.Away, WeirError, OSError) as error:
             _log.warning("export_postponed", item=item.item, sink=sink.name, reason=str(error))
+            self.tries["postponed",] += 1
             await self._outbox.postpone(item, str(error), self._now_us())
         else:
+            self.tries["delivered",] += 1
             await self._outbox.delivered(item.item, self._now_us())
 
     async def _file(self, sink: SinkSpec, item: OutboxItem, document: Mapping[str, Any]) -> None:

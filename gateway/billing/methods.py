@@ -1,12 +1,17 @@
-"""What the keeper answers about billing; its part is ``gateway.billing.office``."""
+"""What the keeper answers about billing, in ``gateway.billing.office`` and ``gateway.billing.reconciliation``.
+
+Imported by whoever asks, and by a keeper that was not asked yet, so it knows no database.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
+from gateway.billing.invoice import InvoiceLine
 from gateway.billing.line import LineKey, LinePage
+from gateway.config.snapshot import ConfigSnapshot
 from gateway.types.method import Method, method
 
 _LONG: Final = 1_800.0
@@ -184,6 +189,28 @@ class Caller(msgspec.Struct, array_like=True, frozen=True):
     key_ids: tuple[str, ...] | None = None
 
 
+class Reconciled(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One day and model of an invoice, money in nano-USD.
+
+    Attributes:
+        day: UTC, counted from 1970.
+        model: our id, or the invoice's name when the provider never served it here.
+        invoiced: what the provider wants; None when the invoice does not have it.
+        recorded: the cost in the ledger before, earlier corrections included.
+        invoiced_tokens, recorded_tokens: to compare; never corrected. None when the invoice does not say.
+        outcome: ``equal``, ``corrected``, ``differs`` (a dry run), ``unknown`` (the provider never served this model
+            here), ``not invoiced``, or ``overtaken`` (another reconciliation corrected it at the same time).
+    """
+
+    day: int
+    model: str
+    invoiced: int | None
+    recorded: int
+    invoiced_tokens: int | None
+    recorded_tokens: int
+    outcome: str
+
+
 CLOSE: Final[Method[PeriodState]] = method("billing.close", tuple[str], PeriodState, repeatable=True, seconds=_LONG)
 PERIODS: Final[Method[tuple[PeriodState, ...]]] = method(
     "billing.periods", tuple[()], tuple[PeriodState, ...], seconds=_LONG
@@ -213,3 +240,18 @@ ORDER: Final[Method[OutboxItem]] = method(
     "billing.order", tuple[str, str, Selection, str], OutboxItem, repeatable=False
 )
 """Sink, dataset, selection and format: have an export made and delivered."""
+RECONCILE: Final[Method[tuple[Reconciled, ...]]] = method(
+    "billing.reconcile", tuple[str, tuple[InvoiceLine, ...], str, bool], tuple[Reconciled, ...], seconds=600.0
+)
+"""Compare an invoice of a provider (its lines and the digest of its file) and, unless it is a dry run, correct."""
+
+OFFICE: Final[tuple[Method[Any], ...]] = (
+    *(CLOSE, PERIODS, STATEMENT, TEAMS, PLAN, LINES),
+    *(USAGE, USAGE_ROWS, OUTBOX, RETRY, ORDER),
+)
+"""What ``gateway.billing.office`` answers."""
+
+
+def due(config: ConfigSnapshot | None) -> bool:
+    """Return whether billing has something to do unasked: periods to close, or sinks to deliver to."""
+    return config is not None and (config.billing.close_after_s is not None or bool(config.billing.sinks))

@@ -93,6 +93,10 @@ class BillingOffice:
                 Duty("close billing periods", CLOSE_EVERY_S, self.close_due),
                 Duty("deliver exports", DELIVER_EVERY_S, self.deliver),
             ),
+            figures={
+                "weir_outbox_items": lambda: self.delivery.items,
+                "weir_outbox_tries_total": lambda: self.delivery.tries,
+            },
         )
 
     async def close(self, period: str) -> methods.PeriodState:
@@ -127,9 +131,11 @@ class BillingOffice:
         period = first
         last = period_of(max(days, default=0))
         while period is not None and (period <= last or period == first):
-            sums = await self._sums(None, period)
-            amounts = sums.amounts
-            found.append(methods.PeriodState(period, "open", None, 0, amounts.charge_nano, amounts.discount_nano, ""))
+            async with reading(self._database) as session:
+                charge, discount = await sheets.so_far(
+                    session, (await sheets.plan(session, Selection(None, period))).sheets
+                )
+            found.append(methods.PeriodState(period, "open", None, 0, charge, discount, ""))
             period = following(period)
         return tuple(found)
 
@@ -155,8 +161,8 @@ class BillingOffice:
         content = paper.render(made, form)
         return methods.Document(content, hashlib.sha256(content).hexdigest(), closed)
 
-    async def _sums(self, team: str | None, period: str) -> Sums:
-        """Return what an open period has so far, of one team or of all."""
+    async def _sums(self, team: str, period: str) -> Sums:
+        """Return what an open period has so far, of one team."""
         sums = Sums()
         for sheet in (await self.plan(Selection(team, period))).sheets:
             cursor: LineKey | None = None

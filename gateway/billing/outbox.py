@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -126,6 +126,14 @@ class Outbox:
         async with reading(self._database) as session:
             found = [_item(row) for row in await session.scalars(query)]
         return tuple(msgspec.structs.replace(each, payload="") for each in found)
+
+    async def counts(self) -> dict[tuple[str, ...], float]:
+        """Return how many items wait and how many were given up, by state."""
+        query = select(col(OutboxRow.state), func.count()).where(col(OutboxRow.state) != DELIVERED)
+        async with reading(self._database) as session:
+            rows = await session.execute(query.group_by(col(OutboxRow.state)))
+            found = {str(state): float(count) for state, count in rows}
+        return {(state,): found.get(state, 0.0) for state in (PENDING, FAILED)}
 
     async def _set(self, item: str, **values: Any) -> None:
         async with writing(self._database) as session:

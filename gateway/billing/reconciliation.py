@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from gateway.billing.invoice import InvoiceLine
+from gateway.billing.methods import RECONCILE, Reconciled
 from gateway.db.bulk import bulk
 from gateway.db.engine import Database
 from gateway.db.office import Office, Premises
@@ -32,44 +33,14 @@ from gateway.db.tables.ledger import LabelSet, LedgerRow, UsageDay
 from gateway.db.unit_of_work import reading
 from gateway.metering import ledger, rollups
 from gateway.metering.entry import Entries
-from gateway.metering.record import Close, Dimensions, RowKind, Status, end_of
+from gateway.metering.record import OWNER, Close, Dimensions, RowKind, Status, end_of
 from gateway.types.charge import Charge
 from gateway.types.errors import BadRequest
-from gateway.types.method import Method, method
 
-OWNER: Final = "~owner"
-"""Stands for a team in corrections of what the owner pays; no team can be called that."""
 DAY_US: Final = 86_400_000_000
 MOST_DAYS: Final = 366
 _PROVIDER_ENDS: Final = re.compile(r"[/@]")
 
-
-class Reconciled(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One day and model of an invoice, money in nano-USD.
-
-    Attributes:
-        day: UTC, counted from 1970.
-        model: our id, or the invoice's name when the provider never served it here.
-        invoiced: what the provider wants; None when the invoice does not have it.
-        recorded: the cost in the ledger before, earlier corrections included.
-        invoiced_tokens, recorded_tokens: to compare; never corrected. None when the invoice does not say.
-        outcome: ``equal``, ``corrected``, ``differs`` (a dry run), ``unknown`` (the provider never served this model
-            here), ``not invoiced``, or ``overtaken`` (another reconciliation corrected it at the same time).
-    """
-
-    day: int
-    model: str
-    invoiced: int | None
-    recorded: int
-    invoiced_tokens: int | None
-    recorded_tokens: int
-    outcome: str
-
-
-RECONCILE: Final[Method[tuple[Reconciled, ...]]] = method(
-    "billing.reconcile", tuple[str, tuple[InvoiceLine, ...], str, bool], tuple[Reconciled, ...], seconds=600.0
-)
-"""Compare an invoice of a provider (its lines and the digest of its file) and, unless it is a dry run, correct."""
 
 _Key = tuple[int, str]
 """Day and model."""

@@ -18,7 +18,7 @@ from gateway.billing.book import BILLABLE
 from gateway.billing.methods import LABELS, SUMS, UsageGroup, UsageQuery, UsageRow
 from gateway.db.tables.access import KeyRow, TeamRow
 from gateway.db.tables.ledger import UsageDay, UsageHour
-from gateway.metering.record import ANSWERED
+from gateway.metering.record import ANSWERED, OWNER
 from gateway.types.errors import BadRequest, NotFound
 
 MOST_GROUPS: Final = 100_000
@@ -60,7 +60,8 @@ async def usage_page(
     """Return rows of the daily rollup in the order of their keys, after ``cursor`` (day and ``LABELS``)."""
     key = [col(UsageDay.day), *(col(getattr(UsageDay, name)) for name in LABELS)]
     query = select(*key, *(col(getattr(UsageDay, name)) for name in SUMS))
-    query = query.where(col(UsageDay.day) >= first, col(UsageDay.day) <= last)
+    # What corrects the owner's cost is no team's usage, and a row of zeros here.
+    query = query.where(col(UsageDay.day) >= first, col(UsageDay.day) <= last, col(UsageDay.team) != OWNER)
     if team is not None:
         query = query.where(col(UsageDay.team) == team)
     if cursor is not None:

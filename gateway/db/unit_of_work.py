@@ -30,6 +30,10 @@ class Overtaken(Unavailable):
     """A transaction lost against another one (deadlock, serialisation); repeating it at once may help."""
 
 
+class Refused(Unavailable):
+    """The server is there and will not have us: wrong password, no such database. Waiting does not help."""
+
+
 @asynccontextmanager
 async def writing(database: Database) -> AsyncIterator[AsyncSession]:
     """Open a unit that may write: committed when the block ends, rolled back when it raises.
@@ -97,5 +101,5 @@ def _away(error: BaseException) -> Unavailable:
         return Overtaken("The database is busy.", retry_after=1.0)
     if sqlstate[:2] in UNUSABLE:
         # Names the user or the database, never the password.
-        return Unavailable(f"The database refuses the connection: {error}.", retry_after=1.0)
+        return Refused(f"The database refuses the connection: {error}.", retry_after=1.0)
     return Unavailable("The database cannot be used now.", retry_after=1.0)

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.db.engine import Database
+from gateway.db.trail import note
 from gateway.db.unit_of_work import reading, writing
 from gateway.leaderboard.question import AppRecord, AppStatus, Sighting
 from gateway.leaderboard.store import APPROVED
@@ -77,8 +78,11 @@ class Apps:
         if title is not None:
             change, values = change + ", title = :title", values | {"title": title}
         async with writing(self._database) as session:
+            before = (await session.execute(text(f"{_APP} WHERE app = :app"), {"app": app})).first()
             await session.execute(text(f"{change} WHERE app = :app"), values)
             row = (await session.execute(text(f"{_APP} WHERE app = :app"), {"app": app})).first()
+            if before is not None and row is not None:
+                await note(session, "app", app, _record(before, 0), _record(row, 0))
         if row is None:
             raise NotFound(f"no app {app[:128]!r} was seen here", param="app")
         return _record(row, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from msgspec import structs
@@ -25,6 +26,7 @@ from gateway.leaderboard.question import (
 )
 from gateway.leaderboard.ranking import NOTHING, author_of, folded, records, standings, summed
 from gateway.leaderboard.store import BoardStore, Extent
+from gateway.metering.record import OWNER
 from gateway.types.money import NANO_PER_USD
 
 
@@ -49,6 +51,10 @@ class Boards:
         whole, earlier = summed(now.values()), summed(before.values())
         unattributed = now.pop("", NOTHING)
         before.pop("", None)
+        if question.by == "team":
+            # Invoices that differed: part of what everything cost, and nobody's rank.
+            for window in (now, before):
+                window.pop(OWNER, None)
         names = len(now)
         titles: Mapping[str, str] = {}
         if question.by == "app":
@@ -76,22 +82,23 @@ class Boards:
         """Return the values of each point, by the names of the board."""
         wanted = set(names)
         of_author = question.by == "author"
-        parts = {name for name in stored if author_of(name) in wanted} if of_author else wanted
+        parts: dict[str, list[str]] = {}
+        for name in stored:
+            called = author_of(name) if of_author else name
+            if called in wanted:
+                parts.setdefault(called, []).append(name)
         columns = columns_of(question.measure, question.basis)
-        length = extent.last - extent.first + 1
-        series = {name: [[0] * length for _ in columns] for name in names}
+        asked = sum(map(len, parts.values()))
         # Whom nobody asks for is left out by the database where that is many.
-        only = parts if len(stored) > 1.5 * len(parts) else None
-        # The lines that each stored name adds to. A ratio cannot be added up: its parts are, and divided at the end.
-        lines = {part: series[author_of(part) if of_author else part] for part in parts}
+        only = list(chain.from_iterable(parts.values())) if len(stored) > 1.5 * asked else None
+        points: list[list[Mapping[str, int]]] = [[{}] * (extent.last - extent.first + 1) for _ in columns]
         for point, labels, values in await self._store.points(extent, columns, only) if names else ():
-            index = point - extent.first
             for number, column in enumerate(values):
-                for label, value in zip(labels, column, strict=True):
-                    line = lines.get(label)
-                    if line is not None:
-                        line[number][index] += value
-        return {name: _values(question.measure, each) for name, each in series.items()}
+                points[number][point - extent.first] = dict(zip(labels, column, strict=True))
+        # A ratio cannot be added up: its parts are, and divided at the end.
+        return {
+            name: _values(question.measure, [_line(each, parts.get(name, ())) for each in points]) for name in names
+        }
 
     async def days(self, window: Days) -> list[DayTokens]:
         """Return tokens per model of each day. Raises ``Unavailable``."""
@@ -157,6 +164,12 @@ def _values(measure: Measure, columns: Sequence[list[int]]) -> list[int]:
     if measure != "tokens_per_dollar":
         return columns[0]
     return [tokens * NANO_PER_USD // paid if paid > 0 else 0 for tokens, paid in zip(*columns, strict=True)]
+
+
+def _line(points: Sequence[Mapping[str, int]], parts: Sequence[str]) -> list[int]:
+    """Return the sum of ``parts`` at each point, 0 where there is none."""
+    lines = [[point.get(part, 0) for point in points] for part in parts]
+    return lines[0] if len(lines) == 1 else list(map(sum, zip(*lines, strict=True))) if lines else [0] * len(points)
 
 
 def _by_name(names: Sequence[str], values: Sequence[int]) -> dict[str, int]:

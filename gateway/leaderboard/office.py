@@ -12,10 +12,33 @@ from gateway.leaderboard.boards import Boards
 from gateway.leaderboard.milestones import keep_lines, lines_of, milestones
 from gateway.leaderboard.rate import VisitBook
 from gateway.leaderboard.store import BoardStore
+from gateway.telemetry import logs
 from gateway.types.method import Handler, Method
 
 LINES_S: Final = 5.0
 SWEEP_S: Final = 3_600.0
+_log: Final = logs.logger(__name__)
+
+
+class Lines:
+    """Writes the milestone lines of this host's configuration when it is read: at the start, and when it changes.
+
+    Of hosts that share a database and differ, the one whose configuration was read last decides, and no two of them
+    take turns in undoing what the other one did.
+    """
+
+    def __init__(self, premises: Premises) -> None:
+        self._premises = premises
+        self._written: tuple[int, ...] | None = None
+
+    async def turn(self) -> None:
+        """Write the lines, unless that is done. Raises ``Unavailable``."""
+        config = self._premises.config()
+        if config is None or config.boards.milestones == self._written:
+            return
+        if await keep_lines(self._premises.database, config.boards.milestones):
+            _log.info("milestone lines are set", lines=list(config.boards.milestones))
+        self._written = config.boards.milestones
 
 
 def open_office(premises: Premises) -> Office:
@@ -32,10 +55,7 @@ def open_office(premises: Premises) -> Office:
     async def visit(who: asked.Visit) -> None:
         visits.take(who, time.time())
 
-    async def lines() -> None:
-        config = premises.config()
-        if config is not None:
-            await keep_lines(database, config.boards.milestones)
+    lines = Lines(premises)
 
     handlers: dict[Method[Any], Handler] = {
         asked.BOARD: boards.board,
@@ -49,4 +69,4 @@ def open_office(premises: Premises) -> Office:
         asked.SIGHT: apps.sight,
         asked.STRANGERS: boards.strangers,
     }
-    return Office(handlers, (Duty("milestone lines", LINES_S, lines), Duty("app uses", SWEEP_S, apps.forget_uses)))
+    return Office(handlers, (Duty("milestone lines", LINES_S, lines.turn), Duty("app uses", SWEEP_S, apps.forget_uses)))

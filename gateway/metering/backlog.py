@@ -15,16 +15,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from gateway.metering.checkpoints import Checkpoint
 from gateway.metering.entry import Entries
 from gateway.metering.record import End, Price, Settled
 from gateway.metering.segments import CHUNK, QUARANTINE, SegmentFile, SegmentParser, list_segments
+from gateway.telemetry import logs
 
 _SLICE: Final = 200
 
-log = structlog.get_logger(__name__)
+log: Final = logs.logger(__name__)
 
 
 @dataclass(slots=True)

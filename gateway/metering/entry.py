@@ -16,13 +16,13 @@ from operator import add
 from typing import Any, Final
 
 import msgspec
-import structlog
 from msgspec.structs import astuple
 from sqlmodel import SQLModel
 
 from gateway.db.tables.ledger import LedgerRow
 from gateway.metering.labels import OUTCOME, LabelBook, Labels, printable
 from gateway.metering.record import End, RowKind
+from gateway.telemetry import logs
 from gateway.types import ids
 from gateway.types.charge import Charge
 from gateway.types.tokens import Usage
@@ -52,7 +52,7 @@ MONEY_BITS: Final = 50
 _LIMITS: Final = dict.fromkeys(TOKENS, TOKEN_BITS) | {"charge_nano": MONEY_BITS, "cost_nano": MONEY_BITS}
 
 _book: Final = LabelBook()
-log = structlog.get_logger(__name__)
+log: Final = logs.logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
-import structlog
-
 from gateway.metering.record import Close, Open, Price, Progress, Seal, frame
 from gateway.metering.reserve import FULL, Reserve, Space
 from gateway.metering.segments import SegmentWriter, new_writer_id
 from gateway.metering.sync import SyncGroup, SyncJob, SyncThread
+from gateway.telemetry import logs
 from gateway.types.errors import Unavailable
 from gateway.types.money import Rates
 
@@ -46,7 +45,7 @@ PACE_S: Final = 0.001
 
 A sync makes threads change places, whatever it carries. A lone caller, with no other attempt open, never waits."""
 
-log = structlog.get_logger(__name__)
+log: Final = logs.logger(__name__)
 
 
 class Journal:

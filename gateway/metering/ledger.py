@@ -25,6 +25,7 @@ from gateway.metering.retention import Expired, first_day
 from gateway.types.generation import AttemptRecord, GenerationRecord
 from gateway.types.ids import day, unix_ms
 from gateway.types.tokens import Usage
+from gateway.types.upstream_keys import OWN_KEY
 
 Pair = tuple[LedgerRow, LabelSet]
 """A row and its labels."""
@@ -165,4 +166,6 @@ def _attempt(pairs: Sequence[Pair]) -> AttemptRecord:
         generation_us=row.generation_us,
         upstream_id=row.upstream_id,
         replayed=row.replayed,
+        byok=labels.cost_id == OWN_KEY,
+        discount_nano=sum(each.discount_nano or 0 for each in rows),
     )

@@ -15,7 +15,7 @@ from gateway.metering.record import Dimensions
 from gateway.metering.tap import Tap
 from gateway.pricing.charge import charge
 from gateway.types.charge import NO_CHARGE, Charge
-from gateway.types.money import Rates
+from gateway.types.money import DEFAULT_TIER, Rates
 from gateway.types.tokens import NO_USAGE, Usage, UsageSource
 
 
@@ -88,6 +88,26 @@ def price(leg: Leg) -> Rates:
     """Return the rates of the team, as they were when ``leg`` was opened."""
     endpoint = leg.candidate.endpoint
     return endpoint.sold_to(leg.dims.team)[0] if endpoint.team_prices else endpoint.price
+
+
+def at_served_tier(leg: Leg, usage: Usage, context: int | None = None) -> Leg:
+    """Return ``leg`` as it is charged: at the service tier that its engine says it served, or at the one asked for.
+
+    The former where the endpoint sells it and it comes to no more; a caller who asked for less never pays for more.
+
+    Args:
+        leg: labelled with the tier that was asked for.
+        usage: what the team may have to pay for.
+        context: input tokens of the whole request, when ``usage`` is only a part of it.
+    """
+    served, asked = leg.tap.tier, leg.dims.tier
+    if served in ("", asked) or not (served == DEFAULT_TIER or leg.candidate.endpoint.sells(served)):
+        return leg
+    rates = price(leg)
+    totals = [charge(usage, rates, tier, context=context).total for tier in (served, asked)]
+    if totals[0] > totals[1]:
+        return leg
+    return msgspec.structs.replace(leg, dims=msgspec.structs.replace(leg.dims, tier=served))
 
 
 def cost(candidate: Candidate, usage: Usage, tier: str) -> Charge:

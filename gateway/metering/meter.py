@@ -9,17 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from operator import add
 from time import monotonic
-from typing import Any, Final, Protocol, TypeVar
-
-import msgspec
-from msgspec.structs import astuple
+from typing import Any, Final, Protocol
 
 from gateway.fleet.snapshot import Candidate
 from gateway.metering.ceiling import capped
 from gateway.metering.journal import Journal
-from gateway.metering.legs import Leg, cost, price, share, shares
+from gateway.metering.legs import Leg, at_served_tier, cost, price, share, shares
+from gateway.metering.receipt import Receipt, summed
 from gateway.metering.record import Close, Dimensions, Open, Progress, RowKind, Status
 from gateway.metering.tap import Tap
 from gateway.pricing.charge import NOTHING, payable
@@ -37,32 +34,6 @@ PROGRESS_TOKENS: Final = 256
 PROGRESS_SECONDS: Final = 1.0
 MOST_HELD: Final = 64
 """Chunks kept behind the end of the last choice: an engine has its usage to say there, and nothing else."""
-
-
-class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """What one answer comes to, all attempts that gave it together.
-
-    Attributes:
-        status: how it ended.
-        usage: tokens by class.
-        source: where the counts came from.
-        charge: what the team pays.
-        cost: what the owner pays.
-        ttft: seconds from the arrival of the request to its first output, or None.
-        generation: seconds from the first output to the last.
-        duration: seconds from the arrival of the request to its end.
-        replayed: tokens that engines read or made once more to go on with the answer; in no other count.
-    """
-
-    status: Status
-    usage: Usage
-    source: UsageSource
-    charge: Charge
-    cost: Charge
-    ttft: float | None
-    generation: float
-    duration: float
-    replayed: int = 0
 
 
 class Answering(Protocol):
@@ -334,10 +305,12 @@ class Meter:
             # The engine was stopped before its first token; what prefill it did is not known.
             usage, source = NO_USAGE, UsageSource.NONE
         pays = status is not Status.UPSTREAM_ERROR and not (status is Status.OK and _empty(tap, usage))
+        if tap.tier:
+            leg = at_served_tier(leg, usage)
         paid, discount = payable(usage, price(leg), leg.dims.tier) if pays else NOTHING
         if self.reserved is not None:
             paid, discount = self._bounded(leg, paid, discount)
-        spent = cost(candidate, usage, leg.dims.tier)
+        spent = cost(candidate, usage, tap.tier or leg.dims.tier)
         record = self._close(leg, status, usage, source, paid, spent, discount=discount)
         self._journal.append(record)
         return Receipt(
@@ -349,27 +322,30 @@ class Meter:
             leg.first - self._arrived if leg.first else None,
             leg.last - leg.first,
             record.duration_us / 1e6,
+            discount=discount.total,
         )
 
     def _settle_all(self, legs: Sequence[Leg], status: Status) -> Receipt:
         """Journal the end of an answer that several attempts gave, a row for each."""
         pays = status is not Status.UPSTREAM_ERROR
-        usage, replayed, paid, owed = NO_USAGE, 0, NO_CHARGE, NO_CHARGE
+        usage, replayed, paid, owed, spared = NO_USAGE, 0, NO_CHARGE, NO_CHARGE, 0
         parts = shares(legs)
         context = parts[0][0].prompt
-        for leg, (own, source, read) in zip(legs, parts, strict=True):
-            later, ends = leg is not legs[0], leg is legs[-1]
+        for number, (asked, (own, source, read)) in enumerate(zip(legs, parts, strict=True)):
+            later, ends = number > 0, asked is legs[-1]
             made = Status.CONTINUED if pays else Status.FAILED
+            leg = at_served_tier(asked, own, context)
             tier, due, discount = leg.dims.tier, NO_CHARGE, NO_CHARGE
             if pays:
                 due, discount = payable(own, price(leg), tier, context=context, later=later)
                 if self.reserved is not None:
                     due, discount = self._bounded(leg, due, discount)
-            spent = cost(leg.candidate, leg.tap.count()[0] if source is not UsageSource.NONE else NO_USAGE, tier)
+            taken = leg.tap.count()[0] if source is not UsageSource.NONE else NO_USAGE
+            spent = cost(leg.candidate, taken, leg.tap.tier or tier)
             record = self._close(leg, status if ends else made, own, source, due, spent, read, discount)
             self._journal.append(record)
-            usage, replayed = _sum(usage, own), replayed + read
-            paid, owed = _sum(paid, due), _sum(owed, spent)
+            usage, replayed = summed(usage, own), replayed + read
+            paid, owed, spared = summed(paid, due), summed(owed, spent), spared + discount.total
         self._legs = []
         first = next((leg.first for leg in legs if leg.first), 0.0)
         return Receipt(
@@ -382,6 +358,7 @@ class Meter:
             sum(leg.last - leg.first for leg in legs),
             record.duration_us / 1e6,
             replayed,
+            spared,
         )
 
     def _bounded(self, leg: Leg, paid: Charge, discount: Charge) -> tuple[Charge, Charge]:
@@ -468,14 +445,6 @@ class Meter:
             replayed,
             None if discount is NO_CHARGE else discount,
         )
-
-
-Counted = TypeVar("Counted", Usage, Charge)
-
-
-def _sum(one: Counted, other: Counted) -> Counted:
-    """Return the sums of all classes."""
-    return type(one)(*map(add, astuple(one), astuple(other)))
 
 
 def _empty(tap: Tap, usage: Usage) -> bool:

@@ -59,6 +59,10 @@ ANSWERED: Final = frozenset({Status.OK, Status.CLIENT_CANCEL, Status.ORPHANED})
 """How an attempt ends that is a caller's request, rather than a try that another one or an error followed."""
 
 
+OWNER: Final = "~owner"
+"""Stands for a team in corrections of what the owner pays; no team can be called that, and no team's page shows it."""
+
+
 class RowKind(StrEnum):
     """What a ledger row is; part of its key."""
 

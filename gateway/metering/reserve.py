@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import structlog
+from gateway.telemetry import logs
 
 RESERVE_BYTES: Final = 4 * 1024 * 1024
 """Space set aside for a full disk, in bytes; more when very many attempts are open."""
@@ -32,7 +32,7 @@ _NAME: Final = "reserve"
 _KEEP_SIZE: Final = 1
 """``FALLOC_FL_KEEP_SIZE`` of Linux."""
 
-log = structlog.get_logger(__name__)
+log: Final = logs.logger(__name__)
 
 
 class Reserve:

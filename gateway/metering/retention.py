@@ -19,7 +19,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import select
@@ -31,6 +30,7 @@ from gateway.db.office import Duty, Office, Premises
 from gateway.db.tables.lifetime import Lifetime
 from gateway.db.unit_of_work import writing
 from gateway.metering.segments import QUARANTINE, SUFFIX
+from gateway.telemetry import logs
 from gateway.types.errors import BadRequest
 
 EVERY_S: Final = 600.0
@@ -44,7 +44,7 @@ JOURNAL: Final = "journal"
 _LOCK_WAIT: Final = "2s"
 _DAY_S: Final = 86_400
 
-log = structlog.get_logger(__name__)
+log: Final = logs.logger(__name__)
 
 
 class Expired(BadRequest):

@@ -16,13 +16,12 @@ import os
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import structlog
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -39,64 +38,26 @@ from gateway.metering.backlog import Backlog, Batch
 from gateway.metering.checkpoints import Checkpoint
 from gateway.metering.entry import Entries
 from gateway.metering.orphans import find_orphans
+from gateway.metering.outcome import Shipped, ShipperBusy, Written
 from gateway.metering.record import Close, Price, end_of
 from gateway.metering.retention import LEDGER, Expired, lifetimes
 from gateway.metering.segments import list_segments, sweep
 from gateway.metering.stopwatch import Stopwatch
+from gateway.telemetry import logs
 from gateway.types.errors import Unavailable
 
 R = TypeVar("R")
 
 LOCK: Final = "shipper.lock"
-BATCH_RECORDS: Final = 10_000
-BATCH_RECORDS_ON_SERVER: Final = 20_000
-"""More at once cost less a record, and on a server nobody waits for the shipper's transaction."""
+BATCH_RECORDS: Final = 20_000
+"""Most of what a batch costs beside its rows is merging histograms, once for each key of the rollups."""
 INTERVAL_S: Final = 1.0
 """Seconds between rounds. A round has a fixed cost beside that of its records, so few large ones are cheapest."""
 _MOST_LABELS: Final = 100_000
 _MOST_TRIES: Final = 6
 """How often a transaction is tried that loses against others."""
 
-log = structlog.get_logger(__name__)
-
-
-class ShipperBusy(Exception):
-    """Another process ships this host's journal."""
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What a transaction did: how many rows it made, and when the keys of these rows were last used."""
-
-    rows: int
-    last_used: Mapping[str, int]
-
-
-@dataclass(slots=True)
-class Shipped:
-    """What a round of shipping did.
-
-    Attributes:
-        records: ends of attempts read from the journal.
-        inserted: ledger rows made, orphans included.
-        conflicts: rows that the ledger held already.
-        orphans: rows made for attempts whose process died.
-        deleted: segments deleted or put aside.
-        last_used: key id to the latest start of an attempt, microseconds since 1970, of the rows made.
-    """
-
-    records: int = 0
-    inserted: int = 0
-    conflicts: int = 0
-    orphans: int = 0
-    deleted: int = 0
-    last_used: dict[str, int] = field(default_factory=dict)
-
-    def note(self, written: Written) -> None:
-        """Count rows that were made."""
-        self.inserted += written.rows
-        for key_id, opened_us in written.last_used.items():
-            self.last_used[key_id] = max(opened_us, self.last_used.get(key_id, 0))
+log: Final = logs.logger(__name__)
 
 
 class Shipper:
@@ -105,7 +66,7 @@ class Shipper:
     Args:
         directory: folder of the journal's segments.
         database: where the ledger is, migrated.
-        batch_records: most records in one transaction; the usual number for the database when it is None.
+        batch_records: most records in one transaction.
         interval_s: seconds between rounds.
         on_shipped: told of each round of ``run`` that moved anything.
         host: name under which checkpoints are kept, by default the host's.
@@ -121,7 +82,7 @@ class Shipper:
         directory: Path,
         database: Database,
         *,
-        batch_records: int | None = None,
+        batch_records: int = BATCH_RECORDS,
         interval_s: float = INTERVAL_S,
         on_shipped: Callable[[Shipped], None] | None = None,
         host: str | None = None,
@@ -133,8 +94,7 @@ class Shipper:
         self.seconds = 0.0
         self._directory = directory
         self._database = database
-        usual = BATCH_RECORDS_ON_SERVER if database.partitioned else BATCH_RECORDS
-        self._batch_records = batch_records or usual
+        self._batch_records = batch_records
         self._interval_s = interval_s
         self._on_shipped = on_shipped
         self._host = host or socket.gethostname()
@@ -167,6 +127,10 @@ class Shipper:
     def writers(self) -> set[str]:
         """Writers of which a segment is in the journal's folder now, dead or alive. Raises ``OSError``."""
         return {file.writer for file in list_segments(self._directory)}
+
+    def look(self) -> None:
+        """Measure what waits, without the database. Raises ``OSError``."""
+        self._backlog.look()
 
     def kick(self) -> None:
         """Start the next round of ``run`` at once."""

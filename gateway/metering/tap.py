@@ -12,8 +12,9 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.types.call import Operation
+from gateway.types.call import WHOLE, Operation
 from gateway.types.chunk import Chunk, TextChunk
+from gateway.types.money import DEFAULT_TIER
 from gateway.types.tokens import NO_USAGE, Usage, UsageSource
 
 _BOUNDLESS: Final = 1 << 40
@@ -23,6 +24,8 @@ BYTES_PER_TOKEN: Final = 4
 """The usual estimate for English text; stated in ``usage_source`` as ``estimated``."""
 
 
+_TIERS: Final = {name: name for name in (DEFAULT_TIER, "flex", "priority", "batch")} | {"standard": DEFAULT_TIER}
+"""Service tiers as prices call them, by what engines say; any other word says nothing of the price."""
 _AT_TOP: Final = frozenset({"prompt_cache_hit_tokens", "cached_tokens", "reasoning_tokens"})
 """Members of a usage object that say at its top what others say in its details."""
 
@@ -35,6 +38,7 @@ class Tap:
         failed: a choice finished with an error.
         finish_reason: the engine's own reason for the first choice that finished, or ``""``.
         deltas: streamed deltas that carried output.
+        tier: the service tier that the engine says it served the answer at, or ``""`` when it does not.
     """
 
     __slots__ = (
@@ -55,6 +59,7 @@ class Tap:
         "failed",
         "finish_reason",
         "finished",
+        "tier",
     )
 
     def __init__(
@@ -90,7 +95,7 @@ class Tap:
         self._reported_tokens = 0
         self._waiting_for = set(range(choices))
         self._output_bytes = 0
-        self._most_prompt = _BOUNDLESS if operation is Operation.EMBEDDINGS else context * prompts
+        self._most_prompt = _BOUNDLESS if operation in WHOLE else context * prompts
         self._most = min(context, longest or context) * choices + _SLACK
         self._parts: dict[int, Mapping[str, Any]] | None = {}
         self._per_prompt = choices // prompts
@@ -98,6 +103,7 @@ class Tap:
         self.failed = False
         self.finished = False
         self.finish_reason = ""
+        self.tier = ""
 
     def chunk(self, chunk: Chunk) -> bool:
         """Count one canonical stream chunk; return whether the answer is finished."""
@@ -117,6 +123,8 @@ class Tap:
                 self._output_bytes += size
             if choice["finish_reason"] is not None:
                 self._finish(choice)
+        if self.finished and not self.tier:
+            self.tier = _tier(chunk, usage)
         return self.finished
 
     def text(self, chunk: TextChunk) -> None:
@@ -140,7 +148,8 @@ class Tap:
         usage = answer.get("usage")
         if usage is not None:
             self._report(usage)
-        if self._operation is Operation.EMBEDDINGS:
+        self.tier = _tier(answer, usage)
+        if self._operation in WHOLE:
             self.finished = True
             self.finish_reason = "stop"
             return
@@ -268,6 +277,12 @@ def usage_of(document: Any) -> Usage | None:
         _count(prompt.get("image_tokens")),
         _count(completion.get("image_tokens")),
     )
+
+
+def _tier(document: Mapping[str, Any], usage: Any) -> str:
+    """Return the service tier that a chunk or an answer names: beside its usage as OpenAI does, or in it."""
+    said = document.get("service_tier") or (usage.get("service_tier") if type(usage) is dict else None)
+    return _TIERS.get(said, "") if type(said) is str else ""
 
 
 def _count(value: Any) -> int:

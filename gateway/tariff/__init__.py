@@ -17,6 +17,6 @@ long-context tier counted follows from the row's ``tokens_prompt``. ``label_set.
 team's terms in the table ``price``.
 
 Corrections of what the owner pays (an invoice of a provider that differs) are ledger rows of kind ``correction`` with
-``cost_*`` only, no tokens, and a team that no team can be called (``gateway.billing.reconciliation.OWNER``): they
+``cost_*`` only, no tokens, and a team that no team can be called (``gateway.metering.record.OWNER``): they
 change no team's bill.
 """

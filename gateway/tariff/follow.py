@@ -91,9 +91,7 @@ class Follower:
         """Learn what is new."""
         try:
             if self._unsaid:
-                snapshot = self._snapshot
-                known: Known | None = await self._books.ask(STATE, (stated(snapshot), snapshot.digest))
-                self._unsaid = snapshot is not self._snapshot
+                known: Known | None = await self._state()
             else:
                 known = await self._books.ask(TARIFF, (self._known.revision,))
         except Unavailable:
@@ -103,6 +101,16 @@ class Follower:
             return
         if known is not None:
             self._known, self._changes_us = known, 0
+
+    async def _state(self) -> Known | None:
+        """Tell what the file says and return what is known then; what the keeper knows while its database is away."""
+        snapshot = self._snapshot
+        try:
+            known: Known | None = await self._books.ask(STATE, (stated(snapshot), snapshot.digest))
+        except Unavailable:
+            return await self._books.ask(TARIFF, (self._known.revision,))
+        self._unsaid = snapshot is not self._snapshot
+        return known
 
     def _put(self) -> None:
         """Apply what is valid now, if that is something else than before."""

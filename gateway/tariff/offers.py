@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.config.snapshot import ConfigSnapshot
+from gateway.config.snapshot import EXTERNAL, ConfigSnapshot
 from gateway.tariff.form import CLASSES, change_percent, rates_form, rates_of
 from gateway.tariff.overlay import cost_place
 from gateway.tariff.version import Kind, Proposal, Valid
@@ -112,7 +112,7 @@ def targets(snapshot: ConfigSnapshot, kind: Kind) -> list[Target]:
             found.append(Target(kind, model.id, "", model.id.partition("/")[0], _unique(model.id, *names, tail)))
             continue
         for spec in model.endpoints:
-            if snapshot.backends[spec.backend].kind == "openai":
+            if snapshot.backends[spec.backend].kind in EXTERNAL:
                 place = cost_place(spec, model)
                 names = [f"{spec.provider}/{spec.upstream_model}", spec.upstream_model, model.id, tail]
                 found.append(Target(kind, model.id, place, spec.provider, _unique(*names)))

@@ -11,7 +11,9 @@ import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
-from gateway.db.office import Duty, Office, Premises
+import msgspec
+
+from gateway.db.office import Duty, Lasting, Office, Premises
 from gateway.tariff.allocation import Allocator
 from gateway.tariff.margin import ALLOCATION, MARGIN, Margins
 from gateway.tariff.store import TariffStore
@@ -58,6 +60,7 @@ def open_office(premises: Premises) -> Office:
             ALLOCATION: margins.allocation,
         },
         duties=tuple(duties),
+        lasting=(Lasting("prices", (TARIFF,), lambda: tariff.revision, tariff.read, tariff.take, tariff.drop),),
     )
 
 
@@ -68,6 +71,23 @@ class Tariff:
         self._store = store
         self._known: Known | None = None
         self._subjects: set[Subject] = set()
+
+    @property
+    def revision(self) -> int | None:
+        """Id of the newest version that is known here."""
+        return None if self._known is None else self._known.revision
+
+    def read(self) -> bytes:
+        """Return what is known, for ``take``."""
+        return msgspec.msgpack.encode(self._known)
+
+    def take(self, known: bytes) -> None:
+        """Go on with what was known once, until the database says otherwise. Raises ``msgspec.DecodeError``."""
+        self._known = msgspec.msgpack.decode(known, type=Known)
+
+    def drop(self) -> None:
+        """Ask the database anew."""
+        self._known = None
 
     async def known(self, revision: int) -> Known | None:
         """Return what is valid or will be, None when there is nothing newer than ``revision``."""

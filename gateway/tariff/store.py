@@ -15,6 +15,7 @@ from sqlmodel import col, select
 
 from gateway.db.engine import Database
 from gateway.db.tables.tariff import PriceVersion
+from gateway.db.trail import note
 from gateway.db.unit_of_work import reading, writing
 from gateway.pricing.charge import rates_id
 from gateway.tariff.version import (
@@ -180,7 +181,11 @@ async def _add(session: AsyncSession, proposals: Iterable[Proposal], now_us: int
         for number, each in enumerate(proposals, 1)
     ]
     if versions:
+        stood = {each.subject: each for each in await _standing(session, now_us) if each.valid_from_us <= now_us}
         await session.execute(insert(PriceVersion), [_row(version) for version in versions])
+        for version in versions:
+            subject = " ".join(part for part in (version.kind.value, version.model, version.place) if part)
+            await note(session, "price", subject, stood.get(version.subject), version)
     return tuple(versions)
 
 

@@ -336,6 +336,11 @@ class Simulators:
             self._up.set_result(None)
             await self._stop.wait()
 
+    @property
+    def urls(self) -> Mapping[str, str]:
+        """Where they are, by name."""
+        return self._fleet.urls
+
     def configuration(self) -> str:
         """Return a configuration file with one model, for text alone, over all of them."""
         backends = [Backend(sim.config.name, sim.url, sim.config.kind) for sim in self._fleet]

@@ -74,3 +74,25 @@ def test_two_hosts_share_one_server(serve: Serve, postgres_server: PostgresServe
     assert json.loads(done.stdout)["ok"] is False
     assert [host.stop() for host in hosts] == [0, 0]
     assert not any(PASSWORD in host.output for host in hosts)
+
+
+def test_a_host_starts_while_the_server_is_away(serve: Serve, postgres_server: PostgresServer) -> None:
+    """It answers with the keys it knew, keeps what it metered, and ships it when the server is back."""
+    url = postgres_server.create_empty()
+    host = serve(WEIR_DATABASE_URL=url)
+    host.ready()
+    assert ask(host) == 200
+    assert host.stop() == 0
+    postgres_server.stop(crash=True)
+    try:
+        host = serve(host.home, workers=2, WEIR_DATABASE_URL=url)
+        host.ready()
+        assert [ask(host) for _ in range(3)] == [200] * 3
+        refused = host.weir("keys", "create", "--name", "late")
+        assert (refused.returncode, "away" in refused.stderr) == (1, True), refused
+    finally:
+        postgres_server.start()
+    eventually(lambda: query(url, "SELECT COUNT(*) FROM ledger") == [(4,)])
+    assert host.audit()["ok"]
+    assert host.stop() == 0
+    postgres_server.drop(url)

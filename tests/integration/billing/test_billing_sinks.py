@@ -102,6 +102,8 @@ async def test_a_webhook_is_signed_and_redelivered_with_the_same_id(embedded: Ho
             await home.office.deliver()
             home.now_us += 2 * HOUR_US
         assert await states(home) == {"close-2026-10-hook-notice": "delivered"}
+        assert home.office.delivery.tries == {("postponed",): 2, ("delivered",): 1}
+        assert home.office.delivery.items == {("pending",): 0, ("failed",): 0}
         first, _, last = told.received
         assert first.body == last.body
         assert last.headers["weir-delivery"] == first.headers["weir-delivery"] == "close-2026-10-hook-notice"

@@ -8,9 +8,13 @@ from random import Random
 
 import pytest
 
+from gateway.config.egress import Egress
+from gateway.config.snapshot import BoardsSpec, ConfigSnapshot, RoutingSpec
 from gateway.db.engine import Database
 from gateway.db.migrations import downgrade, migrate
-from gateway.leaderboard.milestones import keep_lines, milestones
+from gateway.db.office import Premises
+from gateway.leaderboard.milestones import keep_lines, lines_of, milestones
+from gateway.leaderboard.office import Lines
 from gateway.leaderboard.question import (
     APP_WINDOW,
     APPS,
@@ -273,3 +277,27 @@ async def test_an_audit_finds_a_board_that_lies(office: Desk, database_url: str,
     report = await audit(tmp_path / "journal", office.database)
     assert not report.ok
     assert report.mismatches[0].startswith("board_day_total and usage_day differ")
+
+
+async def test_hosts_with_other_lines_do_not_undo_each_other(office: Desk, tmp_path: Path) -> None:
+    """The configuration that was read last decides; a host whose file did not change leaves it at that."""
+    said = {"here": (1_000,), "there": (2_000, 3_000)}
+
+    def host(name: str) -> Lines:
+        def config() -> ConfigSnapshot:
+            boards = BoardsSpec(milestones=said[name])
+            return ConfigSnapshot(1, "", {}, {}, {}, RoutingSpec("balanced"), Egress(), (), (), boards=boards)
+
+        return Lines(Premises(office.database, tmp_path, b"secret", config))
+
+    here, there = host("here"), host("there")
+    await here.turn()
+    await there.turn()
+    for _ in range(2):
+        await here.turn()
+        await there.turn()
+    assert await lines_of(office.database) == [2_000, 3_000]
+    said["here"] = (5_000,)
+    await here.turn()
+    await there.turn()
+    assert await lines_of(office.database) == [5_000]

@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlmodel import SQLModel
 
-import gateway.db.tables
+import gateway.db.tables.every
 from gateway.db import migrations
 from gateway.db.engine import Database, UnsupportedDatabase
 from gateway.db.migrations import BASE, UnknownRevision, current, downgrade, head, migrate
@@ -44,7 +44,7 @@ ROWS = 3
 
 async def test_migrations_make_the_tables_that_the_code_declares(empty_database_url: str) -> None:
     """A database that was migrated and the declared tables are the same, column by column and index by index."""
-    assert gateway.db.tables.ledger is not None
+    assert gateway.db.tables.every.ledger is not None
     await migrate(empty_database_url)
     assert await current(empty_database_url) == head()
 

@@ -12,9 +12,10 @@ import pytest
 from gateway.db.engine import Database
 from gateway.metering.audit import audit
 from gateway.metering.ledger import Ledger
+from gateway.metering.outcome import Shipped, ShipperBusy
 from gateway.metering.record import Status
 from gateway.metering.segments import list_segments
-from gateway.metering.shipper import Shipped, Shipper, ShipperBusy
+from gateway.metering.shipper import Shipper
 from gateway.types.tokens import Usage
 from tests.integration.metering.books import LABELLED, dump, expected_rollup, ledger_keys, query, rollup, totals
 from tests.integration.metering.conftest import only_sqlite, url_in

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from gateway.db.engine import Database
 from gateway.metering.journal import Journal
+from gateway.metering.outcome import Shipped
 from gateway.metering.record import Progress
-from gateway.metering.shipper import Shipped, Shipper
+from gateway.metering.shipper import Shipper
 from gateway.types.tokens import Usage, UsageSource
 from tests.integration.metering.samples import COST, COST_ID, PRICE, PRICE_ID, closed, dims, opened
 

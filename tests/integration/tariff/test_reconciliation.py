@@ -7,11 +7,18 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from gateway.billing.book import ledger_lines
 from gateway.billing.invoice import read_invoice
-from gateway.billing.reconciliation import OWNER, Reconciled, Reconciler
+from gateway.billing.methods import Reconciled
+from gateway.billing.reconciliation import Reconciler
+from gateway.billing.usage import usage_page
 from gateway.db.engine import Database
 from gateway.db.unit_of_work import reading
+from gateway.leaderboard.boards import Boards
+from gateway.leaderboard.question import Question
+from gateway.leaderboard.store import BoardStore
 from gateway.metering.audit import audit
+from gateway.metering.record import OWNER
 from gateway.types.errors import BadRequest
 from gateway.types.tokens import Usage
 from tests.integration.tariff.test_hours import COST, DAY, answer, book, database
@@ -133,3 +140,23 @@ async def test_what_cannot_be_compared_is_refused(database: Database) -> None:
 def test_the_day_is_the_one_of_the_dates() -> None:
     """The tests' date is the tests' day."""
     assert read_invoice(f"day,model,cost_usd\n{DATE},a,1\n".encode())[0].day == DAY
+
+
+async def test_a_correction_is_on_no_teams_page(database: Database, tmp_path: Path) -> None:
+    """Boards of teams, bills and the usage export leave it out; what a model cost has it."""
+    await rows(database)
+    boards = Boards(BoardStore(database), tmp_path)
+
+    async def cost_of_models() -> int:
+        board = await boards.board(Question("model", "requests", DAY, DAY))
+        return board.totals.cost_nano
+
+    before = await cost_of_models()
+    await run(database, f"day,model,cost_usd\n{DATE},qwen/big,0.35\n")
+    assert await cost_of_models() == before + 50_000_000
+    for measure in ("tokens", "requests", "spend", "tokens_per_dollar"):
+        board = await boards.board(Question("team", measure, DAY, DAY, basis="cost"))
+        assert (board.names, [row.name for row in board.rows]) == (1, ["team-a"])
+    async with reading(database) as session:
+        assert {key.team for key, _ in await ledger_lines(session, DAY)} == {"team-a"}
+        assert {row.labels[0] for row in await usage_page(session, None, DAY, DAY, None, 10)} == {"team-a"}
