@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from gateway.engines.fields import FORBIDDEN, FORBIDDEN_TEMPLATE_ARGUMENTS, LENGTH_FIELDS, SET_FIELDS
 from gateway.engines.kind import Engine
-from gateway.types.call import Operation
+from gateway.types.call import WHOLE, Operation
 
 _FORBIDDEN: Final = frozenset(FORBIDDEN)
 _SETTLED: Final = SET_FIELDS | {
@@ -47,12 +47,12 @@ def upstream_body(
         body: the caller's decoded body in OpenAI's shape.
         upstream_model: the model's name on that backend.
         max_tokens: the one length limit of each choice, or None to leave the length to the engine.
-        stream: whether the engine shall stream; embeddings never do.
+        stream: whether the engine shall stream; embeddings and reranking never do.
     """
     fields = engine.fields[operation]
     passing = body.copy() if body.keys() <= fields else _passing(engine, fields, body)
     passing["model"] = upstream_model
-    if operation is Operation.EMBEDDINGS:
+    if operation in WHOLE:
         for name in _GENERATION_FIELDS & passing.keys():
             del passing[name]
         return passing
@@ -60,7 +60,7 @@ def upstream_body(
     for name in LENGTH_FIELDS:
         if name in passing:
             del passing[name]
-            if engine.passes_unknown and name in _OPENAI_LENGTH_FIELDS and operation is Operation.CHAT:
+            if engine.callers_length and name in _OPENAI_LENGTH_FIELDS and operation is Operation.CHAT:
                 # External APIs know one of the two names and may ignore or refuse the other: the caller's choice.
                 length_field = name
     if max_tokens is not None:
@@ -77,6 +77,8 @@ def upstream_body(
     for name, value in engine.neutral:
         if passing.get(name) == value:
             del passing[name]
+    if engine.fit is not None and operation is Operation.CHAT:
+        engine.fit(passing)
     return passing
 
 

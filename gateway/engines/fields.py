@@ -103,6 +103,8 @@ FORBIDDEN: Final[Mapping[str, str]] = {
     "models": _GATEWAY,
     "route": _GATEWAY,
     "preset": _GATEWAY,
+    "cache_enabled": _GATEWAY,
+    "cache_ttl_seconds": _GATEWAY,
     "plugins": _GATEWAY,
     "transforms": _GATEWAY,
     "usage": _GATEWAY,
@@ -196,6 +198,9 @@ COMPLETIONS_FIELDS: Final = SET_FIELDS | {
 
 EMBEDDINGS_FIELDS: Final = frozenset({"dimensions", "encoding_format", "input", "model", "user"})
 """Every parameter of OpenAI's ``/embeddings``."""
+
+RERANK_FIELDS: Final = frozenset({"documents", "model", "query", "return_documents", "top_n"})
+"""What everybody takes who offers ``/rerank``."""
 
 SAMPLING_FIELDS: Final = frozenset({"ignore_eos", "min_p", "top_k"})
 """What vLLM, SGLang and llama.cpp all take beyond OpenAI's parameters, for chats and completions."""

@@ -5,18 +5,20 @@ An ``Engine`` is data: the rest of the gateway asks it instead of testing for a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final, Literal
 
 from gateway.types.call import Operation
+from gateway.types.dialect import Dialect
 
 PATHS: Final[Mapping[Operation, str]] = MappingProxyType(
     {
         Operation.CHAT: "/v1/chat/completions",
         Operation.COMPLETIONS: "/v1/completions",
         Operation.EMBEDDINGS: "/v1/embeddings",
+        Operation.RERANK: "/v1/rerank",
     }
 )
 """Where an engine that speaks OpenAI's API offers each operation."""
@@ -89,6 +91,14 @@ class Engine:
         resume: how it goes on with an answer begun elsewhere, or None when it cannot.
         external: somebody else runs it and bills every request, so none is sent to it twice for speed.
         minds_names: it answers 404 to a model that it does not list; others answer to any name, or list some of theirs.
+        speaks: the dialect of its API; a backend may know others besides (``BackendSpec.dialects``).
+        key_line: the header line that presents the key, which stands for ``%s``.
+        fixed_lines: header lines that every request to it has; a speech (``gateway.upstream.speech``) has its own.
+        counter: how it counts the tokens of a prompt that is not answered (``gateway.upstream.count``), or None.
+        callers_length: of OpenAI's two names for the length limit of a chat, the one that the caller used is passed on.
+        fit: brings the body of a chat into the form that it takes, or None when it takes it as it is.
+        request_statuses: statuses that concern the request, though elsewhere they concern the key.
+        length_statuses: statuses that mean a prompt too long when ``context_error`` says so, else a matter of the key.
     """
 
     kind: str
@@ -112,6 +122,22 @@ class Engine:
     resume: Resume | None = None
     external: bool = False
     minds_names: bool = False
+    speaks: Dialect = Dialect.CHAT
+    key_line: str = "authorization: Bearer %s\r\n"
+    fixed_lines: str = ""
+    counter: Literal["messages", "tokenize", "template"] | None = None
+    callers_length: bool = False
+    fit: Callable[[dict[str, Any]], None] | None = None
+    length_statuses: frozenset[int] = frozenset()
+    request_statuses: frozenset[int] = frozenset()
+
+    def greeting(self, key: str | None) -> str:
+        """Return the header lines, each ended by CRLF, that present ``key`` and all that the engine wants to see."""
+        return self.fixed_lines + self.presented(key)
+
+    def presented(self, key: str | None) -> str:
+        """Return the header line that presents ``key``, or nothing."""
+        return "" if key is None else self.key_line % key
 
 
 def joined(base: str, path: str) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS, SAMPLING_FIELDS
+from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS, RERANK_FIELDS, SAMPLING_FIELDS
 from gateway.engines.kind import PATHS, Engine, MetricNames, Resume
 from gateway.types.call import Operation
 
@@ -71,10 +71,12 @@ LLAMACPP: Final = Engine(
     fields={
         Operation.CHAT: CHAT_FIELDS | _SAMPLING | _CHAT,
         Operation.COMPLETIONS: COMPLETIONS_FIELDS | _SAMPLING,
+        Operation.RERANK: RERANK_FIELDS,
         Operation.EMBEDDINGS: EMBEDDINGS_FIELDS,
     },
     passes_unknown=False,
     probe_pause=1.5,
     context_error=("exceeds the available context size", "exceed_context_size"),
     resume=Resume(template_arguments={"enable_thinking": False}, always=True),
+    counter="template",
 )

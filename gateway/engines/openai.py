@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS
+from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS, RERANK_FIELDS
 from gateway.engines.kind import PATHS, Engine, MetricNames
 from gateway.types.call import Operation
 
@@ -28,9 +28,11 @@ OPENAI: Final = Engine(
     fields={
         Operation.CHAT: CHAT_FIELDS,
         Operation.COMPLETIONS: COMPLETIONS_FIELDS,
+        Operation.RERANK: RERANK_FIELDS,
         Operation.EMBEDDINGS: EMBEDDINGS_FIELDS,
     },
     passes_unknown=True,
     context_error=("context_length_exceeded", "maximum context length", "context length", "context window"),
     external=True,
+    callers_length=True,
 )

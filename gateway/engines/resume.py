@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from gateway.engines.kind import Engine
-from gateway.types.call import Call, Need, Operation
+from gateway.types.call import WHOLE, Call, Need, Operation
 
 CONSTRAINTS: Final = (
     "ebnf",
@@ -28,13 +28,15 @@ CONSTRAINTS: Final = (
 _DETAILS: Final = ("logprobs", "top_logprobs", "n_probs", "return_token_ids", "prompt_logprobs")
 """Fields that ask for something about each token, which a continuation would number anew."""
 _SPEECH: Final = ("audio", "modalities")
+BEGUN: Final = {"continue_final_message": True, "add_generation_prompt": False}
+"""Fields that ask to go on with the assistant message at the end of a chat."""
 _FREE: Final = (None, "auto", "none")
 
 
 def hindrance(call: Call) -> str:
     """Return in a word why an answer to ``call`` cannot be gone on with elsewhere, ``""`` when it can."""
     body = call.body
-    if call.choices != 1 or call.operation is Operation.EMBEDDINGS:
+    if call.choices != 1 or call.operation in WHOLE:
         return "choices"
     if call.needs & Need.LOGPROBS or any(body.get(name) for name in _DETAILS):
         return "logprobs"
@@ -91,6 +93,16 @@ def resumed_body(engine: Engine, call: Call, text: str, reasoning: str) -> dict[
         given = body.get("chat_template_kwargs")
         body["chat_template_kwargs"] = {**(given if isinstance(given, dict) else {}), **resume.template_arguments}
     return body
+
+
+def unbegun(engine: Engine, body: dict[str, Any]) -> dict[str, Any]:
+    """Return ``body`` without the fields that ask to go on with its last message, where nobody knows them.
+
+    An external API refuses what it does not know, and goes on with such a message unasked or not at all.
+    """
+    if "continue_final_message" not in body or (engine.resume is not None and engine.resume.fields):
+        return body
+    return {name: value for name, value in body.items() if name not in BEGUN}
 
 
 def _prompt(body: dict[str, Any]) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS, TOKEN_FIELDS
+from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS, RERANK_FIELDS, TOKEN_FIELDS
 from gateway.engines.kind import PATHS, Engine, MetricNames, Resume
 from gateway.types.call import Operation
 
@@ -50,6 +50,7 @@ SGLANG: Final = Engine(
     fields={
         Operation.CHAT: CHAT_FIELDS | _SAMPLING | _CHAT,
         Operation.COMPLETIONS: COMPLETIONS_FIELDS | _SAMPLING | {"json_schema", "response_format"},
+        Operation.RERANK: RERANK_FIELDS,
         Operation.EMBEDDINGS: EMBEDDINGS_FIELDS,
     },
     passes_unknown=False,

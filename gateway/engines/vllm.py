@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS, TOKEN_FIELDS
+from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS, RERANK_FIELDS, TOKEN_FIELDS
 from gateway.engines.kind import PATHS, Engine, MetricNames, Resume
 from gateway.types.call import Operation
 
@@ -68,6 +68,7 @@ VLLM: Final = Engine(
     fields={
         Operation.CHAT: CHAT_FIELDS | _SAMPLING | _CHAT,
         Operation.COMPLETIONS: COMPLETIONS_FIELDS | _SAMPLING | {"add_special_tokens", "response_format"},
+        Operation.RERANK: RERANK_FIELDS,
         Operation.EMBEDDINGS: EMBEDDINGS_FIELDS | {"add_special_tokens", "truncate_prompt_tokens", "truncation_side"},
     },
     passes_unknown=False,
@@ -78,4 +79,5 @@ VLLM: Final = Engine(
         reasoning="reasoning_content",
     ),
     minds_names=True,
+    counter="tokenize",
 )

@@ -11,9 +11,10 @@ from dataclasses import fields, replace
 from types import MappingProxyType
 
 from gateway.config.snapshot import BackendSpec, Capabilities, ConfigSnapshot, EndpointGroup, EndpointSpec, ModelSpec
-from gateway.engines.catalogue import ENGINES
 from gateway.engines.parameters import supported
+from gateway.engines.profiles import engine_of
 from gateway.fleet.estimate import Estimate
+from gateway.fleet.keychain import keyed
 from gateway.fleet.load import ReplicaLoad
 from gateway.fleet.priors import most_running, prior
 from gateway.fleet.snapshot import Candidate, Endpoint, Fleet, Model, Replica
@@ -31,18 +32,18 @@ def build(snapshot: ConfigSnapshot, previous: Fleet | None, price_id: PriceId, *
     """
     known = previous.replicas if previous is not None else {}
     replicas = {
-        name: Replica(name, spec, ENGINES[spec.kind], _load(spec, known.get(name), workers))
+        name: Replica(name, spec, engine_of(spec.kind, spec.profile), _load(spec, known.get(name), workers))
         for name, spec in snapshot.backends.items()
     }
     tracks = _tracks(previous)
+    models = {id_: _model(spec, replicas, price_id, tracks) for id_, spec in snapshot.models.items()}
     return Fleet(
         version=snapshot.version,
-        models=MappingProxyType(
-            {id_: _model(spec, replicas, price_id, tracks) for id_, spec in snapshot.models.items()}
-        ),
+        models=MappingProxyType(models),
         replicas=MappingProxyType(replicas),
         aliases=snapshot.aliases,
         default_preset=snapshot.routing.default,
+        chats=all(model.chats for model in models.values()),
     )
 
 
@@ -57,6 +58,7 @@ def _load(spec: BackendSpec, known: Replica | None, workers: int) -> ReplicaLoad
         load.estimate = Estimate(believed)
     load.ceiling.limit(most_running(spec))
     limits = spec.limits
+    load.quota = keyed(load.quota, spec.api_keys, workers)
     load.quota.limit(_part(limits.rpm, workers), _part(limits.tpm, workers), _part(limits.concurrent, workers))
     if spec.capacity.kv_tokens is not None and load.kv_tokens is None:
         load.kv_tokens = spec.capacity.kv_tokens
@@ -104,6 +106,7 @@ def _model(
             _candidate(endpoint, endpoints[endpoint.group], replicas[endpoint.backend], price_id)
             for endpoint in spec.endpoints
         ),
+        chats=all(endpoint.capabilities.chat for endpoint in endpoints.values()),
     )
 
 

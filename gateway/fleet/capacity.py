@@ -7,10 +7,16 @@ Both are learned where nobody says them: by additive increase and multiplicative
 from __future__ import annotations
 
 import re
+import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime
 from math import inf
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from gateway.fleet.keychain import UpstreamKey
 
 DECREASE: Final = 0.8
 """Share of what was in flight that counts as safe after a refusal or a preemption."""
@@ -64,10 +70,22 @@ class Ceiling:
         self.lately = self.learned or most or inf
 
 
+_ALSO: Final = {
+    b"anthropic-ratelimit-requests-remaining": b"x-ratelimit-remaining-requests",
+    b"anthropic-ratelimit-requests-reset": b"x-ratelimit-reset-requests",
+    b"anthropic-ratelimit-tokens-remaining": b"x-ratelimit-remaining-tokens",
+    b"anthropic-ratelimit-tokens-reset": b"x-ratelimit-reset-tokens",
+}
+_CLOCK: Final = re.compile(rb"\d{4}-\d\d-\d\dT[0-9:.]{8,15}(Z|[+-]\d\d:\d\d)")
+
+
 def _duration(text: bytes) -> float:
     """Return the seconds in ``6m0s``, ``120ms`` or ``17``, at most a minute; 1 for what says nothing."""
     if text.isdigit():
         return min(WINDOW, float(text[:6]))
+    if _CLOCK.fullmatch(text):
+        with suppress(ValueError):
+            return min(WINDOW, max(1.0, datetime.fromisoformat(text.decode("ascii")).timestamp() - time.time()))
     seconds = sum(float(number[:6]) * _UNITS[unit] for number, unit in _DURATION.findall(text[:32]))
     return min(WINDOW, seconds) or 1.0
 
@@ -85,9 +103,10 @@ class Quota:
 
     Attributes:
         limited: whether there is any limit, or lately was.
+        keys: the keys between which requests are shared out, when there are several.
     """
 
-    __slots__ = ("_concurrent", "_in_flight", "_said", "_sent", "_tokens", "limited", "rpm", "tpm")
+    __slots__ = ("_concurrent", "_in_flight", "_said", "_sent", "_tokens", "keys", "limited", "rpm", "tpm")
 
     def __init__(self, rpm: float | None = None, tpm: float | None = None, concurrent: float | None = None) -> None:
         self.rpm = rpm
@@ -97,6 +116,7 @@ class Quota:
         self._sent: deque[tuple[float, int]] = deque()
         self._tokens = 0
         self._said: dict[str, tuple[float, float]] = {}
+        self.keys: tuple[UpstreamKey, ...] = ()
         self.limited = rpm is not None or tpm is not None or concurrent is not None
 
     def limit(self, rpm: float | None, tpm: float | None, concurrent: float | None) -> None:
@@ -126,10 +146,14 @@ class Quota:
         self.limited = True
 
     def heard(self, headers: Iterable[tuple[bytes, bytes]], now: float) -> None:
-        """Learn from the headers of an answer what is left (``x-ratelimit-remaining-requests`` and ``-tokens``)."""
+        """Learn from the headers of an answer what is left (``x-ratelimit-remaining-requests`` and ``-tokens``).
+
+        Anthropic has names of its own, and says when a limit is full again by the clock.
+        """
         left: dict[bytes, float] = {}
         until: dict[bytes, float] = {}
         for name, value in headers:
+            name = _ALSO.get(name, name)  # noqa: PLW2901 - the same header under another name
             if not name.startswith(b"x-ratelimit-re"):
                 continue
             _, _, what = name.rpartition(b"-")
@@ -172,6 +196,14 @@ class Quota:
             if left < need and until > now:
                 return f"it said that {max(left, 0):g} {what} are left for {until - now:.0f} s"
         return ""
+
+    def take(self, tokens: int, now: float) -> UpstreamKey | None:  # noqa: ARG002 - see KeyedQuota
+        """Return the key that a request of about ``tokens`` tokens is to be made with, when there are several."""
+        return None
+
+    def able(self, tokens: int, now: float) -> bool:  # noqa: ARG002 - see KeyedQuota
+        """Whether a request can be made with one of several keys."""
+        return False
 
     def wait(self, now: float) -> float:
         """Return the seconds after which something of the window is free again; 0 when nothing is counted."""

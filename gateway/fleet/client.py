@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from gateway.config.snapshot import BackendSpec
+from gateway.engines.catalogue import ENGINES
 from gateway.engines.kind import joined
 from gateway.fleet.egress import EgressGuard
 
@@ -63,10 +64,10 @@ class ProbeClient:
         self._tls = url.scheme == "https"
         self._port = url.port or (443 if self._tls else 80)
         key = backend.api_key
-        authorization = f"authorization: Bearer {key.reveal()}\r\n" if key is not None else ""
+        greeting = ENGINES[backend.kind].greeting(None if key is None else key.reveal())
         self._head = (
             f" HTTP/1.1\r\nhost: {url.netloc}\r\nuser-agent: weir-probe\r\naccept: */*\r\n"
-            f"accept-encoding: identity\r\n{authorization}\r\n"
+            f"accept-encoding: identity\r\n{greeting}\r\n"
         )
         self._requests: dict[str, bytes] = {}
         self._connection: _Connection | None = None

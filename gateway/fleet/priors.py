@@ -20,11 +20,13 @@ PRIORS: Final[Mapping[str, Prior]] = MappingProxyType(
         "tgi": Prior(),
         "llamacpp": Prior(base=0.05, rate=500.0, attention=1e-8, step=0.03, per_request=0.005, per_token=1e-7),
         "openai": Prior(base=0.5, rate=30_000.0, attention=1e-10, step=0.018, per_request=1e-7, per_token=1e-10),
+        "litellm": Prior(base=0.5, rate=30_000.0, attention=1e-10, step=0.018, per_request=1e-7, per_token=1e-10),
+        "anthropic": Prior(base=0.5, rate=30_000.0, attention=1e-10, step=0.018, per_request=1e-7, per_token=1e-10),
     }
 )
 """By engine kind. The coefficients of an external API are those of one request: its load is not ours to see."""
 MOST_RUNNING: Final[Mapping[str, int]] = MappingProxyType(
-    {"vllm": 256, "sglang": 256, "tgi": 128, "llamacpp": 4, "openai": 0}
+    {"vllm": 256, "sglang": 256, "tgi": 128, "llamacpp": 4, "openai": 0, "anthropic": 0, "litellm": 0}
 )
 """Requests that an engine of a kind runs side by side unless told otherwise; 0 is no limit that we know of."""
 

@@ -237,6 +237,8 @@ class Probe:
     async def _look_at_models(self) -> None:
         """Compare the replica's model list with what the configuration says: log what is missing, note what is more."""
         self._models_from = self._clock() + MODELS_EVERY
+        if not self._replica.engine.models_path:
+            return
         try:
             page = await self._client.get(self._replica.engine.models_path, self._pace.page_limit)
             served = {card.id for card in _MODELS.decode(page.body).data} if page.status == 200 else None

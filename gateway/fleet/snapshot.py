@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from gateway.config.snapshot import BackendSpec, Capabilities, Pace
 from gateway.engines.kind import Engine
+from gateway.fleet.keychain import UpstreamKey
 from gateway.fleet.load import ReplicaLoad
 from gateway.fleet.track import Track
 from gateway.types.money import Rates
@@ -77,9 +78,10 @@ class Candidate:
     Attributes:
         upstream_model: the model's name on that backend.
         cost: what the owner pays per token, or None when the backend is not billed by token.
-        cost_id: id of ``cost`` for the journal, 0 when there is none.
+        cost_id: id of ``cost`` for the journal, 0 when there is none, ``OWN_KEY`` with a team's own key.
         slug: endpoint slug and backend name, the narrowest name of this candidate.
         names: every slug by which callers may mean it, case-folded: from its provider to its replica.
+        key: the team's own key that it is asked with, or None.
         load: its replica's.
         own: whether it runs on a GPU of the owner's, so that its time is what it costs.
         hourly: nano-USD that an hour of it costs, or None when nobody says.
@@ -92,6 +94,7 @@ class Candidate:
     cost_id: int
     slug: str
     names: frozenset[str] = frozenset()
+    key: UpstreamKey | None = None
     load: ReplicaLoad = field(init=False)
     own: bool = field(init=False)
     hourly: int | None = field(init=False)
@@ -99,13 +102,13 @@ class Candidate:
     def __post_init__(self) -> None:
         """Look up what decisions read most."""
         object.__setattr__(self, "load", self.replica.load)
-        object.__setattr__(self, "own", self.cost is None and self.replica.backend.kind != "openai")
+        object.__setattr__(self, "own", self.cost is None and not self.replica.engine.external)
         object.__setattr__(self, "hourly", self.replica.backend.usd_per_hour)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """A model that callers can name, with every candidate that serves it."""
+    """A model that callers can name, with every candidate that serves it; ``chats`` when each of them has chat."""
 
     id: str
     name: str
@@ -117,6 +120,7 @@ class Model:
     price: Rates
     endpoints: tuple[Endpoint, ...]
     candidates: tuple[Candidate, ...]
+    chats: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,6 +131,7 @@ class Fleet:
         version: grows with every accepted configuration.
         aliases: alias to ``(model id, weight)`` pairs.
         default_preset: name of the routing preset for requests that name none.
+        chats: whether every model has chat at every endpoint.
     """
 
     version: int
@@ -134,3 +139,4 @@ class Fleet:
     replicas: Mapping[str, Replica]
     aliases: Mapping[str, tuple[tuple[str, int], ...]]
     default_preset: str
+    chats: bool = True

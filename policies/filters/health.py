@@ -40,10 +40,10 @@ class HealthFilter:
             return candidates
         kept, spared, out = [], [], []
         for candidate in candidates:
-            reason = _reason(candidate.replica, now)
+            reason = _reason(candidate.replica, now, own=candidate.endpoint.provider in request.own)
             if reason:
                 out.append(Drop(candidate, self.name, reason))
-            elif candidate.load.cooling_until > now:
+            elif candidate.load.cooling_until > now and candidate.endpoint.provider not in request.own:
                 spared.append(candidate)
             else:
                 kept.append(candidate)
@@ -54,8 +54,8 @@ class HealthFilter:
         return kept
 
 
-def _reason(replica: Replica, now: float) -> str:
-    """Return why a replica must not get the request, or nothing."""
+def _reason(replica: Replica, now: float, *, own: bool) -> str:
+    """Return why a replica must not get the request, or nothing; one made with an ``own`` key may when it is full."""
     load = replica.load
     if not load.ready:
         return "not ready: its readiness probe fails"
@@ -63,6 +63,6 @@ def _reason(replica: Replica, now: float) -> str:
         return f"ejected for another {load.ejected_until - now:.0f} s after failures in a row"
     if load.draining:
         return "draining"
-    if load.cooling_asked and load.cooling_until > now:
+    if load.cooling_asked and load.cooling_until > now and not own:
         return f"full: it asked to be left alone for another {load.cooling_until - now:.0f} s"
     return ""

@@ -41,7 +41,7 @@ class LimitsFilter:
         kept = []
         for candidate in candidates:
             reason = candidate.load.quota.refusal(tokens, now)
-            if reason:
+            if reason and candidate.endpoint.provider not in request.own:
                 drops.append(Drop(candidate, self.name, f"at its limit: {reason}"))
             else:
                 kept.append(candidate)

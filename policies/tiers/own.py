@@ -39,7 +39,7 @@ class OwnTier:
         now, full = request.now, self._full
         ranks = []
         for candidate in candidates:
-            if candidate.cost is not None or candidate.replica.backend.kind == "openai":
+            if candidate.cost is not None or candidate.replica.engine.external:
                 ranks.append(1.0)
             else:
                 ranks.append(0.0 if candidate.replica.load.saturation(now) < full else 2.0)

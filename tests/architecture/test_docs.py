@@ -10,6 +10,7 @@ import pytest
 
 from gateway.config.reference import environment_reference, file_reference
 from gateway.edge.inference import PATHS
+from gateway.engines.reference import profile_reference
 from gateway.settings import Settings
 from gateway.types import errors
 
@@ -91,3 +92,9 @@ def test_no_file_names_a_package_index_or_a_path_of_one_machine() -> None:
         if (ROOT / name).is_file() and not name.endswith((".png", ".gz")):
             text = (ROOT / name).read_text(errors="replace")
             assert not [host for host in hosts if host in text], name
+
+
+def test_the_table_of_external_apis_is_made_from_their_profiles() -> None:
+    """``docs/upstreams.md`` shows what the profiles say, row by row."""
+    page = (ROOT / "docs" / "upstreams.md").read_text()
+    assert f"<!-- profiles: made by gateway/engines/reference.py -->\n{profile_reference()}<!-- end -->" in page

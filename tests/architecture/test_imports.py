@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DATABASE = ("sqlalchemy", "sqlmodel", "aiosqlite")
 HTTP = ("fastapi", "starlette", "opentelemetry", "httpx")
+SELDOM = ("rich", "pygments", "gateway.billing.office", "gateway.billing.reconciliation")
 
 
 @pytest.mark.parametrize(
@@ -20,10 +21,13 @@ HTTP = ("fastapi", "starlette", "opentelemetry", "httpx")
             ("gateway.cli",),
             (*DATABASE, *HTTP, "alembic", "uvicorn", "uvloop", "asyncio", "pydantic", "msgspec", "structlog", "rich"),
         ),
-        (("gateway.process", "gateway.serving", "gateway.keeper.client"), (*DATABASE, *HTTP, "alembic", "gateway.sim")),
+        (
+            ("gateway.process", "gateway.serving", "gateway.keeper.client"),
+            (*DATABASE, *HTTP, *SELDOM, "alembic", "gateway.sim"),
+        ),
         (
             ("gateway.process", "gateway.keeper.server", "gateway.keeper.service", "gateway.keeper.figures"),
-            (*HTTP, "alembic", "uvicorn", "gateway.sim"),
+            (*HTTP, *SELDOM, "alembic", "uvicorn", "gateway.sim"),
         ),
         (("gateway.supervisor",), (*DATABASE, *HTTP, "alembic", "uvicorn", "pydantic")),
     ],
@@ -35,3 +39,15 @@ def test_a_process_does_not_import_what_others_need(modules: tuple[str, ...], wi
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+def test_a_server_says_its_address_without_the_library_of_tables() -> None:
+    """What `weir serve` prints at its start does not load what only tables need; neither does its log."""
+    program = (
+        "import sys; from gateway.commands.console import say, complain; from gateway.telemetry import logs; "
+        "logs.configure('info', 'console'); logs.logger('x').warning('said'); say('[x]'); complain('y', style='red'); "
+        "print('rich' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["[x]", "False"], done.stderr
+    assert done.stderr.splitlines()[-1] == "y"

@@ -10,26 +10,31 @@ import pytest
 from openai.types import completion_create_params, embedding_create_params
 from openai.types.chat import completion_create_params as chat_create_params
 
-from gateway.config.snapshot import KINDS
+from gateway.config.snapshot import EXTERNAL, KINDS
 from gateway.engines import catalogue, fields
 from gateway.engines.catalogue import ENGINES
 from gateway.engines.kind import joined
 from gateway.types.call import Operation
+from gateway.types.dialect import Dialect
 
 every_engine = pytest.mark.parametrize("kind", sorted(ENGINES))
+chatting_engine = pytest.mark.parametrize(
+    "kind", sorted(kind for kind, engine in ENGINES.items() if engine.speaks is Dialect.CHAT and kind != "litellm")
+)
 
 
 def test_every_kind_that_can_be_configured_is_described() -> None:
     """The kinds of the configuration file and of the catalogue are the same, each under its own name."""
     assert set(ENGINES) == set(KINDS)
     assert all(engine.kind == kind for kind, engine in ENGINES.items())
+    assert {kind for kind, engine in ENGINES.items() if engine.external} == EXTERNAL
 
 
 def test_one_file_per_kind() -> None:
     """Each kind has its own module, named after it."""
     folder = Path(inspect.getfile(catalogue)).parent
     assert {path.stem for path in folder.glob("*.py")} == {
-        *ENGINES, "__init__", "body", "catalogue", "fields", "kind", "parameters", "resume",
+        *ENGINES, "__init__", "body", "catalogue", "fields", "kind", "parameters", "profiles", "reference", "resume",
     }  # fmt: skip
 
 
@@ -47,7 +52,7 @@ def test_every_forbidden_field_has_a_reason() -> None:
         assert name == name.casefold()
 
 
-@every_engine
+@chatting_engine
 def test_every_chat_parameter_of_openai_passes(kind: str) -> None:
     """Whatever OpenAI's client can say in a chat reaches every engine; TGI alone gives one choice only."""
     parameters = set(chat_create_params.CompletionCreateParamsBase.__annotations__) | {"stream"}
@@ -55,7 +60,7 @@ def test_every_chat_parameter_of_openai_passes(kind: str) -> None:
     assert missing == ({"n"} if kind == "tgi" else set())
 
 
-@every_engine
+@chatting_engine
 def test_every_completion_parameter_of_openai_but_best_of_passes(kind: str) -> None:
     """``best_of`` makes tokens that the reserved limit does not cover, so own engines do not get it."""
     parameters = set(completion_create_params.CompletionCreateParamsBase.__annotations__) | {"stream"}
@@ -63,7 +68,7 @@ def test_every_completion_parameter_of_openai_but_best_of_passes(kind: str) -> N
     assert missing == {"best_of"} | ({"n"} if kind == "tgi" else set())
 
 
-@every_engine
+@chatting_engine
 def test_every_embedding_parameter_of_openai_passes(kind: str) -> None:
     """Engines with an embeddings API get all of its parameters."""
     engine = ENGINES[kind]

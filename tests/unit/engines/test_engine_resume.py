@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.config.snapshot import EXTERNAL
 from gateway.edge import openai_chat, openai_completions
 from gateway.engines.body import upstream_body
 from gateway.engines.catalogue import ENGINES
@@ -35,7 +36,7 @@ def test_what_each_kind_can_do(kind: str) -> None:
     engine = ENGINES[kind]
     assert can_resume(engine, engine, completion()) == (kind in OWN)
     assert can_resume(engine, engine, chat()) == (kind in CHATS)
-    assert engine.external == (kind == "openai")
+    assert engine.external == (kind in EXTERNAL)
     for other in OWN:
         assert not can_resume(ENGINES["openai"], ENGINES[other], completion())
         assert not can_resume(ENGINES[other], ENGINES["openai"], completion())

@@ -87,6 +87,18 @@ def test_a_quota_counts_requests_tokens_and_what_the_api_says() -> None:
     assert told.refusal(1, 70.0) == ""
 
 
+@pytest.mark.parametrize(
+    "reset", [b"2026-01-01T00:00:00Z", b"2099-01-01T00:00:00.5+00:00", b"2026-13-45T99:00:00Z", b"soon"]
+)
+def test_anthropic_says_what_is_left_under_its_own_names(reset: bytes) -> None:
+    """Its headers count as the usual ones do, for a second at least and a minute at most, whatever the clock says."""
+    told = Quota()
+    left = [(b"anthropic-ratelimit-requests-remaining", b"0"), (b"anthropic-ratelimit-requests-reset", reset)]
+    told.heard(left, 5.0)
+    assert "it said" in told.refusal(1, 5.5)
+    assert told.refusal(1, 65.5) == ""
+
+
 def test_the_length_of_answers_is_learned_by_model_and_client() -> None:
     """A client's own mean, else its model's, else the assumption; never more than the limit."""
     known = Expectations()
