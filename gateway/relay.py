@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
-import msgspec
+from msgspec import structs
 
+from gateway.access.own_keys import OwnKeys
 from gateway.access.principal import Principal
 from gateway.access.purse import Leave, Purse
 from gateway.fleet.snapshot import Endpoint
 from gateway.metering.journal import Journal
-from gateway.metering.meter import Meter, Receipt
+from gateway.metering.meter import Meter
+from gateway.metering.receipt import Receipt
 from gateway.metering.record import Status
 from gateway.metering.tap import Tap
 from gateway.routing.admission.gate import CallerLeft, Gate
@@ -32,7 +34,7 @@ from gateway.routing.router import Router
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.traces import RequestTrace, Stop, Tracer
 from gateway.types.call import Call
-from gateway.types.errors import Forbidden, Unavailable, UpstreamFailed, WeirError
+from gateway.types.errors import Forbidden, PaymentRequired, Unavailable, UpstreamFailed, WeirError
 from gateway.types.failure import Cause, Failure
 from gateway.types.reply import Bill, Reply
 from gateway.upstream.attempts import Walk
@@ -60,6 +62,7 @@ class Desk:
     tracer: Tracer
     metrics: GatewayMetrics
     recorder: Recorder
+    own_keys: OwnKeys = field(default_factory=OwnKeys)
 
 
 async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> None:
@@ -92,7 +95,7 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
         # Admit: leave under limits and budgets, or an answer that says when.
         trace.stop(Stop.ADMIT)
         if desk.purse.applies(principal):
-            leave = await desk.purse.admit(call, principal, reply.request_id, call.prompt_estimate + expected)
+            leave = await _admit(call, principal, reply, desk, call.prompt_estimate + expected)
             meter.reserved = leave.reserved
 
         # Queue: go on at once while there is room; else wait for a fair turn, or be told when to come back.
@@ -104,19 +107,24 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
         # Plan: which replicas may answer, in which order, and why.
         trace.stop(Stop.ROUTE)
         started = time.perf_counter()
-        wanted = _wanted(call, principal.team, expected, reply.arrived)
-        plan = desk.router.plan(wanted)
+        wanted = route_request(call, principal.team, expected, reply.arrived)
+        if desk.own_keys.active:
+            wanted.own = desk.own_keys.providers(principal)
+        plan = desk.router.plan(wanted, rule=principal.rule)
         desk.metrics.route_seconds.observe((), time.perf_counter() - started)
         for drop in plan.drops:
             desk.metrics.route_drops.add((drop.filter,))
-        plan = _permitted(plan, call, principal, desk.router)
+        plan = permitted(plan, call, principal, desk.router)
+        steps = plan.steps
+        if wanted.own:
+            steps = desk.own_keys.arranged(steps, principal, alone=leave is not None and leave.alone)
         note = desk.recorder.note(wanted, plan)
         reply.route(route := header(plan))
         trace.routed(route, kept=note is not None)
 
         # Attempt: down the plan until one begins to answer; from here on the caller's connection steers.
         trace.stop(Stop.ATTEMPT)
-        walk = Walk(desk.upstream, call, plan.steps, meter, trace, reply.request_id, wanted.work())
+        walk = Walk(desk.upstream, call, steps, meter, trace, reply.request_id, wanted.work())
         reply.steer(walk)
         continuation = Continuation(walk, call, meter, reply.send, desk.metrics)
         attempt = await walk.begin()
@@ -170,7 +178,7 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
         # Done: the last bytes, or an honest error.
         if failure is not None:
             raise _error(failure)
-        bill = _bill(receipt, continuation.count)
+        bill = _bill(receipt, continuation.count, byok=walk.candidate.key is not None)
         if call.explains:
             reply.explain(router_metadata(call, plan, walk.failures, walk.candidate))
         if attempt.answer is not None and not call.stream:
@@ -207,7 +215,7 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
         _trace_end(trace, refused or ("client_cancel" if reply.gone else "server"), reply, walk, meter, receipt)
 
 
-def _wanted(call: Call, team: str, expected: int, arrived: float) -> RouteRequest:
+def route_request(call: Call, team: str, expected: int, arrived: float) -> RouteRequest:
     """Return what routing is asked; ``expected`` are the tokens that all answers will probably have."""
     now = monotonic()
     if call.max_tokens is not None and call.max_tokens * call.choices < expected:
@@ -234,7 +242,7 @@ def _wanted(call: Call, team: str, expected: int, arrived: float) -> RouteReques
     )
 
 
-def _permitted(plan: Plan, call: Call, principal: Principal, router: Router) -> Plan:
+def permitted(plan: Plan, call: Call, principal: Principal, router: Router) -> Plan:
     """Return ``plan`` with the steps that lead to models the key may use. Raises ``Forbidden`` when none does."""
     if principal.models is None:
         return plan
@@ -242,7 +250,7 @@ def _permitted(plan: Plan, call: Call, principal: Principal, router: Router) -> 
     steps = tuple(step for step in plan.steps if step.endpoint.model_id in allowed)
     if not steps:
         raise Forbidden(f"this key may not use the model {call.model[:128]!r}", param="model")
-    return plan if len(steps) == len(plan.steps) else msgspec.structs.replace(plan, steps=steps)
+    return plan if len(steps) == len(plan.steps) else structs.replace(plan, steps=steps)
 
 
 def _keep(
@@ -279,11 +287,31 @@ def _error(failure: Failure) -> UpstreamFailed:
     return UpstreamFailed(failure.message, quoted=failure.cause in {Cause.ERROR, Cause.REFUSED, Cause.OVERLOADED})
 
 
-def _bill(receipt: Receipt, continuations: int) -> Bill:
+async def _admit(call: Call, principal: Principal, reply: Reply, desk: Desk, tokens: int) -> Leave:
+    """Return leave to run ``call``; with what the budget has left of a fee alone, for the team's own keys alone."""
+    own = desk.own_keys
+    if not own.providers(principal):
+        return await desk.purse.admit(call, principal, reply.request_id, tokens)
+    try:
+        return await desk.purse.admit(
+            call, principal, reply.request_id, tokens, lambda models: own.priced(models, principal, alone=False)
+        )
+    except PaymentRequired as error:
+        try:
+            leave = await desk.purse.admit(
+                call, principal, reply.request_id, tokens, lambda models: own.priced(models, principal, alone=True)
+            )
+        except PaymentRequired:
+            raise error from None
+        return structs.replace(leave, alone=True)
+
+
+def _bill(receipt: Receipt, continuations: int, *, byok: bool) -> Bill:
     charge = receipt.charge
     completion = charge.completion + charge.reasoning
     prompt = charge.total - completion
-    return Bill(receipt.usage, charge.total, prompt, completion, continuations, receipt.replayed)
+    listed = charge.total + receipt.discount if byok else 0
+    return Bill(receipt.usage, charge.total, prompt, completion, continuations, receipt.replayed, byok, listed)
 
 
 def _abandon(meter: Meter, walk: Walk | None, metrics: GatewayMetrics, cut: str) -> Receipt | None:

@@ -34,6 +34,7 @@ class AsgiExchange:
         self._flow: Flow | None = None
         self._queue: asyncio.Queue[Message | None] = asyncio.Queue()
         self._queued = 0
+        self._spoke = False
         self._head: Message | None = None
         self.request_id = request_id
         self.path = path
@@ -63,9 +64,19 @@ class AsgiExchange:
 
     def write(self, data: bytes) -> None:
         """See ``Exchange``."""
+        self._spoke = True
         self._put({"type": "http.response.body", "body": data, "more_body": True}, len(data))
         if self._queued > QUEUE_HIGH and self._flow is not None:
             self._flow.pause()
+
+    @property
+    def silent(self) -> bool:
+        """See ``Patient``."""
+        return not self._spoke
+
+    def comment(self, data: bytes) -> None:
+        """See ``Patient``."""
+        self._put({"type": "http.response.body", "body": data, "more_body": True}, len(data))
 
     def close(self, data: bytes) -> None:
         """See ``Exchange``."""

@@ -7,28 +7,36 @@ else, and one of another team answers exactly as an unknown one does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from time import time
 from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from gateway.access.principal import Principal
+from gateway.config.snapshot import BoardsSpec
+from gateway.edge.anthropic_models import anthropic_model, anthropic_page, speaks_anthropic
 from gateway.edge.endpoints import endpoints_of, providers, seen_model, zero_retention
-from gateway.edge.generation import generation_object
+from gateway.edge.generation import cached_object, generation_object
 from gateway.edge.model_query import ModelQuery, feed
 from gateway.edge.models import alias_objects, model_object, visible
-from gateway.edge.selection import Selection
+from gateway.edge.selection import POPULAR, Selection
 from gateway.fleet.snapshot import Fleet
+from gateway.leaderboard.view import view_of
 from gateway.routing.decisions.record import FIND
 from gateway.routing.decisions.shown import for_caller
 from gateway.types import ids
+from gateway.types.analytics import ANALYTICS, SUMS, Condition, Question
 from gateway.types.errors import BadRequest, NotFound
 from gateway.types.generation import LedgerReader
 from gateway.types.method import Asking
+from gateway.types.repetition import HIT
 
 Authenticate = Callable[[Request], Principal]
 _encode: Final = msgspec.json.Encoder().encode
+_DAY_S: Final = 86_400
+_PROMPT, _COMPLETION = SUMS.index("tokens_prompt"), SUMS.index("tokens_completion")
 
 
 class Fleets(Protocol):
@@ -43,49 +51,73 @@ class Ledger(LedgerReader, Asking, Protocol):
     """Where generations and kept decisions are."""
 
 
-def build_router(fleets: Fleets, ledger: Ledger, authenticate: Authenticate) -> APIRouter:
-    """Return the catalogue's paths; they run on the event loop, which alone writes what they read."""
+def build_router(
+    fleets: Fleets, ledger: Ledger, authenticate: Authenticate, boards: Callable[[], BoardsSpec]
+) -> APIRouter:
+    """Return the catalogue's paths; they run on the event loop, which alone writes what they read.
+
+    Args:
+        fleets: where the fleet is.
+        ledger: where generations, decisions and the rollups are.
+        authenticate: lets any key in.
+        boards: returns the rules of who may see how much models are used.
+    """
     router = APIRouter(tags=["catalogue"])
     known = Depends(authenticate)
-    for part in (_models(fleets, known), _endpoints(fleets, known), _generations(ledger, known)):
+    for part in (_models(fleets, ledger, known, boards), _endpoints(fleets, known), _generations(ledger, known)):
         router.include_router(part)
     return router
 
 
-def _models(fleets: Fleets, known: Any) -> APIRouter:
+def _models(fleets: Fleets, ledger: Asking, known: Any, boards: Callable[[], BoardsSpec]) -> APIRouter:
     """Return the paths of models; whoever is ``known`` may ask."""
     router = APIRouter()
 
-    @router.get("/v1/models", summary="List models, OpenAI's form")
-    async def models(caller: Principal = known) -> Response:
-        return _json({"object": "list", "data": _listed(fleets.fleet, caller, Selection())})
+    @router.get("/v1/models", summary="List models, OpenAI's form, or Anthropic's with the header anthropic-version")
+    async def models(request: Request, caller: Principal = known) -> Response:
+        found = _listed(fleets.fleet, caller, Selection())
+        if speaks_anthropic(request.headers):
+            return _json(anthropic_page(found, request.query_params))
+        return _json({"object": "list", "data": found})
 
     @router.get("/api/v1/models", summary="List models, OpenRouter's form")
     async def openrouter_models(
         asked: Annotated[ModelQuery, Query()],
+        request: Request,
         caller: Principal = known,
     ) -> Response:
-        found = _listed(fleets.fleet, caller, asked.selection(), aliases=asked.plain)
+        used: Mapping[str, int] = {}
+        if asked.sort in POPULAR:
+            used = await _used(ledger, view_of(caller, "model", boards()).team)
+        found = _listed(fleets.fleet, caller, asked.selection(used), aliases=asked.plain)
         if asked.use_rss:
             return Response(feed(found), media_type="application/rss+xml")
-        page = found[asked.offset : asked.offset + asked.limit]
-        return _json({"data": page, "total_count": len(found), "links": {"next": None}})
+        end = asked.offset + asked.limit
+        page, more = found[asked.offset : end], None
+        if end < len(found):
+            more = f"{request.url.path}?{request.url.include_query_params(offset=end, limit=asked.limit).query}"
+        return _json({"data": page, "total_count": len(found), "links": {"next": more}})
 
     @router.get("/api/v1/models/user", summary="List the models that the key may use")
     async def own_models(caller: Principal = known) -> Response:
         found = _listed(fleets.fleet, caller, Selection())
         return _json({"data": found, "total_count": len(found), "links": {"next": None}})
 
+    @router.get("/api/v1/embeddings/models", summary="List the models that embed")
+    async def embedding_models(caller: Principal = known) -> Response:
+        found = _listed(fleets.fleet, caller, Selection(output_modalities="embeddings"), aliases=False)
+        return _json({"data": found, "total_count": len(found), "links": {"next": None}})
+
     @router.get("/api/v1/models/count", summary="How many models there are")
     async def count(caller: Principal = known) -> Response:
         return _json({"data": {"count": len(visible(fleets.fleet, caller))}})
 
-    @router.get("/v1/models/{model_id:path}", summary="One model, OpenAI's form")
-    async def model(model_id: str, caller: Principal = known) -> Response:
+    @router.get("/v1/models/{model_id:path}", summary="One model, OpenAI's form, or Anthropic's")
+    async def model(model_id: str, request: Request, caller: Principal = known) -> Response:
         found = next((each for each in _listed(fleets.fleet, caller, Selection()) if each["id"] == model_id), None)
         if found is None:
             raise NotFound(f"no model {model_id[:128]!r}", param="model")
-        return _json(found)
+        return _json(anthropic_model(found) if speaks_anthropic(request.headers) else found)
 
     return router
 
@@ -123,13 +155,34 @@ def _generations(ledger: Ledger, known: Any) -> APIRouter:
         if request_id is None:
             raise BadRequest("a generation id is `gen-` and 32 hexadecimal digits", param="id")
         record = await ledger.generation(request_id)
-        if record is None or not (caller.management or record.attempts[-1].team == caller.team):
+        if record is None:
+            return _json({"data": await _cached(ledger, request_id, caller)})
+        if not (caller.management or record.attempts[-1].team == caller.team):
             raise NotFound("no such generation", param="id")
         kept = await ledger.ask(FIND, (request_id,))
         decision = for_caller(kept, owner=caller.management) if kept is not None else None
         return _json({"data": generation_object(record) | {"decision": decision}})
 
     return router
+
+
+async def _used(ledger: Asking, team: str) -> Mapping[str, int]:
+    """Return the tokens of each model in the last seven UTC days, of one team or of all."""
+    today = int(time()) // _DAY_S
+    where = (Condition("team", (team,)),) if team else ()
+    cells = await ledger.ask(ANALYTICS, (Question(False, today - 6, today, False, ("model",), where),))
+    return {cell.labels[0]: cell.sums[_PROMPT] + cell.sums[_COMPLETION] for cell in cells}
+
+
+async def _cached(ledger: Ledger, request_id: bytes, caller: Principal) -> dict[str, Any]:
+    """Return a generation that was answered from the response cache. Raises ``NotFound`` when it was not."""
+    hit = await ledger.ask(HIT, (request_id,))
+    source = None
+    if hit is not None and (caller.management or hit.team == caller.team):
+        source = await ledger.generation(hit.source)
+    if source is None:
+        raise NotFound("no such generation", param="id")
+    return cached_object(source, request_id) | {"decision": None}
 
 
 def _json(document: Any) -> Response:

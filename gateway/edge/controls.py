@@ -85,7 +85,9 @@ class _PriceShape(msgspec.Struct, forbid_unknown_fields=True):
     audio: int | float | str | None = None
 
 
-class _ProviderShape(msgspec.Struct, forbid_unknown_fields=True):
+class ProviderShape(msgspec.Struct, forbid_unknown_fields=True):
+    """OpenRouter's ``provider`` object."""
+
     order: Slugs | None = None
     only: Slugs | None = None
     ignore: Slugs | None = None
@@ -103,7 +105,7 @@ class _ProviderShape(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _MEMBERS: Final[Mapping[str, Sequence[str]]] = {
-    "": _ProviderShape.__struct_fields__,
+    "": ProviderShape.__struct_fields__,
     "sort": _SortShape.__struct_fields__,
     "max_price": _PriceShape.__struct_fields__,
     "preferred_min_throughput": _CutoffShape.__struct_fields__,
@@ -215,9 +217,9 @@ def preferences(provider: dict[str, Any], models: tuple[str, ...], body: Mapping
     )
 
 
-def _converted(provider: dict[str, Any]) -> _ProviderShape:
+def _converted(provider: dict[str, Any]) -> ProviderShape:
     try:
-        return msgspec.convert(provider, _ProviderShape)
+        return msgspec.convert(provider, ProviderShape)
     except msgspec.ValidationError as error:
         text = str(error)
         place = _PLACE.search(text)
@@ -225,7 +227,7 @@ def _converted(provider: dict[str, Any]) -> _ProviderShape:
         message = _PLACE.sub("", text)
         unknown = _UNKNOWN.fullmatch(message)
         if unknown:
-            known = _MEMBERS.get(path, _ProviderShape.__struct_fields__)
+            known = _MEMBERS.get(path, ProviderShape.__struct_fields__)
             param = ".".join(part for part in ("provider", path, unknown[1][:64]) if part)
             near = get_close_matches(unknown[1][:64].casefold(), known, n=3)
             hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(known)}"

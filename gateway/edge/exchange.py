@@ -31,9 +31,15 @@ class Exchange(Protocol):
     path: bytes
     headers: Mapping[bytes, bytes]
     body: bytes
-    gone: bool
     arrived: float
-    begun: bool
+
+    @property
+    def gone(self) -> bool:
+        """See the attributes."""
+
+    @property
+    def begun(self) -> bool:
+        """See the attributes."""
 
     def steer(self, flow: Flow) -> None:
         """Tell ``flow`` from now on when the caller leaves, stops reading, or reads again."""
@@ -49,3 +55,14 @@ class Exchange(Protocol):
 
     def close(self, data: bytes) -> None:
         """Send the last piece (may be empty) and end the streamed response."""
+
+
+class Patient(Exchange, Protocol):
+    """An exchange that can tell its caller to wait."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether the caller has had nothing of the response yet but comments."""
+
+    def comment(self, data: bytes) -> None:
+        """Send ``data``, whole lines of a comment, while the caller waits for the first event; after ``open``."""

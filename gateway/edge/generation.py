@@ -23,6 +23,7 @@ def generation_object(record: GenerationRecord) -> dict[str, Any]:
     first = parts[0]
     created = dt.datetime.fromtimestamp(record.created_us / 1e6, tz=dt.UTC)
     cost = msgspec.Raw(usd_json(sum(each.charge_nano for each in parts)))
+    listed = usd_json(sum(each.charge_nano + each.discount_nano for each in parts)) if last.byok else b"null"
     return {
         "id": ids.text(record.request_id),
         "request_id": ids.text(record.request_id),
@@ -30,10 +31,10 @@ def generation_object(record: GenerationRecord) -> dict[str, Any]:
         "model": last.model,
         "origin": f"https://{last.app}" if last.app else "",
         "data_region": "global",
-        "is_byok": False,
+        "is_byok": last.byok,
         "total_cost": cost,
         "usage": cost,
-        "api_type": "embeddings" if last.operation == "embeddings" else "completions",
+        "api_type": last.operation if last.operation in {"embeddings", "rerank"} else "completions",
         "app_id": None,
         "cache_discount": None,
         "cancelled": last.status == "client_cancel",
@@ -67,11 +68,34 @@ def generation_object(record: GenerationRecord) -> dict[str, Any]:
         "tokens_prompt": usage.prompt,
         "tokens_replayed": sum(each.replayed for each in record.attempts),
         "upstream_id": last.upstream_id or None,
-        "upstream_inference_cost": None,
+        "upstream_inference_cost": msgspec.Raw(listed),
         "usage_source": last.source,
         "user_agent": None,
         "web_search_engine": None,
         "workspace_id": last.team,
+    }
+
+
+def cached_object(source: GenerationRecord, hit: bytes) -> dict[str, Any]:
+    """Return the generation ``hit`` that got the answer of ``source`` from the response cache: no tokens, no cost."""
+    free = msgspec.Raw(usd_json(0))
+    counts = ("tokens_prompt", "tokens_completion", "tokens_replayed")
+    native = ("prompt", "completion", "completion_images", "reasoning", "cached")
+    created = dt.datetime.fromtimestamp(ids.unix_ms(hit) / 1e3, tz=dt.UTC)
+    return generation_object(source) | {
+        "id": ids.text(hit),
+        "request_id": ids.text(hit),
+        "created_at": created.isoformat().replace("+00:00", "Z"),
+        "total_cost": free,
+        "usage": free,
+        "cancelled": False,
+        "generation_time": 0.0,
+        "latency": 0.0,
+        "provider_responses": [],
+        "upstream_id": None,
+        "upstream_inference_cost": None,
+        "response_cache_source_id": ids.text(source.request_id),
+        **dict.fromkeys((*counts, *(f"native_tokens_{name}" for name in native)), 0),
     }
 
 
@@ -83,7 +107,7 @@ def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
         "status": attempt.http_status or None,
         "latency": _ms(attempt.ttft_us) if attempt.ttft_us else None,
         "id": attempt.upstream_id or None,
-        "is_byok": False,
+        "is_byok": attempt.byok,
         "outcome": attempt.status,
         "error": attempt.error or None,
     }

@@ -12,7 +12,10 @@ import httptools
 
 from gateway.types.errors import BadRequest, MethodNotAllowed, PayloadTooLarge, UnsupportedEncoding
 
-_SINGLE: Final = (b"authorization", b"content-encoding", b"host", b"transfer-encoding", b"x-api-key")
+_SINGLE: Final = (
+    *(b"authorization", b"content-encoding", b"host", b"idempotency-key"),
+    *(b"transfer-encoding", b"x-api-key"),
+)
 """Headers that mean one thing to us and perhaps another to whoever stands in front when they come twice."""
 
 

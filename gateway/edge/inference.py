@@ -8,28 +8,45 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from gateway.access.keys import REASONS
 from gateway.access.principal import Principal
-from gateway.edge import embeddings, openai_chat, openai_completions
+from gateway.edge import (
+    anthropic_count,
+    anthropic_form,
+    anthropic_messages,
+    embeddings,
+    openai_chat,
+    openai_completions,
+    openai_responses,
+    openai_responses_reply,
+    rerank,
+)
+from gateway.edge.anthropic_reply import MessagesReply
 from gateway.edge.attribution import Attribution
 from gateway.edge.body import decode
 from gateway.edge.controls import CONTROL_HEADERS, read_headers
-from gateway.edge.exchange import Exchange
+from gateway.edge.exchange import Exchange, Patient
 from gateway.edge.openai_reply import OpenAIReply, respond_error
+from gateway.edge.openai_responses_shelf import Shelf
+from gateway.edge.presets import Defaults
+from gateway.edge.repetition import HEADERS, Keeping, Repetitions
+from gateway.edge.reply import CallerReply, OpeningReply
 from gateway.relay import Desk, relay
 from gateway.telemetry import logs
 from gateway.types import ids
 from gateway.types.call import Call
 from gateway.types.errors import Internal, Unavailable, WeirError
-from gateway.types.reply import Reply
 
-SPOKEN: Final = CONTROL_HEADERS | {b"http-referer", b"referer", b"traceparent"}
+SPOKEN: Final = CONTROL_HEADERS | HEADERS | {b"http-referer", b"referer", b"traceparent"}
 """Headers that say something about a request; most callers send none of them."""
+COMFORT: Final = b": OPENROUTER PROCESSING\n\n"
+"""The comment that OpenRouter sends while nothing has come yet; some clients know it by its words."""
+COMFORT_S: Final = 10.0
 _TRACEPARENT: Final = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -43,12 +60,6 @@ class Keys(Protocol):
         """Return whether the text that ``principal`` was found by would find it again."""
 
 
-class CallerReply(Reply, Protocol):
-    """A reply that knows what it answers."""
-
-    call: Call
-
-
 @dataclass(frozen=True, slots=True)
 class Inlet:
     """How requests on one path are read and answered.
@@ -58,12 +69,18 @@ class Inlet:
         reply: makes the reply to a call.
         refuse: answers a request that ended in an error before there was a reply.
         openrouter: whether OpenRouter's form of answers and errors is wanted.
+        kept: whether answers are kept for their callers: the shelf reads what may refer to one.
+        run: what is done with a call that was read.
+        comforts: whether callers of streams are told to wait while nothing has come; ``reply`` is an ``OpeningReply``.
     """
 
     read: Callable[..., Call]
-    reply: Callable[[Exchange, Call], CallerReply]
+    reply: Callable[[Exchange, Any], CallerReply]
     refuse: Callable[[Exchange, WeirError], None]
     openrouter: bool
+    kept: bool = False
+    run: Callable[..., Awaitable[None]] = relay
+    comforts: bool = False
 
 
 def _paths() -> Mapping[bytes, Inlet]:
@@ -75,7 +92,34 @@ def _paths() -> Mapping[bytes, Inlet]:
     paths: dict[bytes, Inlet] = {}
     for prefix, openrouter in ((b"/v1", False), (b"/api/v1", True)):
         for path, read in openai.items():
-            paths[prefix + path] = Inlet(read, OpenAIReply, respond_error, openrouter)
+            paths[prefix + path] = Inlet(read, OpenAIReply, respond_error, openrouter, comforts=openrouter)
+        paths[prefix + b"/rerank"] = Inlet(rerank.read, rerank.RerankReply, respond_error, openrouter)
+        paths[prefix + b"/responses"] = Inlet(
+            openai_responses.read,
+            openai_responses_reply.ResponsesReply,
+            openai_responses_reply.respond_error,
+            openrouter,
+            kept=True,
+            comforts=openrouter,
+        )
+        paths[prefix + b"/responses/input_tokens"] = Inlet(
+            openai_responses.read,
+            openai_responses_reply.InputTokensReply,
+            openai_responses_reply.respond_error,
+            openrouter,
+            kept=True,
+            run=anthropic_count.answer_count,
+        )
+        paths[prefix + b"/messages"] = Inlet(
+            anthropic_messages.read, MessagesReply, anthropic_form.respond_error, openrouter, comforts=openrouter
+        )
+        paths[prefix + b"/messages/count_tokens"] = Inlet(
+            anthropic_messages.read_prompt,
+            anthropic_count.CountReply,
+            anthropic_form.respond_error,
+            openrouter,
+            run=anthropic_count.answer_count,
+        )
     return paths
 
 
@@ -88,6 +132,9 @@ class Inference:
     Attributes:
         max_body: bytes of the largest request body.
         active: requests in flight and their tasks, for a graceful end.
+        waiting: streams of which nothing may have come yet, with what would tell their callers.
+        defaults: what teams have set beforehand.
+        shelf: responses that are kept.
     """
 
     def __init__(
@@ -97,17 +144,24 @@ class Inference:
         clock_us: Callable[[], int],
         log: logs.RequestLog,
         attribution: Attribution,
+        defaults: Defaults,
+        repetitions: Repetitions,
+        shelf: Shelf,
         *,
         max_body: int,
     ) -> None:
+        self.defaults = defaults
         self.desk = desk
         self.log = log
         self.max_body = max_body
         self.active: dict[Exchange, asyncio.Task[None]] = {}
+        self.waiting: dict[Patient, OpeningReply] = {}
         self.draining = False
         self._keys = keys
         self._clock_us = clock_us
         self._attribution = attribution
+        self.repetitions = repetitions
+        self.shelf = shelf
         self._request_ids = ids.RequestIds()
 
     def new_id(self) -> ids.RequestId:
@@ -137,18 +191,36 @@ class Inference:
     async def serve(self, exchange: Exchange, inlet: Inlet, principal: Principal) -> None:
         """Answer one exchange; every error ends in an answer, never in a trace to the caller."""
         reply: CallerReply | None = None
+        keeping: Keeping | None = None
         try:
-            call = inlet.read(decode(exchange.body), openrouter=inlet.openrouter)
+            body = decode(exchange.body)
+            if self.defaults.active:
+                await self.defaults.apply(body, principal, exchange.path)
+            if inlet.kept:
+                call: Call = await self.shelf.read(body, principal, openrouter=inlet.openrouter)
+            else:
+                call = inlet.read(body, openrouter=inlet.openrouter)
+            spoken = not SPOKEN.isdisjoint(exchange.headers)
+            if (spoken or self.repetitions.contents.on or self.defaults.active) and inlet.run is relay:
+                keeping = await self.repetitions.begin(exchange, call, principal, inlet)
+                if keeping is not None and keeping.answered:
+                    return
             exchange.body = b""
-            reply = inlet.reply(exchange, call)
-            if not SPOKEN.isdisjoint(exchange.headers):
+            reply = inlet.reply(exchange, call) if keeping is None else keeping.reply(inlet, call)
+            if spoken:
                 _annotate(call, exchange.headers)
                 read_headers(call, exchange.headers)
             referer = exchange.headers.get(b"http-referer") or exchange.headers.get(b"referer")
             if referer is not None:
                 call.app = self._attribution.app(principal.key_id, referer, exchange.headers)
-            await relay(call, principal, reply, self.desk)
+            if inlet.comforts and call.stream:
+                self.waiting[cast("Patient", exchange)] = cast("OpeningReply", reply)
+            await inlet.run(call, principal, reply, self.desk)
+            if keeping is not None:
+                await keeping.settle()
         except WeirError as error:
+            if keeping is not None:
+                await keeping.release()
             self._fail(exchange, inlet, reply, error)
         except asyncio.CancelledError:
             self._fail(exchange, inlet, reply, Unavailable("the gateway is shutting down", retry_after=1.0))
@@ -160,6 +232,28 @@ class Inference:
             _render(exchange, inlet, reply, known)
         finally:
             self.active.pop(exchange, None)
+            if self.waiting:
+                self.waiting.pop(cast("Patient", exchange), None)
+            if keeping is not None:
+                keeping.end()
+
+    async def comfort(self, every: float = COMFORT_S) -> None:
+        """Tell callers that have waited ``every`` seconds for the first event that they are served. Until cancelled.
+
+        What is between them and us closes connections on which nothing comes. From the first comment on the status is
+        said, so an error is an event of the stream.
+        """
+        while True:
+            await asyncio.sleep(every / 2)
+            now = monotonic()
+            for exchange, reply in tuple(self.waiting.items()):
+                if now - exchange.arrived < every:
+                    continue
+                if exchange.silent and not exchange.gone:
+                    reply.open()
+                    exchange.comment(COMFORT)
+                else:
+                    self.waiting.pop(exchange, None)
 
     def _fail(self, exchange: Exchange, inlet: Inlet, reply: CallerReply | None, error: WeirError) -> None:
         call = reply.call if reply is not None else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from email.utils import format_datetime
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
@@ -41,9 +41,9 @@ class ModelQuery(BaseModel):
         """Whether nothing is asked for but a page: then aliases are listed too."""
         return not self.model_dump(exclude_none=True, exclude={"offset", "limit", "use_rss"})
 
-    def selection(self) -> Selection:
-        """Return what it asks for. Raises ``BadRequest`` naming the parameter."""
-        return Selection(**self.model_dump(exclude={"offset", "limit", "use_rss"}))
+    def selection(self, used: Mapping[str, int]) -> Selection:
+        """Return what it asks for; ``used`` are tokens by model. Raises ``BadRequest`` naming the parameter."""
+        return Selection(used=used, **self.model_dump(exclude={"offset", "limit", "use_rss"}))
 
 
 def feed(models: Sequence[dict[str, Any]]) -> bytes:

@@ -29,7 +29,8 @@ def modalities(model: Model) -> tuple[list[str], list[str]]:
     """Return what goes into a model and what comes out."""
     can = model.capabilities
     inputs = ["text"] + ["image"] * can.vision + ["audio"] * can.audio
-    return inputs, ["embeddings" if can.embeddings else "text"]
+    outputs = ["text"] * (can.chat or can.completions) + ["embeddings"] * can.embeddings + ["rerank"] * can.rerank
+    return inputs, outputs
 
 
 def model_object(model: Model) -> dict[str, Any]:

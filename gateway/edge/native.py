@@ -21,11 +21,12 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from gateway.edge.clocks import Clocked, Reading
+from gateway.edge.cors import Cors
 from gateway.edge.errors import error_body, status_line
 from gateway.edge.head import check_head, check_repeats, header_map, without_offer
 from gateway.edge.inference import PATHS, Inference, refuse
 from gateway.edge.known_head import KnownHead
-from gateway.edge.native_exchange import NativeExchange
+from gateway.edge.native_exchange import NativeExchange, SharedExchange
 from gateway.types import ids
 from gateway.types.errors import BadRequest, RequestTimeout, WeirError
 
@@ -47,12 +48,19 @@ class Road:
         header_timeout: seconds for the head of a request, from its first byte.
         body_timeout: seconds for each ``BODY_STEP`` of a body.
         write_timeout: seconds in which a caller that does not keep up must take at least a byte.
+        cors: which web pages may call.
     """
 
     def __init__(
-        self, *, header_timeout: float = 10.0, body_timeout: float = 60.0, write_timeout: float = 60.0
+        self,
+        *,
+        header_timeout: float = 10.0,
+        body_timeout: float = 60.0,
+        write_timeout: float = 60.0,
+        cors: Cors | None = None,
     ) -> None:
         self.inference: Inference | None = None
+        self.cors = cors or Cors()
         self.header_timeout = header_timeout
         self.body_timeout = body_timeout
         self.write_timeout = write_timeout
@@ -182,13 +190,14 @@ class WeirProtocol(Clocked):
         path, _, _ = self.url.partition(b"?")
         inlet = PATHS.get(path)
         inference = self._road.inference
-        if inlet is None or inference is None:
+        method = parser.get_method()
+        if inlet is None or inference is None or (method == b"OPTIONS" and self._road.cors.on):
             self._begin_asgi()
             return
         headers = header_map(self.headers)
-        method = parser.get_method()
         modern = version == "1.1"
-        exchange = NativeExchange(
+        shared = b"origin" in headers and self._road.cors.on
+        exchange = (SharedExchange if shared else NativeExchange)(
             self,
             inference.new_id(),
             path,
@@ -198,6 +207,8 @@ class WeirProtocol(Clocked):
             chunked=modern,
             bodiless=method == b"HEAD",
         )
+        if isinstance(exchange, SharedExchange):
+            exchange.shared = self._road.cors.lines(headers[b"origin"])
         try:
             if len(headers) != len(self.headers):
                 check_repeats(self.headers)
@@ -209,7 +220,7 @@ class WeirProtocol(Clocked):
             exchange.refusal = error
         else:
             exchange.wants_continue = self.expect_100_continue and modern
-            if self._patience_to_learn and len(headers) == len(self.headers):
+            if self._patience_to_learn and len(headers) == len(self.headers) and b"origin" not in headers:
                 self._fresh = exchange
         previous, self.cycle = self.cycle, exchange  # type: ignore[assignment] # it provides what is used of a cycle
         self._reading = exchange

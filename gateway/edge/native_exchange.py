@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway.access.principal import Principal
 from gateway.edge.errors import status_line
@@ -17,6 +17,10 @@ from gateway.edge.inference import Inlet
 from gateway.types.errors import WeirError
 from gateway.types.ids import RequestId
 from gateway.types.reply import Flow
+
+_EMPTY: Final = b":\n\n"
+"""The shortest comment of an event stream."""
+_EMPTY_CHUNK: Final = b"%x\r\n%s\r\n" % (len(_EMPTY), _EMPTY)
 
 
 class Line(Protocol):
@@ -206,6 +210,21 @@ class NativeExchange:
             data = b"%x\r\n%s\r\n" % (len(data), data)
         self._line.transport.write(data)
 
+    @property
+    def silent(self) -> bool:
+        """Whether the caller has had nothing of the response yet but comments."""
+        return not self.begun or bool(self._head)
+
+    def comment(self, data: bytes) -> None:
+        """Send ``data``, whole lines of a comment, while the caller waits for the first event; after ``open``."""
+        if self.gone or self.response_complete or self._line.write_paused:
+            return
+        # What the first event sends in place of the head, so that events need not ask whether comments came before.
+        empty = _EMPTY_CHUNK if self._chunked else _EMPTY
+        head = b"" if self._head is empty else self._head
+        self._head = empty
+        self._line.transport.write(head + (b"%x\r\n%s\r\n" % (len(data), data) if self._chunked else data))
+
     def close(self, data: bytes) -> None:
         """See ``Exchange``."""
         if self.gone or self.response_complete:
@@ -224,3 +243,23 @@ class NativeExchange:
         if not self.keep_alive:
             self._line.hang_up()
         self._line.answered(self)
+
+
+class SharedExchange(NativeExchange):
+    """A request on the native road that came from a web page: its response says who may read it.
+
+    Attributes:
+        shared: the lines that say so.
+    """
+
+    __slots__ = ("shared",)
+
+    shared: bytes
+
+    def respond(self, status: int, headers: bytes, body: bytes) -> None:
+        """See ``Exchange``."""
+        super().respond(status, headers + self.shared, body)
+
+    def open(self, headers: bytes) -> None:
+        """See ``Exchange``."""
+        super().open(headers + self.shared)

@@ -16,7 +16,7 @@ from gateway.edge.errors import error_body, error_object, retry_after
 from gateway.edge.exchange import Exchange
 from gateway.edge.tool_calls import ToolCalls
 from gateway.types import ids
-from gateway.types.call import Call, Need, Operation
+from gateway.types.call import WHOLE, Call, Need, Operation
 from gateway.types.chunk import Chunk, TextChunk
 from gateway.types.errors import WeirError
 from gateway.types.money import usd_json
@@ -97,8 +97,13 @@ class OpenAIReply:
     def begin(self, model: str, provider: str) -> None:
         """See ``Reply``."""
         self._model, self._provider = model, provider
-        self._created = int(time.time())
-        self._exchange.open(_STREAM + self._headers())
+        self.open()
+
+    def open(self) -> None:
+        """Start the stream, if it has not been started yet to tell the caller to wait."""
+        if not self._exchange.begun:
+            self._created = int(time.time())
+            self._exchange.open(_STREAM + self._headers())
 
     def send(self, chunks: list[Chunk]) -> None:
         """See ``Reply``."""
@@ -121,11 +126,13 @@ class OpenAIReply:
         head: dict[str, Any] = {"id": self._generation, **answer}
         head["id"] = self._generation
         head["model"] = model
-        if call.operation is not Operation.EMBEDDINGS:
+        if call.operation not in WHOLE:
             head.setdefault("created", int(time.time()))
             head["object"] = "chat.completion" if call.operation is Operation.CHAT else "text_completion"
         if call.openrouter:
             head["provider"] = provider
+            for choice in head.get("choices", ()):
+                _rename_reasoning(choice.get("message"))
         else:
             for choice in head.get("choices", ()):
                 choice.pop("native_finish_reason", None)
@@ -167,6 +174,9 @@ class OpenAIReply:
         for chunk in chunks:
             if type(chunk) is TextChunk:
                 choice = chunk.choices[0]
+                if choice.delta.reasoning_content is not None and call.openrouter:
+                    delta = choice.delta
+                    delta.reasoning, delta.reasoning_content = delta.reasoning or delta.reasoning_content, None
                 head = self._text_head
                 if not head or self._fingerprint != chunk.system_fingerprint:
                     head = self._begin_text(chunk.system_fingerprint)
@@ -186,6 +196,8 @@ class OpenAIReply:
             chunk["object"] = _OBJECTS[call.operation]
             if call.openrouter:
                 chunk["provider"] = self._provider
+                for choice in choices:
+                    _rename_reasoning(choice.get("delta"))
             else:
                 for choice in choices:
                     if choice["finish_reason"] is not None:
@@ -238,32 +250,43 @@ class OpenAIReply:
         return chunk
 
 
+def _rename_reasoning(said: dict[str, Any] | None) -> None:
+    """Call reasoning what OpenRouter calls it; engines have another name for it."""
+    if said and "reasoning_content" in said:
+        reasoning = said.pop("reasoning_content")
+        if not said.get("reasoning"):
+            said["reasoning"] = reasoning
+
+
 def usage_json(bill: Bill, operation: Operation) -> msgspec.Raw:
     """Return the ``usage`` object as JSON: OpenAI's members and OpenRouter's, money as exact numbers.
 
     Written as bytes because every member is an integer or an exact decimal, and every answer has one.
     """
     usage = bill.usage
-    if operation is Operation.EMBEDDINGS:
+    if operation in WHOLE:
         return msgspec.Raw(
-            b'{"prompt_tokens":%d,"total_tokens":%d,"cost":%s}' % (usage.prompt, usage.total, usd_json(bill.total))
+            b'{"prompt_tokens":%d,"total_tokens":%d,"cost":%s%s}'
+            % (usage.prompt, usage.total, usd_json(bill.total), b',"is_byok":true' if bill.byok else b"")
         )
     return msgspec.Raw(
-        b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,"cost":%s,"is_byok":false,'
+        b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,"cost":%s,"is_byok":%s,'
         b'"prompt_tokens_details":{"cached_tokens":%d,"cache_write_tokens":%d,"audio_tokens":%d},'
         b'"completion_tokens_details":{"reasoning_tokens":%d,"audio_tokens":%d,"image_tokens":%d},'
-        b'"cost_details":{"upstream_inference_prompt_cost":%s,"upstream_inference_completions_cost":%s}%s}'
+        b'"cost_details":{%s"upstream_inference_prompt_cost":%s,"upstream_inference_completions_cost":%s}%s}'
         % (
             usage.prompt,
             usage.completion,
             usage.prompt + usage.completion,
             usd_json(bill.total),
+            b"true" if bill.byok else b"false",
             usage.cache_read,
             usage.cache_write,
             usage.audio_prompt,
             usage.reasoning,
             usage.audio_completion,
             usage.image_completion,
+            b'"upstream_inference_cost":%s,' % usd_json(bill.upstream) if bill.byok else b"",
             usd_json(bill.prompt),
             usd_json(bill.completion),
             b',"continuation":{"count":%d,"replayed_tokens":%d}' % (bill.continuations, bill.replayed)

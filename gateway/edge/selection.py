@@ -7,7 +7,7 @@ parameter is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from time import monotonic, time
 from typing import Any, Final
@@ -41,17 +41,19 @@ class Selection:
         if (region := asked.get("region")) is not None:
             self._tests.append(lambda model: any(each.region == region for each in model.endpoints))
         self._ages(asked.get("min_age_days"), asked.get("max_age_days"))
-        if self._sort is not None and self._sort not in SORTS:
+        used: Mapping[str, int] = asked.get("used") or {}
+        self._sorts = SORTS | dict.fromkeys(POPULAR, lambda model: -used.get(model.id, 0))
+        if self._sort is not None and self._sort not in self._sorts:
             raise BadRequest(
-                f"sort is {self._sort[:64]!r}, which is not one of {', '.join(SORTS)}",
+                f"sort is {self._sort[:64]!r}, which is not one of {', '.join(self._sorts)}",
                 param="sort",
-                metadata={"available": list(SORTS)},
+                metadata={"available": list(self._sorts)},
             )
 
     def of(self, models: Sequence[Model]) -> list[Model]:
         """Return those of ``models`` that are asked for, in the order asked for."""
         found = [model for model in models if all(test(model) for test in self._tests)]
-        return found if self._sort is None else sorted(found, key=SORTS[self._sort])
+        return found if self._sort is None else sorted(found, key=self._sorts[self._sort])
 
     def _bounds(self, name: str, price: Callable[[Model], int], least: str | None, most: str | None) -> None:
         if least is not None:
@@ -120,4 +122,6 @@ SORTS: Final[dict[str, Callable[[Model], float]]] = {
     "latency-low-to-high": lambda model: _speed(model, throughput=False),
     "newest": lambda model: -model.created,
 }
-"""Orders by their names. ``most-popular`` is the leaderboard's: see ``GET /api/v1/rankings``."""
+"""Orders by their names."""
+POPULAR: Final = ("most-popular", "top-weekly")
+"""Orders by the tokens of the last seven days, which whoever makes a ``Selection`` has to know."""

@@ -16,6 +16,7 @@ from zlib import crc32
 import msgspec
 
 from gateway.sim import faults as faulty
+from gateway.sim import responses
 from gateway.sim.answers import Answer
 from gateway.sim.books import BookEntry, Books
 from gateway.sim.config import SimConfig
@@ -25,7 +26,9 @@ from gateway.sim.exchange import Call, WholeExchange
 from gateway.sim.faces import face_of
 from gateway.sim.faces.face import Document
 from gateway.sim.faults import Faults, Strikes
+from gateway.sim.messages_stream import MessagesStream
 from gateway.sim.requests import BadRequest
+from gateway.sim.responses_stream import ResponsesStream
 from gateway.sim.stepped import SteppedEngine
 from gateway.sim.streaming import StreamExchange
 from gateway.sim.vectors import embeddings
@@ -53,7 +56,12 @@ class Backend:
         self._frozen: bytes | None = None
         self._serial = 0
         self._serial_base = f"{crc32(config.name.encode(), config.seed):08x}"
-        self._works = Works(config, embeddings=self.face.has_embeddings)
+        self._works = Works(
+            config,
+            embeddings=self.face.has_embeddings,
+            messages=self.face.speaks_messages,
+            responses=self.face.speaks_responses,
+        )
         self.freeze()
 
     def freeze(self) -> None:
@@ -133,8 +141,7 @@ class Backend:
         key = self.config.api_key
         if key is None:
             return True
-        given = request.header(b"authorization") or ""
-        return hmac.compare_digest(given.encode("latin-1"), f"Bearer {key}".encode())
+        return hmac.compare_digest(self.face.presented(request).encode("latin-1"), key.encode())
 
     # Generation.
 
@@ -204,6 +211,14 @@ class Backend:
             size = work.embedding.dimensions or self.config.embedding_dimensions
             base64 = work.embedding.encoding_format == "base64"
             return WholeExchange(call, lambda usage: embeddings(work.prompts, answer.model, size, usage, base64=base64))
+        asked = work.asked
+        if asked is not None:
+            if work.stream:
+                return ResponsesStream(call, asked)
+            items = responses.output(answer, asked)
+            return WholeExchange(call, lambda usage: responses.response(answer, asked, items, usage, done=True))
+        if work.stream and face.speaks_messages:
+            return MessagesStream(call)
         if work.stream:
             return StreamExchange(call, asked_usage=work.asked_usage, continuous=work.continuous_usage)
         if not call.strikes:

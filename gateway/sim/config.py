@@ -11,9 +11,12 @@ from typing import Literal
 from gateway.sim.faults import Fault
 from gateway.stepmodel import PROFILES
 
-Kind = Literal["vllm", "sglang", "tgi", "openai"]
+Kind = Literal["vllm", "sglang", "tgi", "openai", "anthropic"]
 
 KINDS: tuple[Kind, ...] = ("vllm", "sglang", "tgi", "openai")
+"""Those that speak OpenAI's chat."""
+
+ALL_KINDS: tuple[Kind, ...] = (*KINDS, "anthropic")
 
 _TGI_CONCURRENT_REQUESTS = 128
 
@@ -85,8 +88,8 @@ class SimConfig:
         kv_tokens: KV cache size in tokens, also the size of the prompt cache.
         prompt_cache: whether repeated prompt prefixes are cached.
         report_cached: whether usage reports cached tokens (a start option of vLLM and SGLang).
-        api_key: bearer token asked for under ``/v1``; None lets everybody in.
-        rpm: requests a minute before an ``openai`` face answers 429; None means no limit.
+        api_key: key asked for under ``/v1``, as a bearer token or as Anthropic does; None lets everybody in.
+        rpm: requests a minute before an ``openai`` or ``anthropic`` face answers 429; None means no limit.
         keep_alive: seconds after which an idle connection is closed; None never.
         refuse_in_stream: whether a streamed request is refused by an event inside a 200 answer; None does as the
             engine does (TGI: yes, the others: no).
@@ -121,8 +124,8 @@ class SimConfig:
     max_body_bytes: int = 64 * 1024 * 1024
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
+        if self.kind not in ALL_KINDS:
+            raise ValueError(f"kind must be one of {', '.join(ALL_KINDS)}, not {self.kind!r}")
         if not self.models or not all(self.models):
             raise ValueError("a backend needs at least one model name")
         for name in ("context_length", "answer_tokens", "embedding_dimensions", "kv_tokens", "max_body_bytes"):

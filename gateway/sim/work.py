@@ -13,6 +13,7 @@ import msgspec
 
 from gateway.sim.answers import Choice, compose
 from gateway.sim.config import SimConfig
+from gateway.sim.messages import MESSAGES
 from gateway.sim.requests import (
     CHAT,
     COMPLETION,
@@ -23,6 +24,7 @@ from gateway.sim.requests import (
     EmbeddingRequest,
     decode,
 )
+from gateway.sim.responses import RESPONSES, ResponsesRequest
 from gateway.sim.text import Prompt
 
 _MOST_KEPT = 256
@@ -42,6 +44,7 @@ class Work:
         top: alternatives per token; None when log-probabilities were not asked for.
         embedding: the request itself when it is for embeddings.
         rendered: the ``choices`` of a whole answer as JSON, once somebody made it.
+        asked: the request itself when it is for a response.
     """
 
     model: str
@@ -55,6 +58,7 @@ class Work:
     top: int | None = None
     embedding: EmbeddingRequest | None = None
     rendered: msgspec.Raw | None = None
+    asked: ResponsesRequest | None = None
     prompt: Prompt = field(init=False)
     longest: int = field(init=False)
     steps: int = field(init=False)
@@ -69,10 +73,14 @@ class Work:
 class Works:
     """Reads request bodies; ``paths`` are the paths it knows."""
 
-    def __init__(self, config: SimConfig, *, embeddings: bool) -> None:
+    def __init__(self, config: SimConfig, *, embeddings: bool, messages: bool = False, responses: bool = False) -> None:
         self._config = config
         self._kept: dict[tuple[str, bytes], Work] = {}
         self.paths = frozenset({"/v1/chat/completions", "/v1/completions", *(["/v1/embeddings"] if embeddings else [])})
+        if messages:
+            self.paths = frozenset({"/v1/messages"})
+        elif responses:
+            self.paths |= {"/v1/responses"}
 
     def read(self, path: str, raw: bytes) -> Work:
         """Return what ``raw``, sent to one of ``paths``, comes to; raises BadRequest."""
@@ -91,7 +99,14 @@ class Works:
             _check_vector(embedding)
             return Work(embedding.model, _some(embedding.prompts()), [], embedding=embedding)
         request: ChatRequest | CompletionRequest
-        request = decode(CHAT, raw) if path == "/v1/chat/completions" else decode(COMPLETION, raw)
+        asked: ResponsesRequest | None = None
+        if path == "/v1/responses":
+            asked = decode(RESPONSES, raw)
+            request = asked.chat()
+        elif path == "/v1/messages":
+            request = decode(MESSAGES, raw).chat()
+        else:
+            request = decode(CHAT, raw) if path == "/v1/chat/completions" else decode(COMPLETION, raw)
         prompts = _some(request.prompts())
         options = request.stream_options
         return Work(
@@ -104,6 +119,7 @@ class Works:
             continuous_usage=options is not None and bool(options.continuous_usage_stats),
             limit=request.limit,
             top=request.top,
+            asked=asked,
         )
 
 

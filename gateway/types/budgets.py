@@ -22,6 +22,8 @@ _DAY_US: Final = 86_400_000_000
 _DAY_MS: Final = 86_400_000
 PERCENTS: Final = (50, 80, 100)
 """Shares of the limit at which an alert goes out unless others are asked for."""
+GUARDRAIL: Final = "guardrail:"
+"""How the ``source`` of a budget begins that a guardrail made; the guardrail's id follows."""
 
 
 class Window(StrEnum):
@@ -100,7 +102,8 @@ class NewBudget(msgspec.Struct, frozen=True):
         limit_nano: nano-USD per window.
         hard: whether requests that do not fit are refused; a soft one only alerts.
         alerts: percentages of the limit at which an alert goes out.
-        source: who set it: ``api``, ``key`` (a field of a key) or ``file`` (the configuration file).
+        source: who set it: ``api``, ``key`` (a field of a key), ``file`` (the configuration file), or
+            ``guardrail:<id>``. Those of guardrails stand beside others of the same scope and window.
     """
 
     scope: Scope
@@ -113,7 +116,12 @@ class NewBudget(msgspec.Struct, frozen=True):
     @property
     def budget_id(self) -> str:
         """See ``budget_id``."""
-        return budget_id(self.scope, self.window)
+        return budget_id(self.scope, self.window, self.source if self.of_guardrail else "")
+
+    @property
+    def of_guardrail(self) -> bool:
+        """Whether a guardrail made it."""
+        return self.source.startswith(GUARDRAIL)
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -128,6 +136,11 @@ class Budget(msgspec.Struct, frozen=True):
     source: str
     created_at: int
     updated_at: int
+
+    @property
+    def of_guardrail(self) -> bool:
+        """Whether a guardrail made it."""
+        return self.source.startswith(GUARDRAIL)
 
 
 class BudgetState(msgspec.Struct, frozen=True):
@@ -206,9 +219,9 @@ Paid = tuple[tuple[str, int], ...]
 """What was charged for a request: pairs of model id and nano-USD."""
 
 
-def budget_id(scope: Scope, window: Window) -> str:
-    """Return the id of the one budget with ``scope`` and ``window``."""
-    told = msgspec.json.encode((scope, window))
+def budget_id(scope: Scope, window: Window, source: str = "") -> str:
+    """Return the id of the one budget with ``scope`` and ``window``, and ``source`` where that tells them apart."""
+    told = msgspec.json.encode((scope, window, source) if source else (scope, window))
     return f"bud-{sha256(told).hexdigest()[:16]}"
 
 

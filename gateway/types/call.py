@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntFlag, StrEnum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -18,6 +18,11 @@ class Operation(StrEnum):
     CHAT = "chat"
     COMPLETIONS = "completions"
     EMBEDDINGS = "embeddings"
+    RERANK = "rerank"
+
+
+WHOLE: Final = frozenset({Operation.EMBEDDINGS, Operation.RERANK})
+"""What is never streamed, and makes no tokens."""
 
 
 class Need(IntFlag):
@@ -32,13 +37,20 @@ class Need(IntFlag):
     EMBEDDINGS = 32
     COMPLETIONS = 64
     MANY_CHOICES = 128
+    RESPONSES = 256
+    """What only OpenAI's responses can say."""
+    MESSAGES = 512
+    """What only Anthropic's messages can say."""
+    RERANK = 1024
+    CHAT = 2048
+    """Plain chat, said only where a model is asked for it that may have no chat."""
 
 
 class Call(msgspec.Struct, eq=False):
     """One inference request.
 
     Attributes:
-        operation: chat, completions or embeddings.
+        operation: what is asked for.
         body: the decoded body in OpenAI's shape for that operation; owned by this request.
         model: the model as the caller named it.
         stream: whether the caller wants a stream.
@@ -49,7 +61,7 @@ class Call(msgspec.Struct, eq=False):
         prompt_estimate: estimated prompt tokens.
         needs: features the answer depends on.
         openrouter: whether the OpenRouter form of answers and errors is wanted (paths under ``/api/v1``).
-        prompts: how many prompts there are; only text completions have several.
+        prompts: how many prompts there are; text completions may have several, and reranking has one a document.
         app: calling application, ``""`` when it did not say or said something unusable.
         user: the caller's end-user id, or ``""``.
         traceparent: W3C trace context that came with the request, or ``""``.
@@ -65,6 +77,9 @@ class Call(msgspec.Struct, eq=False):
         shortened: what ``max_tokens`` became because a budget leaves no more, or None.
         dialect: how the caller asked and is answered; ``body`` is in OpenAI's chat form whatever it is.
         native: the body as the caller wrote it, when ``dialect`` is not chat.
+        betas: features of Anthropic's API that the caller wants switched on, by their names with commas, or ``""``.
+        api_version: version of Anthropic's API that the caller writes for, or ``""``.
+        unsaid: where the request says what only its own dialect can, and what that is; ``""`` when it nowhere does.
     """
 
     operation: Operation
@@ -94,3 +109,6 @@ class Call(msgspec.Struct, eq=False):
     shortened: int | None = None
     dialect: Dialect = Dialect.CHAT
     native: dict[str, Any] | None = None
+    betas: str = ""
+    api_version: str = ""
+    unsaid: str = ""

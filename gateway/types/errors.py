@@ -13,6 +13,8 @@ edge renders it in the caller's dialect. The tree::
     ├── MethodNotAllowed 405      ├── UpstreamFailed 502 / 504 / the engine's own status
     ├── RequestTimeout 408        └── Internal 500
     ├── PayloadTooLarge 413
+    ├── Conflict 409 (Retry-After)
+    ├── Unprocessable 422
 """
 
 from __future__ import annotations
@@ -126,6 +128,22 @@ class RequestTimeout(WeirError):
 
     status = 408
     error_type = "timeout"
+    openai_type = "invalid_request_error"
+
+
+class Conflict(WeirError):
+    """The same thing is under way already; ``retry_after`` says when it may be over."""
+
+    status = 409
+    error_type = "conflict"
+    openai_type = "invalid_request_error"
+
+
+class Unprocessable(WeirError):
+    """The request can be read and contradicts what is known of it."""
+
+    status = 422
+    error_type = "unprocessable"
     openai_type = "invalid_request_error"
 
 

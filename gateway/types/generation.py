@@ -19,6 +19,8 @@ class AttemptRecord(msgspec.Struct, frozen=True):
         charge_nano: what the team paid, nano-USD.
         cost_nano: what the owner paid, nano-USD.
         replayed: see ``gateway.metering.record.Close``.
+        byok: whether it went with a key of the team's own.
+        discount_nano: what the charge is below the list price.
         ttft_us, duration_us, generation_us: microseconds, see ``gateway.metering.record.Close``.
     """
 
@@ -49,6 +51,8 @@ class AttemptRecord(msgspec.Struct, frozen=True):
     upstream_id: str
     error: str
     replayed: int = 0
+    byok: bool = False
+    discount_nano: int = 0
 
 
 class GenerationRecord(msgspec.Struct, frozen=True):

@@ -7,7 +7,6 @@ of the same kind merge by adding counts, so hours add up to days and workers to 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -18,10 +17,11 @@ GAMMA: Final = (1 + ACCURACY) / (1 - ACCURACY)
 _LOG_GAMMA: Final = math.log(GAMMA)
 SMALLEST: Final = 1e-6
 """Values at or below this fall into one bucket; with seconds this is a microsecond."""
-_FEW: Final = 5
-"""How many numbers are decoded and encoded again in the time in which one bucket is looked for."""
+_DENSE: Final = 1_024
+"""Buckets up to which those between are written too: with seconds, 1 µs to 30,000 years."""
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(list[int])
+_NOTHING: Final = _encoder.encode([])
 _LOWEST: Final = math.ceil(math.log(SMALLEST) / _LOG_GAMMA)
 
 
@@ -68,43 +68,57 @@ class Histogram:
         return None  # pragma: no cover - the counts add up to total
 
     def dump(self) -> bytes:
-        """Return the histogram as MessagePack, buckets in order: equal histograms give equal bytes."""
-        indices = sorted(self.counts)
-        flat = [0] * (2 * len(indices))
-        flat[::2] = indices
-        flat[1::2] = [self.counts[index] for index in indices]
+        """Return the histogram as MessagePack, in one of two forms; equal histograms give equal bytes.
+
+        *Dense*, as a rule: the lowest bucket, then a count for it and for each bucket up to the highest, and a zero if
+        that makes the number of all odd. *Sparse*, over very many buckets: pairs of bucket and count, in order.
+        """
+        counts = self.counts
+        if not counts:
+            return _NOTHING
+        first = min(counts)
+        span = max(counts) - first + 1
+        if span > _DENSE:
+            return _encoder.encode([number for bucket in sorted(counts.items()) for number in bucket])
+        flat = [0] * (1 + span + span % 2)
+        for index, count in counts.items():
+            flat[1 + index - first] = count
+        flat[0] = first
         return _encoder.encode(flat)
 
     @classmethod
     def load(cls, data: bytes) -> Histogram:
         """Return the histogram that ``dump`` wrote. Raises ``msgspec.DecodeError`` on anything else."""
         flat = _decoder.decode(data)
-        if len(flat) % 2:
-            raise msgspec.ValidationError("a histogram has a count for each bucket")
         found = cls()
-        parts = iter(flat)
-        found.counts = dict(zip(parts, parts, strict=True))
+        if len(flat) % 2:
+            if len(flat) == 1:
+                raise msgspec.ValidationError("a histogram has a count for each bucket")
+            first = flat[0] - 1
+            found.counts = {first + place: count for place, count in enumerate(flat) if place and count}
+        else:
+            parts = iter(flat)
+            found.counts = dict(zip(parts, parts, strict=True))
         return found
 
     def added_to(self, stored: bytes) -> bytes:
         """Return what ``dump`` gives for the histogram ``stored`` and this one together."""
-        if not self.counts:
+        counts = self.counts
+        if not counts:
             return stored
         flat = _decoder.decode(stored)
-        if len(self.counts) * _FEW > len(flat):
-            joined = Histogram.load(stored)
-            joined.merge(self)
-            return joined.dump()
-        # A few into many: look for their places, in place of taking all apart and sorting them anew.
-        indices = flat[::2]
-        for index, count in self.counts.items():
-            place = bisect_left(indices, index)
-            if place < len(indices) and indices[place] == index:
-                flat[2 * place + 1] += count
-            else:
-                indices.insert(place, index)
-                flat[2 * place : 2 * place] = (index, count)
-        return _encoder.encode(flat)
+        if len(flat) > 1 and len(flat) % 2:
+            first, last = min(counts), max(counts)
+            before = min(flat[0], first) - 1
+            if max(last, flat[0] + len(flat)) - before <= _DENSE:
+                # As a rule, and the larger part of what the shipper does for a rollup.
+                _widen(flat, first, last)
+                for index, count in counts.items():
+                    flat[index - before] += count
+                return _encoder.encode(flat)
+        joined = Histogram.load(stored)
+        joined.merge(self)
+        return joined.dump()
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Histogram:
@@ -113,3 +127,17 @@ class Histogram:
         for value in values:
             histogram.add(value)
         return histogram
+
+
+def _widen(flat: list[int], first: int, last: int) -> None:
+    """Make room for the buckets from ``first`` to ``last`` in a dense histogram."""
+    if first >= flat[0] and last < flat[0] + len(flat) - 1:
+        return
+    if first < flat[0]:
+        flat[1:1] = [0] * (flat[0] - first)
+        flat[0] = first
+    if not flat[-1]:
+        del flat[-1]
+    flat += [0] * (last - flat[0] + 2 - len(flat))
+    if len(flat) % 2 == 0:
+        flat.append(0)

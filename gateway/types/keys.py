@@ -58,6 +58,7 @@ class KeyRecord(msgspec.Struct, frozen=True):
         created_at: microseconds since 1970.
         updated_at: microseconds since 1970 of the last change or rotation, or None.
         last_used_at: microseconds since 1970 of the last metered request, or None.
+        creator: user id of the member it belongs to, or ``""``.
     """
 
     key_id: str
@@ -74,10 +75,14 @@ class KeyRecord(msgspec.Struct, frozen=True):
     revoked_at: int | None = None
     last_used_at: int | None = None
     updated_at: int | None = None
+    creator: str = ""
 
 
 class NewKey(msgspec.Struct, frozen=True):
-    """What a new key is made of. ``secret`` is the whole key text when it is given by the operator, else random."""
+    """What a new key is made of.
+
+    ``secret`` is the whole key text when it is given by the operator, else random. ``creator`` is a member of the team.
+    """
 
     name: str
     team: str
@@ -85,6 +90,7 @@ class NewKey(msgspec.Struct, frozen=True):
     limits: KeyLimits = KeyLimits()
     expires_at: int | None = None
     secret: str | None = None
+    creator: str = ""
 
 
 class KeyPatch(msgspec.Struct, frozen=True):

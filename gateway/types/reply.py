@@ -36,6 +36,8 @@ class Bill(msgspec.Struct, frozen=True, gc=False):
         completion: nano-USD of it for all completion classes.
         continuations: how often another replica went on with the answer.
         replayed: tokens that were read or made once more for that; in no other count and not charged.
+        byok: whether it went with a key of the team's own.
+        upstream: nano-USD that the list price of it is, which the team then pays elsewhere.
     """
 
     usage: Usage
@@ -44,6 +46,8 @@ class Bill(msgspec.Struct, frozen=True, gc=False):
     completion: int
     continuations: int = 0
     replayed: int = 0
+    byok: bool = False
+    upstream: int = 0
 
 
 class Reply(Protocol):

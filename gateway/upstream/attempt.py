@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from operator import length_hint
 from time import monotonic
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.engines.kind import Engine
 from gateway.types.call import Operation
@@ -21,6 +21,7 @@ from gateway.types.failure import Cause, Failure
 from gateway.upstream.openai import (
     UNREADABLE,
     decode,
+    decode_ranking,
     decode_text,
     error_event,
     failure_of,
@@ -31,11 +32,15 @@ from gateway.upstream.openai import (
 from gateway.upstream.sse import EventReader, LineTooLong
 from gateway.upstream.wire import Connection
 
+if TYPE_CHECKING:
+    from gateway.upstream.speech import Translator
+
 Sink = Callable[[list[Chunk]], None]
 
 MAX_ANSWER: Final = 128 * 1024 * 1024
 MAX_ERROR: Final = 64 * 1024
 MAX_PARTIAL: Final = 1024 * 1024
+_NOT_JSON: Final = Failure(Cause.MALFORMED, "an event of the backend is not JSON", 200)
 MOST_LINES: Final = 256
 """Lines of a document over several ``data:`` lines, which is tried to be read with each: nobody sends so many."""
 
@@ -50,6 +55,7 @@ class Attempt:
         first_byte: seconds to the first event or the whole answer.
         idle: seconds between two reads of an answer.
         strict: ``idle`` is between two chunks of it, and a sign of life does not do.
+        translator: understands what is not said in the chat form, or None.
 
     Attributes:
         deadline: monotonic seconds at which the current limit strikes.
@@ -81,6 +87,7 @@ class Attempt:
         "_sink",
         "_size",
         "_strict",
+        "_translator",
         "answer",
         "began_at",
         "chunks",
@@ -101,11 +108,13 @@ class Attempt:
         first_byte: float,
         idle: float,
         strict: bool = False,
+        translator: Translator | None = None,
     ) -> None:
         self._loop = loop
         self._engine = engine
         self._operation = operation
-        self._chat = operation is Operation.CHAT
+        self._chat = operation is Operation.CHAT and translator is None
+        self._translator = translator
         self._idle = idle
         self._strict = strict
         self._begun: asyncio.Future[None] = loop.create_future()
@@ -238,7 +247,10 @@ class Attempt:
                     self._deliver([text])
                 return
             if payloads:
-                self._events(payloads)
+                if self._translator is not None:
+                    self._said(self._translator, payloads)
+                else:
+                    self._events(payloads)
             elif self.began_at and not self._strict:
                 self.deadline = monotonic() + self._idle  # a comment: the backend is alive
             return
@@ -251,13 +263,18 @@ class Attempt:
         if self._error_body:
             self._fail(failure_of(self._engine, self.status, self._headers, b"".join(self._body)), broken=False)
         elif self._reader is not None:
-            self._events(self._reader.close())
+            payloads = self._reader.close()
+            if self._translator is not None:
+                self._said(self._translator, payloads)
+            else:
+                self._events(payloads)
             if self._partial:
                 self._fail(Failure(Cause.MALFORMED, "an event of the backend is not JSON", self.status), broken=False)
             elif self._connection is not None:
                 self._finish()
         else:
-            self._whole(decode(b"".join(self._body)))
+            read = decode_ranking if self._operation is Operation.RERANK else decode
+            self._whole(read(b"".join(self._body)))
 
     def lost(self, failure: Failure) -> None:
         """The connection broke."""
@@ -315,6 +332,25 @@ class Attempt:
             failure = Failure(Cause.MALFORMED, "an event of the backend is not JSON", self.status)
         self._conclude(chunks, failure, finished=finished)
 
+    def _said(self, translator: Translator, payloads: list[bytes]) -> None:
+        """Pass on what events in another dialect say, in one call; there every document is on a line of its own."""
+        chunks: list[Chunk] = []
+        failure: Failure | None = None
+        for payload in payloads:
+            if not payload or payload == b"[DONE]":
+                continue
+            document = decode(payload)
+            said = translator.event(document) if document is not None else _NOT_JSON
+            if isinstance(said, Failure):
+                failure = said
+                break
+            chunks += said
+            if translator.ended:
+                break
+        if not chunks and self.began_at and not self._strict:
+            self.deadline = monotonic() + self._idle  # an event that says nothing: the backend is alive
+        self._conclude(chunks, failure, finished=translator.ended)
+
     def _text(self, payload: bytes) -> TextChunk | None:
         """Return the chunk in ``payload`` when it is nothing but a piece of text."""
         if self._chat and not self._partial:
@@ -361,16 +397,25 @@ class Attempt:
         """Take a JSON answer."""
         if answer is None:
             self._fail(Failure(Cause.MALFORMED, "the backend's answer is not JSON", self.status), broken=False)
+        elif self._translator is not None:
+            said = self._translator.answer(answer)
+            if isinstance(said, Failure):
+                self._fail(said, broken=False)
+            else:
+                self._take(said)
         elif is_error(answer):
             self._fail(error_event(self._engine, answer), broken=False)
         elif not mend_answer(answer, self._operation):
             self._fail(Failure(Cause.MALFORMED, "the backend's answer has the wrong shape", 200), broken=False)
         else:
-            self.answer = answer
-            self.began_at = monotonic()
-            identity = answer.get("id")
-            self.upstream_id = identity if isinstance(identity, str) else ""
-            self._close(None)
+            self._take(answer)
+
+    def _take(self, answer: dict[str, Any]) -> None:
+        self.answer = answer
+        self.began_at = monotonic()
+        identity = answer.get("id")
+        self.upstream_id = identity if isinstance(identity, str) else ""
+        self._close(None)
 
     def _fail(self, failure: Failure, *, broken: bool = True) -> None:
         if self.ended_at:

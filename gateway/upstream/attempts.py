@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from time import monotonic
 from typing import Final, Protocol
 
 from gateway.fleet.booking import Work
+from gateway.fleet.keychain import UpstreamKey
 from gateway.fleet.load import ReplicaLoad
 from gateway.fleet.snapshot import Candidate
 from gateway.telemetry.traces import RequestTrace
-from gateway.types.call import Call, Operation
+from gateway.types.call import WHOLE, Call
 from gateway.types.failure import Cause, Failure
 from gateway.types.ids import RequestId
 from gateway.types.tokens import Usage
@@ -137,12 +139,17 @@ class Walk:
                     attempt.pause()  # the caller did not read when the try before broke, and will say when it does
                 return attempt
             candidate = self.candidate
+            key, again = self._key, False
             self.judge(failure)
+            if key is not None and candidate.key is None and key.resting_until > monotonic():
+                again = candidate.load.quota.able(0, monotonic())
             self._ended()
             self._observer.failed(failure)
             if failure.cause is Cause.ABORTED:
                 raise AttemptFailed(failure)
             self.tried.append(Tried(candidate, failure))
+            if again:
+                self._left = chain((candidate,), self._left)  # with another key
             if not failure.retryable and self._resumption is None:
                 # What one replica refuses the others of its model would refuse too, but another model may take it.
                 model = candidate.endpoint.model_id
@@ -184,6 +191,9 @@ class Walk:
         if self._trial is not None:
             self._trial.span.end(cause, self._trial.attempt.status)
         health, replica, now = self._upstream.health, self.candidate.replica, monotonic()
+        key = self._key
+        if key is not None and key.ended(failure, now):
+            return
         self.candidate.endpoint.track.ended(failure, now)
         if failure is None or failure.cause is Cause.REFUSED:
             health.succeeded(replica, now)
@@ -191,6 +201,10 @@ class Walk:
             health.overloaded(replica, now, failure.retry_after)
         elif failure.unhealthy:
             health.failed(replica, now)
+
+    @property
+    def _key(self) -> UpstreamKey | None:
+        return self._trial.key if self._trial is not None else None
 
     def abort(self) -> None:
         """The caller left: stop whatever is going on, at once; or read on where the backend bills on."""
@@ -257,9 +271,10 @@ class Walk:
         """Send a try on its way and wait until it begins or fails."""
         candidate, call = trial.candidate, trial.call
         engine = candidate.replica.engine
-        stream = call.operation is not Operation.EMBEDDINGS and (call.stream or engine.always_stream)
+        stream = call.stream or engine.always_stream or candidate.replica.backend.on_disconnect == "count"
+        stream = stream and call.operation not in WHOLE
         extra = self._identity + trial.span.headers()
-        request = self._upstream.request(candidate, call, stream=stream, extra=extra)
+        request = self._upstream.request(candidate, call, trial.speech, stream=stream, extra=extra, key=trial.key)
         return await trial.run(self._upstream.pool(candidate), request)
 
     async def _race(self, trial: Trial) -> Attempt:

@@ -17,6 +17,7 @@ from gateway.fleet.snapshot import Candidate
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.types.call import Call, Operation
 from gateway.types.chunk import Chunk
+from gateway.types.dialect import Dialect
 from gateway.types.errors import WeirError
 from gateway.types.failure import Failure
 from gateway.upstream.attempt import Attempt, Sink
@@ -82,7 +83,12 @@ class Resumption:
             body["min_tokens"] = max(0, least - produced)
         limit = None if call.max_tokens is None else max(1, call.max_tokens - produced)
         resumed: Call = msgspec.structs.replace(
-            call, body=body, max_tokens=limit, prompt_estimate=call.prompt_estimate + produced
+            call,
+            body=body,
+            max_tokens=limit,
+            prompt_estimate=call.prompt_estimate + produced,
+            dialect=Dialect.CHAT,  # in no other form can an engine be asked to go on
+            native=None,
         )
         return resumed
 

@@ -13,9 +13,13 @@ import msgspec
 
 from gateway.types.call import Operation
 from gateway.types.chunk import Chunk, TextChunk
+from gateway.types.dialect import NATIVE
 
 _FOLDED: Final = frozenset({"index", "delta", "text", "logprobs", "message"})
 """Members of a chunk's choice that are put together; a ``message``, which some send at the end, says them again."""
+
+_APART: Final = frozenset({"choices", "usage", NATIVE})
+"""Members of an answer that no chunk of it has as they are."""
 
 
 class _Pieces(list[str]):
@@ -64,6 +68,7 @@ class Folder:
                 _join(call["function"])
                 call.pop("index", None)
         self._last.pop("usage", None)
+        self._last.pop(NATIVE, None)
         return {
             **self._last,
             "object": "chat.completion" if chat else "text_completion",
@@ -145,7 +150,7 @@ def _fold_logprobs(choice: dict[str, Any], logprobs: Any) -> None:
 def unfold(answer: dict[str, Any], operation: Operation) -> list[Chunk]:
     """Return the chunks of a stream that says what a whole canonical ``answer`` says."""
     chat = operation is Operation.CHAT
-    head = {name: value for name, value in answer.items() if name not in {"choices", "usage"} and value is not None}
+    head = {name: value for name, value in answer.items() if name not in _APART and value is not None}
     head["object"] = "chat.completion.chunk" if chat else "text_completion"
     chunks: list[Chunk] = []
     for choice in answer["choices"]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from secrets import token_hex
 from typing import Any, Final
 
 import msgspec
 
 from gateway.engines.kind import Engine
+from gateway.telemetry.redaction import redact
 from gateway.types.call import Operation
 from gateway.types.chunk import TextChunk
 from gateway.types.failure import Cause, Failure
@@ -40,7 +42,20 @@ decode_text: Final = msgspec.json.Decoder(TextChunk).decode
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 _STATUS: Final = re.compile("[45][0-9][0-9]")
+_CREDENTIALS: Final = frozenset({401, 403, 407})
+_ADDRESS: Final = re.compile(
+    r"""(?ix)
+    (?:\b[a-z][a-z0-9+.-]{0,15}://)? (?:
+        (?<![\d.]) \d{1,3} (?:\.\d{1,3}){3} (?![\d.])
+        | \[[0-9a-f:.]*:[0-9a-f:.]*\]
+        | (?<![\w.-]) (?:localhost | [\w-]+ (?:\.[\w-]+)* \.(?:internal|local|lan|svc(?:\.[\w.-]+)?)) (?![\w-])
+    ) (?::\d{1,5})? (?:(?<=\d)/[^\s"'<>)]*)?
+    """
+)
+"""Where a machine of the operator's is: addresses, and names that only the operator's network knows."""
 _RETRY_STATUSES: Final = frozenset({408, 409, 425, 429})
+OURS: Final = frozenset({401, 402, 403, 404, 405, 407})
+"""Statuses that concern the gateway's standing with a backend."""
 
 
 def decode(payload: bytes) -> dict[str, Any] | None:
@@ -49,6 +64,17 @@ def decode(payload: bytes) -> dict[str, Any] | None:
         value = _decoder.decode(payload)
     except UNREADABLE:
         return None
+    return value if type(value) is dict else None
+
+
+def decode_ranking(payload: bytes) -> dict[str, Any] | None:
+    """As ``decode``, of a ranking, which SGLang sends as a bare list of results."""
+    try:
+        value = _decoder.decode(payload)
+    except UNREADABLE:
+        return None
+    if type(value) is list:
+        return {"results": value}
     return value if type(value) is dict else None
 
 
@@ -65,6 +91,8 @@ def mend_chunk(chunk: dict[str, Any], operation: Operation) -> bool:
     for name in _NULLED:
         if chunk.get(name, "") is None:
             del chunk[name]
+    if "x_groq" in chunk and "usage" not in chunk:
+        _mend_usage(chunk)
     chat = operation is Operation.CHAT
     for choice in choices:
         if type(choice) is not dict:
@@ -93,12 +121,22 @@ def mend_chunk(chunk: dict[str, Any], operation: Operation) -> bool:
     return True
 
 
+def _mend_usage(chunk: dict[str, Any]) -> None:
+    """Put usage where it belongs that Groq sends elsewhere when nobody asks for it."""
+    inner = chunk["x_groq"]
+    usage = inner.get("usage") if type(inner) is dict else None
+    if type(usage) is dict:
+        chunk["usage"] = usage
+
+
 def mend_answer(answer: dict[str, Any], operation: Operation) -> bool:
     """Bring a whole answer into canonical form, in place. Returns False when it is not an answer at all."""
     if operation is Operation.EMBEDDINGS:
         answer["object"] = "list"
         answer.pop("choices", None)
         return type(answer.get("data")) is list
+    if operation is Operation.RERANK:
+        return _mend_ranking(answer)
     choices = answer.get("choices")
     if type(choices) is not list or not choices:
         return False
@@ -109,6 +147,23 @@ def mend_answer(answer: dict[str, Any], operation: Operation) -> bool:
     for index, choice in enumerate(choices):
         if type(choice) is not dict or not _mend_choice(choice, index, operation):
             return False
+    return True
+
+
+def _mend_ranking(answer: dict[str, Any]) -> bool:
+    """Bring a ranking into the form of Cohere and Jina: an index and a score each, and tokens if counted."""
+    results = answer.get("results")
+    if type(results) is not list:
+        return False
+    for result in results:
+        if type(result) is not dict:
+            return False
+        score = result.setdefault("relevance_score", result.get("score"))
+        if type(result.get("index")) is not int or result["index"] < 0 or type(score) not in {int, float}:
+            return False
+    usage = answer.get("usage")
+    if type(usage) is dict and "prompt_tokens" not in usage and "total_tokens" in usage:
+        usage["prompt_tokens"] = usage["total_tokens"]
     return True
 
 
@@ -148,6 +203,8 @@ def _mend_message(message: dict[str, Any], *, streamed: bool) -> bool:
     if None in message.values():
         for name in [name for name, value in message.items() if value is None and name not in {"content", "refusal"}]:
             del message[name]
+    if type(message.get("content")) is list:
+        _mend_content(message)
     calls = message.get("tool_calls")
     if calls is None:
         return True
@@ -157,9 +214,43 @@ def _mend_message(message: dict[str, Any], *, streamed: bool) -> bool:
     for index, call in enumerate(calls):
         if type(call) is not dict or not _mend_call(call):
             return False
-        if streamed and type(call.setdefault("index", index)) is not int:
+        if not streamed:
+            _complete_call(call)
+        elif type(call.setdefault("index", index)) is not int:
             return False
     return True
+
+
+def _complete_call(call: dict[str, Any]) -> None:
+    """Give a whole call what clients require of it and some engines leave out."""
+    if call.setdefault("type", "function") == "function":
+        call.setdefault("id", f"call_{token_hex(12)}")
+        call.get("function", {}).setdefault("arguments", "")
+
+
+def _mend_content(message: dict[str, Any]) -> None:
+    """Write content that came in parts, as Mistral's models do that think, as text, and thinking as reasoning."""
+    text, thought, others = _said(message["content"])
+    if others:
+        return  # images and the like have no other form
+    message["content"] = text
+    if thought:
+        message.setdefault("reasoning_content", thought)
+
+
+def _said(parts: list[Any]) -> tuple[str, str, bool]:
+    """Return the text and the thinking of content in parts, and whether there is anything else in it."""
+    text, thought = [], []
+    for part in parts:
+        if type(part) is not dict:
+            return "", "", True
+        if part.get("type") == "text" and type(part.get("text")) is str:
+            text.append(part["text"])
+        elif part.get("type") == "thinking" and type(part.get("thinking")) is list:
+            thought.append(_said(part["thinking"])[0])
+        else:
+            return "", "", True
+    return "".join(text), "".join(thought), False
 
 
 def _mend_call(call: dict[str, Any]) -> bool:
@@ -184,26 +275,32 @@ def _mend_call(call: dict[str, Any]) -> bool:
 def failure_of(engine: Engine, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Failure:
     """Translate an engine's error answer: any status but 200."""
     # What is not JSON, an HTML page or a proxy's text, is of no use to a caller.
-    return _failure(engine, status, _retry_after(headers), decode(body) or {})
+    return failure_from(engine, status, _retry_after(headers), decode(body) or {})
 
 
 def error_event(engine: Engine, body: dict[str, Any]) -> Failure:
     """Translate an error that came as a stream event or as the body of a 200."""
-    return _failure(engine, _status_inside(body), None, body)
+    return failure_from(engine, _status_inside(body), None, body)
 
 
-def _failure(engine: Engine, status: int, retry_after: float | None, document: Mapping[str, Any]) -> Failure:
+def failure_from(engine: Engine, status: int, retry_after: float | None, document: Mapping[str, Any]) -> Failure:
+    """Translate an error whose body was decoded to ``document``."""
     message, detail = _engine_error(document)
     if status in engine.overload_statuses:
         return Failure(Cause.OVERLOADED, message or "the backend is full", status, retry_after, detail=detail)
     if 400 <= status < 500 and status not in _RETRY_STATUSES:
-        if status in {401, 403, 404, 405, 407}:
-            # Our credentials or our configuration are wrong there, not the caller's request.
-            return Failure(Cause.ERROR, message or "the backend refused the gateway", status, detail=detail)
         lowered = message.lower()
-        if any(words in lowered for words in engine.context_error) or "exceed_context" in str(detail.get("type")):
+        too_long = any(words in lowered for words in engine.context_error)
+        theirs = status in engine.request_statuses or (too_long and status in engine.length_statuses)
+        if status in OURS and not theirs:
+            # Our credentials, our credit or our configuration are wrong there, not the caller's request.
+            if status in _CREDENTIALS:
+                message = ""  # such words quote the key, or say whose it is
+            return Failure(Cause.ERROR, message or "the backend refused the gateway", status, detail=detail)
+        if too_long or "exceed_context" in str(detail.get("type")):
             detail["error_type"] = "context_length_exceeded"
             detail.setdefault("numbers", [int(number) for number in _NUMBER.findall(message)][:4])
+            status = 400
         return Failure(Cause.REFUSED, message or "the backend refused the request", status, detail=detail)
     return Failure(Cause.ERROR, message or f"the backend answered {status}", status, retry_after, detail=detail)
 
@@ -213,7 +310,7 @@ def _engine_error(document: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     error = document.get("error", document)
     if isinstance(error, str):
         kind = document.get("error_type")
-        return error[:2000], {"type": kind} if isinstance(kind, str) else {}
+        return _decent(error), {"type": kind} if isinstance(kind, str) else {}
     if not isinstance(error, Mapping):
         return "", {}
     message = error.get("message") or error.get("detail") or ""
@@ -227,7 +324,12 @@ def _engine_error(document: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             message = str(message)
         except RecursionError:
             message = ""
-    return message[:2000], detail
+    return _decent(message), detail
+
+
+def _decent(message: str) -> str:
+    """Return an engine's words without keys and addresses, which are no business of callers."""
+    return _ADDRESS.sub("[address]", redact(message[:2000]))
 
 
 def _status_inside(document: Mapping[str, Any]) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from gateway.types.chunk import Chunk, TextChunk
+from gateway.types.dialect import NATIVE
 
 Send = Callable[[list[Chunk]], None]
 
@@ -85,6 +86,8 @@ class Transcript:
 
     def _read_chunk(self, chunk: Chunk, said: list[str]) -> None:
         if type(chunk) is not TextChunk:
+            if NATIVE in chunk:
+                self.hindrance = "dialect"  # nobody else goes on in the middle of events of another API
             for choice in chunk["choices"]:
                 self._read_choice(choice, said)
             return

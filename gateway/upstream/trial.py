@@ -14,12 +14,15 @@ from gateway.fleet import orca
 from gateway.fleet.booking import Booking, Work
 from gateway.fleet.snapshot import Candidate
 from gateway.telemetry.traces import AttemptTrace
-from gateway.types.call import Call, Operation
+from gateway.types.call import WHOLE, Call
+from gateway.types.dialect import Dialect
 from gateway.types.failure import Cause
 from gateway.upstream.attempt import Attempt
 from gateway.upstream.deadlines import Deadlines
+from gateway.upstream.speech import speech_of
 from gateway.upstream.wire import AttemptFailed, Connection, Pool
 
+_CHAT: Final = Dialect.CHAT
 STALE_S: Final = 0.5
 """Seconds in which a kept connection that had been closed answers with a reset. Later, an engine died at work."""
 
@@ -32,6 +35,8 @@ class Trial:
         candidate: where it goes.
         call: what is asked.
         span: its trace.
+        speech: how it is said there, or None in the chat form.
+        key: what it is asked with, when that is not the one key of the backend.
         booking: its entry in the replica's books.
         attempt: what receives the answer; another one after a repetition.
         sent_at: monotonic seconds at which it was sent.
@@ -47,9 +52,11 @@ class Trial:
         "booking",
         "call",
         "candidate",
+        "key",
         "number",
         "sent_at",
         "span",
+        "speech",
     )
 
     def __init__(
@@ -72,13 +79,20 @@ class Trial:
         self.candidate = candidate
         self.span = span
         self.sent_at = 0.0
+        plain = call.dialect is _CHAT and candidate.replica.engine.speaks is _CHAT
+        self.speech = None if plain else speech_of(candidate, call)
         self.attempt = self._receiver()
-        whole = call.operation is Operation.EMBEDDINGS or not (call.stream or candidate.replica.engine.always_stream)
+        whole = call.operation in WHOLE or not (call.stream or candidate.replica.engine.always_stream)
         if work is None:
             work = Work(call.prompt_estimate, 0)
         elif work.prompt_tokens != call.prompt_estimate:
             work = Work(call.prompt_estimate, work.expected_tokens, work.blocks, session=work.session)
         self.booking = Booking(candidate.load, work, monotonic(), whole=whole)
+        self.key = key = candidate.key
+        if key is None and candidate.load.quota.keys:
+            self.key = key = candidate.load.quota.take(self.booking.context, monotonic())
+        if key is not None:
+            key.quota.sent(self.booking.context, monotonic())
 
     async def run(self, pool: Pool, request: bytes) -> Attempt:
         """Send ``request`` over ``pool`` and wait until the answer begins or fails; return the attempt."""
@@ -128,7 +142,10 @@ class Trial:
         self._open = False
         self._deadlines.forget(self.attempt)
         replica = self.candidate.replica
-        if replica.engine.metrics_path is None:
+        if self.key is not None:
+            self.key.quota.ended()
+            self.key.quota.heard(self.attempt.headers, monotonic())
+        elif replica.engine.metrics_path is None:
             replica.load.quota.heard(self.attempt.headers, monotonic())
         else:
             for name, value in self.attempt.headers:
@@ -153,6 +170,7 @@ class Trial:
             first_byte=self._first_byte,
             idle=gap if strict and gap is not None else idle,
             strict=strict,
+            translator=None if self.speech is None else self.speech.translator(self.call),
         )
 
     async def _connect(self, pool: Pool, limit: float) -> Connection | None:

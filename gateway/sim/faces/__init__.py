@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.sim.config import SimConfig
 from gateway.sim.engine import Engine
+from gateway.sim.faces.anthropic import AnthropicFace
 from gateway.sim.faces.face import Face
 from gateway.sim.faces.openai import OpenAIFace
 from gateway.sim.faces.sglang import SGLangFace
@@ -15,6 +16,7 @@ FACES: dict[str, type[Face]] = {
     "sglang": SGLangFace,
     "tgi": TGIFace,
     "openai": OpenAIFace,
+    "anthropic": AnthropicFace,
 }
 
 

@@ -32,6 +32,8 @@ class Face:
             event's own choice and its prompt.
         has_embeddings: whether ``/v1/embeddings`` exists.
         errors_in_stream: whether a streamed request is refused inside a 200 answer.
+        speaks_messages: whether it speaks Anthropic's messages, and nothing else.
+        speaks_responses: whether it speaks OpenAI's responses besides.
         health_paths: paths that answer 503 when the backend is made unhealthy.
         server: the Server header.
     """
@@ -42,6 +44,8 @@ class Face:
     continuous_usage: ClassVar[bool] = False
     has_embeddings: ClassVar[bool] = True
     errors_in_stream: ClassVar[bool] = False
+    speaks_messages: ClassVar[bool] = False
+    speaks_responses: ClassVar[bool] = False
     health_paths: ClassVar[tuple[str, ...]] = ("/health",)
     server: ClassVar[str] = "uvicorn"
 
@@ -62,6 +66,10 @@ class Face:
     def served(self, model: str) -> str | None:
         """Return the model name the answer carries when ``model`` is asked for; None when it is not served."""
         return model if model in self.config.models else None
+
+    def presented(self, request: Request) -> str:
+        """Return the key that ``request`` presents, or ``""``."""
+        return (request.header(b"authorization") or "").removeprefix("Bearer ")
 
     def turn_away(self) -> Reply | None:
         """Return an answer that refuses the request before its body is read, or None."""

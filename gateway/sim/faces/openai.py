@@ -1,4 +1,4 @@
-"""The face of an external API that speaks OpenAI's protocol.
+"""The face of an external API that speaks OpenAI's protocol: chat, completions, embeddings and responses.
 
 Shown: a bearer key, rate limit headers, 429 with Retry-After over the requests per minute, the usage details OpenAI
 always sends, ``usage: null`` on the other events when usage is asked for, no ``/metrics`` and no ``/health``.
@@ -24,6 +24,7 @@ _WINDOW = 60.0
 class OpenAIFace(Face):
     """See the module."""
 
+    speaks_responses: ClassVar[bool] = True
     health_paths: ClassVar[tuple[str, ...]] = ("/v1/models",)
     server: ClassVar[str] = "sim"
 

@@ -55,6 +55,38 @@ async def leave_midway(found: Scene) -> None:
     await stream.close()
 
 
+@pytest.mark.parametrize(("more", "paid"), [("", False), ("on_disconnect: count", True)])
+async def test_a_whole_answer_nobody_waits_for_is_counted_if_that_is_wanted(
+    tmp_path: Path, more: str, paid: bool
+) -> None:
+    """The engine is stopped either way; what it made of a JSON answer is known only when that was streamed."""
+    config = SimConfig(name="gpu", timing=Timing(itl=0.02, base_ttft=0.01), answer_tokens=500, prompt_cache=False)
+    async with SimFleet((config,)) as fleet:
+        (sim,) = fleet
+        backend = Backend("gpu", sim.url, config.kind, config.models[0], endpoint=COST, more=more)
+        async with staged(tmp_path, configuration([backend])) as stage:
+            found = Scene(stage, fleet)
+            asking = asyncio.create_task(stage.chat())
+            await until(lambda: bool(found.entries()))
+            await asyncio.sleep(0.3)  # some tokens; of a whole answer the engine's book has none before its end
+            asking.cancel()
+            await asyncio.wait([asking])
+            await until(lambda: found.entries()[0].outcome != "running")
+            (entry,) = found.entries()
+            assert entry.completion_tokens < 500, "it was stopped"
+            (row,) = await found.attempts()
+            assert row.status == "client_cancel"
+            if paid:
+                assert 0 < row.usage.completion <= entry.completion_tokens
+                assert row.charge_nano == price(row) > 0
+            else:
+                assert (row.usage.completion, row.charge_nano) == (0, 0)
+            whole = (await stage.chat(max_tokens=7)).json()
+            assert whole["object"] == "chat.completion"
+            assert whole["usage"]["completion_tokens"] == 7
+            await found.audited()
+
+
 @pytest.mark.parametrize("how", ["stream before its start", "json", "stream in the middle"])
 async def test_an_answer_nobody_waits_for_is_read_to_its_end(tmp_path: Path, how: str) -> None:
     """The engine is not stopped; the team pays what it counted, and the owner's cost is what the invoice will say."""

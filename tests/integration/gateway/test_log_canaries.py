@@ -8,14 +8,19 @@ import logging
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 
+from gateway.sim import SimConfig, SimServer
 from gateway.telemetry import logs
+from gateway.types.content import CHOOSE, ContentChoice
 from tests.fakes.backend import SSE_HEAD, Visit, chunk, event, hand_backend
+from tests.fakes.paths import ASKED, MODELS, ask
 from tests.fakes.raw_client import CHAT, post, raw_client
-from tests.harness import Backend, chat_body, configuration, staged
+from tests.fakes.receiver import receiver
+from tests.harness import Backend, chat_body, configuration, over, staged
 
 CANARY = "xylophone-7313-quartz"
 
@@ -117,3 +122,32 @@ async def test_no_prompt_and_no_key_reaches_the_log_by_a_callers_mistake(tmp_pat
     assert [each for each in told if each not in log] == []
     assert not [key for key in (stage.key, *keys) if key in log]
     assert CANARY not in log
+
+
+async def test_nothing_that_is_written_down_says_what_was_asked_or_answered(tmp_path: Path, lines: StringIO) -> None:
+    """Every path and stream, with all that can be stored and given again: not the logs, the traces or any file."""
+    words = [CANARY]
+    async with receiver() as collector, SimServer(SimConfig("vllm", name="only", reasoning_tokens=9)) as engine:
+        config = configuration(over(engine), models=MODELS, more="routing: {decisions: {share: 1, per_second: 1000}}")
+        async with staged(tmp_path, config, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as stage:
+            await stage.keeper.ask(CHOOSE, (ContentChoice("default", "", True),))
+            await stage.gateway.inference.repetitions.contents.learn()
+            for number, (path, more) in enumerate(ASKED):
+                asked: dict[str, Any] = {"messages": [{"role": "user", "content": CANARY}]} | more
+                asked |= {name: CANARY for name in ("prompt", "input") if name in more}
+                headers = {"idempotency-key": f"{CANARY}-{number}", "x-openrouter-cache": "true"}
+                for _ in range(2):
+                    answer = await ask(stage, headers, path, **asked)
+                    assert answer.status_code == 200, (path, answer.text)
+                params = {"id": answer.headers["x-generation-id"]}
+                where = f"{stage.url}/api/v1/generation/content"
+                said = (await stage.http.get(where, params=params, headers=stage.headers)).json()["data"]
+                assert CANARY in str(said["input"])
+                words += [text[:30] for text in said["output"].values() if isinstance(text, str) and len(text) > 30]
+        assert len(words) > len(ASKED)
+        secrets = [word.encode() for word in (*words, stage.key)]
+        written = [lines.getvalue().encode(), *(each.body for each in collector.received)]
+        assert all(written)
+        assert len(written) > 1
+        written += [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+        assert not [secret for secret in secrets if any(secret in each for each in written)]

@@ -13,10 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.edge.openai_reply import OpenAIReply
+from gateway.edge.rerank import RerankReply
 from gateway.engines.catalogue import ENGINES
 from gateway.metering.tap import Tap
 from gateway.types import ids
-from gateway.types.call import Call, Need, Operation
+from gateway.types.call import WHOLE, Call, Need, Operation
 from gateway.types.chunk import Chunk
 from gateway.types.failure import Failure
 from gateway.types.reply import Bill
@@ -39,7 +40,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 CHAT_CALL = Call(
     operation=Operation.CHAT,
-    body={},
+    body={"documents": ["a", "b"]},
     model="m",
     stream=True,
     wants_usage=True,
@@ -105,7 +106,7 @@ def render(outcome: Outcome, operation: Operation) -> None:
     """Say an outcome to callers of both forms, streamed and whole; all of it must be JSON."""
     bill = Bill(outcome.counted[0][0], 1, 1, 0)
     for openrouter in (True, False):
-        for stream in (False, True)[: 1 + (operation is not Operation.EMBEDDINGS)]:
+        for stream in (False, True)[: 1 + (operation not in WHOLE)]:
             written: list[bytes] = []
             exchange: Any = Nothing()
             exchange.request_id = ids.RequestIds().new()
@@ -114,9 +115,10 @@ def render(outcome: Outcome, operation: Operation) -> None:
             exchange.respond = lambda status, headers, body, kept=written: kept.append(body)
             call = Call(**{name: getattr(CHAT_CALL, name) for name in CHAT_CALL.__struct_fields__})
             call.openrouter, call.operation = openrouter, operation
-            reply = OpenAIReply(exchange, call)
+            ranking = operation is Operation.RERANK and outcome.answer is not None
+            reply = RerankReply(exchange, call) if ranking else OpenAIReply(exchange, call)
             chunks = deepcopy(outcome.chunks)
-            if outcome.answer is not None and operation is not Operation.EMBEDDINGS:
+            if outcome.answer is not None and operation not in WHOLE:
                 chunks = unfold(json.loads(json.dumps(outcome.answer)), operation)
             if stream:
                 reply.begin("m", "p")
@@ -251,6 +253,9 @@ DOCUMENTS = st.one_of(
     st.dictionaries(WORDS, JSON, max_size=6),
     st.tuples(CHOICES, st.dictionaries(WORDS, JSON, max_size=2)).map(lambda each: {**each[1], **each[0]}),
     st.fixed_dictionaries({"error": JSON}),
+    st.fixed_dictionaries(
+        {"results": st.lists(st.fixed_dictionaries({"index": st.integers(-1, 3)}, optional={"relevance_score": JSON}))}
+    ),
 )
 
 
