@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.fleet.snapshot import Endpoint, Model
 from gateway.pricing.charge import bound
-from gateway.types.call import Call, Operation
+from gateway.types.call import WHOLE, Call, Operation
 
 TEMPLATE_TOKENS: Final = 256
 """What a chat template adds around everything: a system prompt of its own, a date, the head of a tool list."""
@@ -83,7 +83,7 @@ def affordable(call: Call, models: Iterable[Model], team: str, amount: int, long
 
 def answer_tokens(call: Call, endpoint: Endpoint) -> int:
     """Return the most tokens that each choice of an answer to ``call`` can have at ``endpoint``."""
-    if call.operation is Operation.EMBEDDINGS:
+    if call.operation in WHOLE:
         return 0
     if call.max_tokens is None:
         return endpoint.context_length
@@ -94,6 +94,10 @@ def answer_tokens(call: Call, endpoint: Endpoint) -> int:
 def prompt_tokens(call: Call) -> int:
     """Return the most tokens that the prompt of ``call`` can have, whatever its tokenizer."""
     body = call.body
+    if call.operation is Operation.RERANK:
+        documents = body["documents"]
+        # The query is read again with every document.
+        return len(_encode(documents)) + len(documents) * (len(_encode(body["query"])) + TEMPLATE_TOKENS)
     if call.operation is not Operation.CHAT:
         prompt = body.get("prompt", body.get("input"))
         # Token numbers take at least a digit and a comma each.

@@ -18,8 +18,9 @@ from gateway.db.engine import Database
 from gateway.db.tables.access import KeyRow, TeamRow
 from gateway.db.tables.budget import BudgetAlertRow, BudgetLeaseRow, BudgetRow
 from gateway.db.tables.ledger import UsageDay
+from gateway.db.trail import note
 from gateway.db.unit_of_work import reading, writing
-from gateway.types.budgets import Budget, Lease, NewBudget, Scope, Window
+from gateway.types.budgets import GUARDRAIL, Budget, Lease, NewBudget, Scope, Window
 from gateway.types.errors import BadRequest, NotFound
 from gateway.types.money import MAX_AMOUNT
 
@@ -70,7 +71,9 @@ class BudgetStore:
             row = await session.get(BudgetRow, budget_id)
             if row is None:
                 raise NotFound("there is no such budget", param="id")
-            await _remove(session, [budget_id])
+            if row.source.startswith(GUARDRAIL):
+                raise BadRequest("this budget is made by a guardrail: change the limit there", param="id")
+            await _remove(session, [row])
 
     async def follow_file(self, said: Sequence[NewBudget]) -> None:
         """Make the budgets that the configuration file ``said``, and remove those it said before and says no more.
@@ -82,7 +85,7 @@ class BudgetStore:
         wanted = {new.budget_id: new for new in said}
         async with writing(self._database) as session:
             rows = {row.budget_id: row for row in await session.scalars(select(BudgetRow))}
-            gone = [key for key, row in rows.items() if row.source == "file" and key not in wanted]
+            gone = [row for key, row in rows.items() if row.source == "file" and key not in wanted]
             for key, new in wanted.items():
                 row = rows.get(key)
                 if row is None or (row.source == "file" and not _says(row, new)):
@@ -119,6 +122,7 @@ class BudgetStore:
     async def _put(self, session: AsyncSession, new: NewBudget) -> BudgetRow:
         now = self._now_us()
         row = await session.get(BudgetRow, new.budget_id)
+        before = None if row is None else budget_of(row)
         if row is None:
             row = BudgetRow(
                 budget_id=new.budget_id,
@@ -136,6 +140,7 @@ class BudgetStore:
             session.add(row)
         row.limit_nano, row.hard, row.alerts = new.limit_nano, new.hard, list(new.alerts)
         row.source, row.updated_at = new.source, now
+        await _note(session, before, budget_of(row))
         return row
 
 
@@ -153,8 +158,8 @@ def checked(new: NewBudget) -> NewBudget:
         raise BadRequest(f"alerts are up to {MOST_ALERTS} different percentages", param="alerts")
     if any(not 1 <= percent <= MOST_PERCENT for percent in alerts):
         raise BadRequest(f"an alert is a whole percentage from 1 to {MOST_PERCENT}", param="alerts")
-    if new.source not in ("api", "key", "file"):
-        raise BadRequest("a budget comes from the API, from a key or from the file", param="source")
+    if new.source not in ("api", "key", "file") and not new.of_guardrail:
+        raise BadRequest("a budget comes from the API, from a key, from a guardrail or from the file", param="source")
     return new
 
 
@@ -211,7 +216,20 @@ async def _must_exist(session: AsyncSession, scope: Scope) -> None:
             raise BadRequest(f"the key belongs to the team {key.team!r}", param="team")
 
 
-async def _remove(session: AsyncSession, budget_ids: Sequence[str]) -> None:
+async def _note(session: AsyncSession, before: Budget | None, after: Budget | None) -> None:
+    known = after or before
+    assert known is not None, "a change is of something"
+    team = known.scope.team
+    if not team and known.scope.key_id:
+        key = await session.get(KeyRow, known.scope.key_id)
+        team = key.team if key is not None else ""
+    await note(session, "budget", known.budget_id, before, after, team=team)
+
+
+async def _remove(session: AsyncSession, rows: Sequence[BudgetRow]) -> None:
+    budget_ids = [row.budget_id for row in rows]
+    for row in rows:
+        await _note(session, budget_of(row), None)
     tables: tuple[type[Any], ...] = (BudgetRow, BudgetAlertRow)
     for table in tables:
         await session.execute(delete(table).where(col(table.budget_id).in_(budget_ids)))

@@ -12,12 +12,14 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from hashlib import sha256
 from secrets import choice, token_bytes, token_hex
 from typing import Final
 
 from gateway.access.principal import Principal
 from gateway.types.errors import Forbidden, Unauthorized
+from gateway.types.guardrails import Governance, Rule
 from gateway.types.keys import KeyRecord
 
 PREFIX: Final = "sk-weir-"
@@ -132,10 +134,11 @@ def _derived_id(token: bytes) -> bytes:
 class _Entry:
     """What the hot path needs of one key."""
 
-    __slots__ = ("digest", "disabled", "expires_at", "previous", "previous_until", "principal")
+    __slots__ = ("creator", "digest", "disabled", "expires_at", "previous", "previous_until", "principal")
 
-    def __init__(self, record: KeyRecord, no_digest: bytes) -> None:
+    def __init__(self, record: KeyRecord, no_digest: bytes, rule: Rule | None = None) -> None:
         self.digest = record.digest
+        self.creator = record.creator
         self.previous = record.previous_digest or no_digest
         self.previous_until = record.previous_until or 0 if record.previous_digest else 0
         self.expires_at = record.expires_at
@@ -145,6 +148,7 @@ class _Entry:
             team=record.team,
             models=None if record.models is None else frozenset(record.models),
             limits=record.limits,
+            rule=rule,
         )
 
 
@@ -155,7 +159,7 @@ class KeyRing:
         pepper: the gateway's secret, under which keys are digested.
     """
 
-    __slots__ = ("_digester", "_entries", "_management", "_no_digest", "_nobody")
+    __slots__ = ("_digester", "_entries", "_governance", "_management", "_no_digest", "_nobody")
 
     def __init__(self, pepper: bytes) -> None:
         self._digester = Digester(pepper)
@@ -165,6 +169,7 @@ class KeyRing:
             KeyRecord(key_id="", name="", digest=self._no_digest, team="", created_at=0), self._no_digest
         )
         self._management: Callable[[bytes, int], bool] | None = None
+        self._governance = Governance()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -183,9 +188,19 @@ class KeyRing:
         for record in changed:
             key_id = record.key_id.encode("ascii")
             if record.revoked_at is None:
-                self._entries[key_id] = _Entry(record, self._no_digest)
+                rule = self._governance.rule(record.key_id, record.team, record.creator)
+                self._entries[key_id] = _Entry(record, self._no_digest, rule)
             else:
                 self._entries.pop(key_id, None)
+
+    def govern(self, governance: Governance) -> None:
+        """Go by ``governance`` from now on."""
+        self._governance = governance
+        for entry in self._entries.values():
+            known = entry.principal
+            rule = governance.rule(known.key_id, known.team, entry.creator)
+            if rule != known.rule:
+                entry.principal = replace(known, rule=rule)
 
     def authenticate(self, authorization: bytes | None, now_us: int, *, x_api_key: bytes | None = None) -> Principal:
         """Return whose key the headers hold.

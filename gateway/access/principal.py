@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from gateway.types.guardrails import Rule
 from gateway.types.keys import KeyLimits
 
 _UNLIMITED: Final = KeyLimits()
@@ -20,6 +21,7 @@ class Principal:
         models: ids and aliases the key may use, or None for all.
         limits: limits of the key.
         management: whether this is a management key, which cannot run inference.
+        rule: what guardrails ask of its requests, or None.
     """
 
     key_id: str
@@ -27,7 +29,10 @@ class Principal:
     models: frozenset[str] | None = None
     limits: KeyLimits = _UNLIMITED
     management: bool = False
+    rule: Rule | None = None
 
     def may_use(self, model_id: str, alias: str | None = None) -> bool:
         """Return whether the key may use ``model_id``, by that name or by the ``alias`` the caller used."""
+        if self.rule is not None and not self.rule.allows(model_id):
+            return False
         return self.models is None or model_id in self.models or (alias is not None and alias in self.models)

@@ -48,10 +48,12 @@ class Leave(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         hold: id to settle with, 0 when nothing is to be settled.
         reserved: the most that may be charged, nano-USD, or None when no budget bounds it.
+        alone: only the team's own keys for providers may be used: the budget has no more than their fee.
     """
 
     hold: int
     reserved: int | None = None
+    alone: bool = False
 
 
 class Purse:
@@ -90,7 +92,14 @@ class Purse:
         """Whether a request of ``principal`` has to ask at all, as far as can be told without looking at it."""
         return not (self._scopes.empty and principal.limits.unlimited)
 
-    async def admit(self, call: Call, principal: Principal, request_id: bytes, tokens: int) -> Leave:
+    async def admit(
+        self,
+        call: Call,
+        principal: Principal,
+        request_id: bytes,
+        tokens: int,
+        priced: Callable[[Sequence[Model]], Sequence[Model]] | None = None,
+    ) -> Leave:
         """Ask to run ``call``.
 
         Args:
@@ -98,6 +107,7 @@ class Purse:
             principal: who asks.
             request_id: whose time decides the windows.
             tokens: expected tokens, for the token limit.
+            priced: returns models as they are charged to this team, when that is not by their own prices.
 
         Raises:
             RateLimited: a limit of the key is reached.
@@ -105,6 +115,10 @@ class Purse:
             Unavailable: the keeper cannot be asked, or a budget's lease cannot be had.
         """
         models = self._budgeted(call, principal)
+        if models and priced is not None:
+            models = priced(models)
+            if not models:
+                raise PaymentRequired("the budget has not enough left, and no key of your own is for this request")
         spend = None
         if models:
             cost = most(call, models, principal.team)

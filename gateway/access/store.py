@@ -15,6 +15,7 @@ from sqlalchemy import or_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
+from gateway.access import guardrails
 from gateway.access.keys import digest, key_id_of, new_key_id, new_key_text
 from gateway.access.rules import (
     checked_expiry,
@@ -28,6 +29,8 @@ from gateway.access.rules import (
 from gateway.db import changes
 from gateway.db.engine import Database
 from gateway.db.tables.access import KeyRow, TeamRow
+from gateway.db.tables.workspace import MemberRow
+from gateway.db.trail import note
 from gateway.db.unit_of_work import reading, writing
 from gateway.types.errors import BadRequest, NotFound
 from gateway.types.keys import IssuedKey, KeyLimits, KeyPatch, KeyRecord, NewKey, TeamRecord
@@ -75,6 +78,7 @@ class AccessStore:
             if await session.get(TeamRow, row.slug) is not None:
                 raise BadRequest(f"there is a team {row.slug!r} already", param="slug")
             session.add(row)
+            await note(session, "team", row.slug, None, _team(row), team=row.slug)
         return _team(row)
 
     async def teams(self) -> Sequence[TeamRecord]:
@@ -99,16 +103,21 @@ class AccessStore:
             concurrent=limits.concurrent,
             created_at=now,
             expires_at=checked_expiry(new.expires_at, now),
+            creator=new.creator,
         )
         secret = None if new.secret is None else checked_secret(new.secret)
         async with writing(self._database) as session:
-            if await session.get(TeamRow, new.team) is None:
+            if not new.team.isprintable() or await session.get(TeamRow, new.team) is None:
                 raise BadRequest(f"there is no team {new.team!r}: make it first", param="team")
             row.key_id = await self._free_id(session, secret)
             text = secret or new_key_text(row.key_id)
             row.digest = digest(self._pepper, text.encode())
             row.revision = await changes.announce(session, TOPIC)
+            if row.creator and await session.get(MemberRow, (row.team, row.creator)) is None:
+                raise BadRequest("the creator of a key is a member of its workspace", param="creator_user_id")
             session.add(row)
+            await guardrails.cover(session, row)
+            await _note(session, None, row)
         return IssuedKey(record_of(row), text)
 
     async def keys(self, team: str | None = None) -> Sequence[KeyRecord]:
@@ -116,7 +125,7 @@ class AccessStore:
         query = select(KeyRow).where(col(KeyRow.revoked_at).is_(None))
         async with reading(self._database) as session:
             if team is not None:
-                if await session.get(TeamRow, team) is None:
+                if not team.isprintable() or await session.get(TeamRow, team) is None:
                     raise NotFound(f"there is no team {team!r}", param="team")
                 query = query.where(col(KeyRow.team) == team)
             rows = await session.scalars(query.order_by(col(KeyRow.created_at).desc(), col(KeyRow.key_id)))
@@ -146,6 +155,7 @@ class AccessStore:
         now = self._now_us()
         async with writing(self._database) as session:
             row = await _live_row(session, key_id)
+            before = record_of(row)
             if isinstance(patch.name, str):
                 row.name = checked_name(patch.name)
             if patch.models is None or isinstance(patch.models, tuple):
@@ -161,6 +171,7 @@ class AccessStore:
             if patch != KeyPatch():
                 row.updated_at = now
                 row.revision = await changes.announce(session, TOPIC)
+                await _note(session, before, row)
         return record_of(row)
 
     async def rotate_key(self, key_id: str, overlap_s: float) -> IssuedKey:
@@ -169,11 +180,13 @@ class AccessStore:
         text = new_key_text(key_id)
         async with writing(self._database) as session:
             row = await _live_row(session, key_id)
+            before = record_of(row)
             now = row.updated_at = self._now_us()
             row.previous_digest = row.digest if overlap_us else None
             row.previous_until = now + overlap_us if overlap_us else None
             row.digest = digest(self._pepper, text.encode())
             row.revision = await changes.announce(session, TOPIC)
+            await _note(session, before, row)
         return IssuedKey(record_of(row), text)
 
     async def revoke_key(self, key_id: str) -> KeyRecord:
@@ -181,8 +194,10 @@ class AccessStore:
         async with writing(self._database) as session:
             row = await _row(session, key_id)
             if row.revoked_at is None:
+                before = record_of(row)
                 row.revoked_at = row.updated_at = self._now_us()
                 row.revision = await changes.announce(session, TOPIC)
+                await _note(session, before, row)
         return record_of(row)
 
     async def mark_used(self, last_used: Mapping[str, int]) -> None:
@@ -227,6 +242,10 @@ async def _live_row(session: AsyncSession, key_id: str) -> KeyRow:
     return row
 
 
+async def _note(session: AsyncSession, before: KeyRecord | None, row: KeyRow) -> None:
+    await note(session, "key", row.key_id, before, record_of(row), team=row.team)
+
+
 def _team(row: TeamRow) -> TeamRecord:
     return TeamRecord(slug=row.slug, name=row.name, created_at=row.created_at)
 
@@ -248,4 +267,5 @@ def record_of(row: KeyRow) -> KeyRecord:
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,
         updated_at=row.updated_at,
+        creator=row.creator,
     )

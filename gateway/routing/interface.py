@@ -56,6 +56,7 @@ class RouteRequest(msgspec.Struct, eq=False, gc=False):
         considered: the candidates that were decided between, once they were.
         chance: the state of the randomness before that.
         waited: seconds since the request arrived.
+        own: providers for which the team has a key of its own, so that limits of the owner's do not count there.
     """
 
     model_id: str
@@ -83,6 +84,7 @@ class RouteRequest(msgspec.Struct, eq=False, gc=False):
     considered: Sequence[Candidate] = ()
     chance: int = 0
     waited: float = 0.0
+    own: frozenset[str] = frozenset()
 
     def work(self) -> Work:
         """Return what this asks of a replica, for its books."""

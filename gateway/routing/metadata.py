@@ -40,7 +40,7 @@ def router_metadata(
         "region": served.endpoint.region if served is not None else None,
         "summary": header(plan, served) if plan is not None else "no endpoint was left",
         "attempt": len(attempts),
-        "is_byok": False,
+        "is_byok": served is not None and served.key is not None,
         "endpoints": {
             "total": plan.considered if plan is not None else 0,
             "available": _available(plan, served),
@@ -69,7 +69,8 @@ def _available(plan: Plan | None, served: Candidate | None) -> list[dict[str, An
                 "provider": endpoint.provider,
                 "model": endpoint.model_id,
                 "endpoint": endpoint.slug,
-                "selected": served is not None and served.endpoint is endpoint,
+                "selected": served is not None
+                and (served.endpoint.model_id, served.endpoint.slug) == (endpoint.model_id, endpoint.slug),
             },
         )
     return list(found.values())

@@ -16,7 +16,8 @@ from gateway.fleet.snapshot import Candidate, Fleet, Model
 from gateway.routing.candidates import resolve
 from gateway.routing.interface import RouteRequest
 from gateway.routing.refusal import near_names, unknown_model
-from gateway.types.errors import BadRequest, NotFound
+from gateway.types.errors import BadRequest, Forbidden, NotFound
+from gateway.types.guardrails import Rule
 from gateway.types.preferences import UNKNOWN_QUANTIZATION, Preferences, Sort
 
 SUFFIXES: Final = {"nitro": Sort.THROUGHPUT, "floor": Sort.PRICE, "exacto": Sort.EXACTO}
@@ -92,6 +93,27 @@ def stem_of(fleet: Fleet, name: str) -> str | None:
         if not colon or not (suffix in SUFFIXES or suffix in _REFUSED):
             return None
     return name
+
+
+def allowed(rule: Rule, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+    """Return the candidates that guardrails allow. Raises ``Forbidden`` when there is none, with the reasons."""
+    kept, reasons = [], []
+    for candidate in candidates:
+        backend = candidate.replica.backend
+        reason = rule.objection(
+            candidate.endpoint.model_id, candidate.names, zdr=backend.zdr, collects=backend.collects
+        )
+        if reason:
+            reasons.append(reason)
+        else:
+            kept.append(candidate)
+    if kept or not reasons:
+        return kept
+    said = list(dict.fromkeys(reasons))
+    raise Forbidden(
+        f"not allowed here: {'; '.join(said)}",
+        metadata={"availability": {"code": "privacy_restricted", "retryable": False}, "reasons": said},
+    )
 
 
 def targets(fleet: Fleet, name: str, allowed: frozenset[str]) -> Iterable[str]:

@@ -18,7 +18,7 @@ def text(body: Mapping[str, Any]) -> bytes:
 
     Bodies that begin alike give bytes that begin alike; equal bytes do not have to be the same number of tokens.
     """
-    said = body.get("messages") or body.get("prompt") or body.get("input") or ""
+    said = body.get("messages") or body.get("prompt") or body.get("input") or body.get("query") or ""
     tools = body.get("tools")
     said_bytes = said.encode("utf-8", "surrogatepass") if isinstance(said, str) else _encode(said)
     return _encode(tools) + said_bytes if tools else said_bytes

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from random import Random
+from typing import Final
 
 from gateway.fleet.expectation import Expectations
 from gateway.fleet.prefix import chain
@@ -15,11 +16,14 @@ from gateway.fleet.snapshot import Model
 from gateway.routing.chance import Chance
 from gateway.routing.interface import Plan, RouteRequest
 from gateway.routing.pipeline import Policy, decide
-from gateway.routing.preferences import gather, named, stem_of, targets
+from gateway.routing.preferences import allowed, gather, named, stem_of, targets
 from gateway.routing.prompt import conversation, text
 from gateway.routing.refusal import near_names
-from gateway.types.call import Call
+from gateway.types.call import Call, Need
 from gateway.types.errors import BadRequest
+from gateway.types.guardrails import Rule
+
+_OTHER_THAN_CHAT: Final = Need.COMPLETIONS | Need.EMBEDDINGS | Need.RERANK
 
 
 class Router:
@@ -65,10 +69,13 @@ class Router:
             found.update((name, fleet.models[name]) for name, _ in shares if name in fleet.models)
         return list(found.values())
 
-    def plan(self, request: RouteRequest, *, explain: bool = False) -> Plan:
+    def plan(self, request: RouteRequest, *, explain: bool = False, rule: Rule | None = None) -> Plan:
         """Return the order in which replicas are to be tried; ``request.model_id`` becomes the chosen model's id.
 
+        ``rule`` is what guardrails ask: what it objects to is not decided about at all.
+
         Raises:
+            Forbidden: the rule objects to everything.
             NotFound: unknown model, or no endpoint supports the request.
             BadRequest: unknown preset, provider or quantization, or the request is too long for every endpoint.
             Unavailable: those that could serve it are down, out or full.
@@ -79,6 +86,10 @@ class Router:
             candidates = gather(fleet, request, self._rng)
         else:
             candidates = model.candidates
+        if rule is not None:
+            candidates = allowed(rule, candidates)
+        if not fleet.chats and (model is None or not model.chats) and not request.needs & _OTHER_THAN_CHAT:
+            request.needs |= Need.CHAT
         name = request.preset or fleet.default_preset
         policy = self._policies.get(name)
         if policy is None:

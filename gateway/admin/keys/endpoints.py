@@ -124,6 +124,7 @@ class KeyEndpoints:
                 models=_models(body.weir.models),
                 limits=body.weir.limits.value(),
                 expires_at=microseconds(body.expires_at),
+                creator=(body.creator_user_id or "").strip().lower(),
             )
         )
         if body.limit is not None:

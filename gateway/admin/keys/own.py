@@ -10,8 +10,9 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from gateway.access.keys import label
 from gateway.access.principal import Principal
-from gateway.types.budgets import BUDGETS, BudgetState, Window
+from gateway.types.budgets import BUDGETS, GUARDRAIL, BudgetState, Window
 from gateway.types.generation import KeyUsage, LedgerReader
+from gateway.types.guardrails import default_id
 from gateway.types.method import Asking
 from gateway.types.money import usd_json
 
@@ -27,6 +28,7 @@ def build_router(books: Books, authenticate: Callable[[Request], Principal]) -> 
     router = APIRouter(tags=["keys"])
     known = Depends(authenticate)
 
+    @router.get("/api/v1/auth/key", summary="As `/api/v1/key`, its older name")
     @router.get("/api/v1/key", summary="The key that asks: its usage, its limit, its budgets")
     async def key(caller: Principal = known) -> Response:
         usage = KeyUsage()
@@ -48,7 +50,7 @@ def build_router(books: Books, authenticate: Callable[[Request], Principal]) -> 
 def own_data(caller: Principal, usage: KeyUsage, states: Sequence[BudgetState]) -> dict[str, Any]:
     """Return what the API shows the holder of a key: its own hard budgets and those of its team, the key's first."""
     limit = next((state for state in states if state.budget.source == "key"), None)
-    budgets = [_budget(state) for state in states]
+    budgets = [_budget(state, caller.team) for state in states]
     general = [(state, shown) for state, shown in zip(states, budgets, strict=True) if not state.budget.scope.model]
     tightest = min(general, key=lambda pair: pair[0].remaining, default=(None, None))
     nothing = _usd(0)
@@ -86,11 +88,14 @@ def own_data(caller: Principal, usage: KeyUsage, states: Sequence[BudgetState]) 
     }
 
 
-def _budget(state: BudgetState) -> dict[str, Any]:
+def _budget(state: BudgetState, team: str) -> dict[str, Any]:
     budget = state.budget
+    guardrail = budget.source.removeprefix(GUARDRAIL) if budget.of_guardrail else None
     scope = "workspace"
     if budget.scope.key_id:
         scope = "key_limit" if budget.source == "key" else "api_key"
+        if guardrail == default_id(team):
+            scope = "workspace_default_key"
     return {
         "scope": scope,
         "limit_usd": _usd(budget.limit_nano),
@@ -100,7 +105,7 @@ def _budget(state: BudgetState) -> dict[str, Any]:
         "resets_at": state.resets,
         "include_byok": False,
         "budget_id": budget.budget_id,
-        "guardrail_id": None,
+        "guardrail_id": guardrail,
         "model": budget.scope.model or None,
     }
 

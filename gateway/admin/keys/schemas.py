@@ -57,7 +57,7 @@ class CreateKeyBody(Body):
     limit: Limit | None = Field(None, description=_LIMIT)
     limit_reset: Reset | None = Field(None, description=_RESET)
     include_byok_in_limit: Literal[False] | None = Field(None, description="Only false: callers bring no keys.")
-    creator_user_id: None = Field(None, description="Only null: there are no users.")
+    creator_user_id: str | None = Field(None, description="User id of the workspace's member it belongs to.")
     weir: NewWeirBody = Field(NewWeirBody(), description="Weir's own fields.")
 
 
@@ -199,7 +199,7 @@ def key_data(record: KeyRecord, usage: KeyUsage, limit: BudgetState | None) -> d
         "byok_usage_monthly": nothing,
         "created_at": _iso(record.created_at),
         "updated_at": _iso(record.updated_at),
-        "creator_user_id": None,
+        "creator_user_id": record.creator or None,
         "external_user": None,
         "workspace_id": record.team,
         "last_used_at": _iso(record.last_used_at),

@@ -1,0 +1,1 @@
+"""Analytics: questions to the rollups."""

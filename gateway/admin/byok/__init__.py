@@ -1,0 +1,1 @@
+"""Keys that teams bring along for external APIs."""

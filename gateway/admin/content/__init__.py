@@ -1,0 +1,1 @@
+"""Stored prompts and answers: reading them, deleting them, choosing whose are stored."""

@@ -1,0 +1,1 @@
+"""Credits: what a team has left."""

@@ -1,0 +1,1 @@
+"""Guardrails: what keys may use and spend."""

@@ -1,0 +1,1 @@
+"""The organization: everybody who belongs to a workspace."""

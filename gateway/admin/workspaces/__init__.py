@@ -1,0 +1,1 @@
+"""Workspaces: teams with members and budgets."""
