@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from gateway.access.alerts import Alerts
     from gateway.access.shared import RedisLimits
     from gateway.access.treasury import Treasury
+    from gateway.keeper.offices import Offices
     from gateway.metering.shipper import Shipper
 
 
 class Figures:
     """Metrics of a host's workers, as dumps (see ``gateway.telemetry.instruments.Registry.dump``)."""
 
-    def __init__(self, shipper: Shipper, budgets: BudgetFigures) -> None:
+    def __init__(self, shipper: Shipper, budgets: BudgetFigures, offices: Offices) -> None:
         self._own = GatewayMetrics(__version__)
+        bind_offices(self._own, offices)
         bind_shipper(self._own, shipper)
         bind_budgets(self._own, budgets)
         self._dumps: dict[Hashable, bytes] = {}
@@ -65,6 +67,13 @@ def bind_budgets(metrics: GatewayMetrics, budgets: BudgetFigures) -> None:
     )
     if shared is not None:
         metrics.bind("weir_shared_limits_away", lambda: int(shared.away))
+
+
+def bind_offices(metrics: GatewayMetrics, offices: Offices) -> None:
+    """Show what the offices say in ``metrics``."""
+    metrics.bind("weir_database_away", lambda: int(offices.away))
+    metrics.bind("weir_outbox_items", lambda: offices.figure("weir_outbox_items"))
+    metrics.bind("weir_outbox_tries_total", lambda: offices.figure("weir_outbox_tries_total"))
 
 
 def bind_shipper(metrics: GatewayMetrics, shipper: Shipper) -> None:

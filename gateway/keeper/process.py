@@ -45,14 +45,15 @@ async def serving(
 ) -> AsyncIterator[Keeper]:
     """Keep ``home`` and serve its clients inside the block; arguments and errors as of ``Keeper`` and ``run_keeper``.
 
-    A ``lasting`` keeper has its database migrated by another process, to stay small.
+    A ``lasting`` keeper has its database migrated by another process, to stay small, and starts without one on a server
+    that is away, from what was known last.
     """
     from gateway.keeper import schema  # noqa: PLC0415 - see above
     from gateway.keeper.server import KeeperServer  # noqa: PLC0415 - see above
     from gateway.keeper.service import Keeper  # noqa: PLC0415 - see above
 
     migrate = schema.migrate_apart if lasting else schema.migrate_here
-    keeper = Keeper(home, database_url, pepper, migrate=migrate, config=config, extras=extras)
+    keeper = Keeper(home, database_url, pepper, migrate=migrate, config=config, extras=extras, enduring=lasting)
     await keeper.start()
     server = KeeperServer(keeper, home)
     try:
@@ -65,9 +66,16 @@ async def serving(
 
 @asynccontextmanager
 async def reaching(
-    home: Path, database_url: str, pepper: bytes, *, config: Callable[[], ConfigSnapshot | None] = lambda: None
+    home: Path,
+    database_url: str,
+    pepper: bytes,
+    *,
+    config: Callable[[], ConfigSnapshot | None] = lambda: None,
+    fresh: bool = False,
 ) -> AsyncIterator[Keeper | KeeperClient]:
     """Give the block the keeper of ``home``: the one that runs, else one of its own, which knows ``config``.
+
+    The latter has all of the journal in its ledger when it is to be ``fresh``; one that runs is a second behind.
 
     Raises:
         KeeperError: there was no keeper, and none could be made.
@@ -84,6 +92,8 @@ async def reaching(
                 raise
         else:
             try:
+                if fresh:
+                    await keeper.catch_up()
                 yield keeper
             finally:
                 await keeper.stop()

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.types import errors
+from gateway.types.actor import Actor
 from gateway.types.budgets import Paid, Scope, Spend
 from gateway.types.generation import GenerationRecord, KeyUsage, MeterReport
 from gateway.types.keys import Grant, IssuedKey, KeyLimits, KeyPatch, KeyRecord, NewKey, TeamRecord
@@ -35,11 +36,12 @@ class ProtocolError(Exception):
 
 
 class Request(msgspec.Struct, array_like=True, frozen=True, tag="q", gc=False):
-    """A call of ``method``; ``arguments`` are MessagePack of the method's argument types."""
+    """A call of ``method``; ``arguments`` are MessagePack of the method's argument types, ``actor`` is who acts."""
 
     call: int
     method: str
     arguments: msgspec.Raw
+    actor: Actor | None = None
 
 
 class Reply(msgspec.Struct, array_like=True, frozen=True, tag="r", gc=False):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import copy_context
 from inspect import isawaitable
 from pathlib import Path
 from typing import Any, Final, cast
@@ -34,6 +35,7 @@ from gateway.keeper.protocol import (
 )
 from gateway.keeper.service import Keeper
 from gateway.telemetry import logs
+from gateway.types.actor import ACTING
 from gateway.types.budgets import Paid, Scope, Spend
 from gateway.types.errors import BadRequest, WeirError
 from gateway.types.keys import Grant, KeyLimits, KeyRecord
@@ -173,7 +175,10 @@ class _Connection(asyncio.Protocol):
         if at_once is None:
             own = method.name in METHODS
             answer = getattr(self._keeper, method.name)(*arguments) if own else self._keeper.ask(method, arguments)
-        task = asyncio.get_running_loop().create_task(self._run(request.call, method, answer))
+        context = copy_context()
+        if request.actor is not None:
+            context.run(ACTING.set, request.actor)
+        task = asyncio.get_running_loop().create_task(self._run(request.call, method, answer), context=context)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 

@@ -2,14 +2,15 @@
 
 It owns the state folder by a lock, so a second keeper refuses to start. Changes of keys are told to every subscriber
 after their commit and before the caller learns of it, in the order of the commits. While the database is away, changes
-are ``Unavailable``, keys stay as last known, limits go on, and the journal waits on disk.
+are ``Unavailable``, keys stay as last known, limits go on, and the journal waits on disk. An ``enduring`` keeper also
+starts without it, from what was known last.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +20,7 @@ import msgspec
 
 from gateway.access import office as budgets
 from gateway.access.alerts import Alerts, Webhook
-from gateway.access.keys import digest, key_id_of
 from gateway.access.limits import LocalLimits
-from gateway.access.names import check_models
 from gateway.access.shared import open_shared
 from gateway.access.store import AccessStore
 from gateway.access.treasury import Treasury
@@ -29,22 +28,27 @@ from gateway.access.turnstile import Turnstile
 from gateway.config.snapshot import ConfigSnapshot
 from gateway.db.engine import Database
 from gateway.db.office import Premises
+from gateway.db.unit_of_work import Refused
 from gateway.keeper import schema, usage
+from gateway.keeper.absence import wait_for_database
 from gateway.keeper.address import KeeperLock, host_id
 from gateway.keeper.extras import NO_EXTRAS, Extras
 from gateway.keeper.figures import BudgetFigures, Figures
 from gateway.keeper.follow import KeyFollower
-from gateway.keeper.offices import Offices
+from gateway.keeper.keybook import KeyBook
+from gateway.keeper.memory import Known, Memory, Remembering
+from gateway.keeper.offices import AWAY, Offices
 from gateway.keeper.shipping import TreasuryShipping
 from gateway.metering.audit import audit
 from gateway.metering.ledger import Ledger
+from gateway.metering.outcome import Shipped, ShipperBusy
 from gateway.metering.record import Status
-from gateway.metering.shipper import Shipped, Shipper, ShipperBusy
+from gateway.metering.shipper import Shipper
 from gateway.telemetry import logs
-from gateway.types.budgets import Paid, Scope, Spend
-from gateway.types.errors import BadRequest, NotFound, Unavailable
+from gateway.types.budgets import Budget, Paid, Scope, Spend
+from gateway.types.errors import Unavailable, WeirError
 from gateway.types.generation import GenerationRecord, KeyUsage, MeterReport
-from gateway.types.keys import Grant, IssuedKey, KeyLimits, KeyPatch, KeyRecord, NewKey, TeamRecord
+from gateway.types.keys import Grant, KeyLimits, KeyRecord
 from gateway.types.method import Method
 
 JOURNAL_FOLDER: Final = "journal"
@@ -56,7 +60,7 @@ R = TypeVar("R")
 _log: Final = logs.logger(__name__)
 
 
-class Keeper:
+class Keeper(KeyBook):
     """``KeyAdmin``, ``KeyFeed``, ``LimitBook`` and ``LedgerReader`` of one host.
 
     Args:
@@ -66,6 +70,7 @@ class Keeper:
         migrate: brings the database to this version, when it is not there yet.
         config: returns the configuration of now; None of a keeper that a command made for itself.
         extras: the servers beside the database that it may use.
+        enduring: whether it may start while a database on a server is away.
 
     Attributes:
         limits: this host's counts of requests and tokens.
@@ -82,7 +87,9 @@ class Keeper:
         migrate: schema.Migrate = schema.migrate_here,
         config: Callable[[], ConfigSnapshot | None] = lambda: None,
         extras: Extras = NO_EXTRAS,
+        enduring: bool = False,
     ) -> None:
+        super().__init__(pepper, config)
         self.limits = LocalLimits()
         self._shared = open_shared(extras.redis_url, self.limits) if extras.redis_url else None
         self.turnstile = Turnstile(self.limits, lambda: self._treasury, self._shared)
@@ -90,9 +97,7 @@ class Keeper:
         self._scope_watchers: list[Callable[[Sequence[Scope]], None]] = []
         self._home = home
         self._database_url = database_url
-        self._pepper = pepper
         self._migrate = migrate
-        self._config = config
         self._extras = extras
         self._lock = KeeperLock(home)
         self._database: Database | None = None
@@ -103,11 +108,16 @@ class Keeper:
         self._offices: Offices | None = None
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._changing = asyncio.Lock()
-        self._changes: set[asyncio.Task[Any]] = set()
-        self._known: dict[str, KeyRecord] = {}
-        self._watchers: list[Callable[[Sequence[KeyRecord]], None]] = []
-        self._last_used: dict[str, int] = {}
+        self._shipping: asyncio.Task[None] | None = None
+        self._enduring = enduring
+        self._memory = Memory(home, pepper)
+        self._revision = 0
+        self._later: list[Callable[[], Awaitable[None]]] = []
+
+    @property
+    def away(self) -> bool:
+        """Whether the database was not there at the start and is not yet."""
+        return self._offices is not None and self._offices.away
 
     @property
     def figures(self) -> Figures:
@@ -130,11 +140,6 @@ class Keeper:
         return _started(self._treasury)
 
     @property
-    def watched(self) -> bool:
-        """Whether a process still follows the keys: a worker that has not ended."""
-        return bool(self._watchers)
-
-    @property
     def shipper(self) -> Shipper:
         """The shipper of this host."""
         return _started(self._shipper)
@@ -144,47 +149,121 @@ class Keeper:
 
         Raises:
             KeeperError: another keeper has the folder, or the database is of no use; nothing was started.
-            Unavailable: the database is away; nothing was started.
+            Unavailable: the database is away and nothing is known without it; nothing was started.
         """
         self._lock.acquire()
         try:
-            if not await schema.is_current(self._database_url):
-                await self._migrate(self._database_url, self._lock.descriptor)
-            self._database = Database(self._database_url)
-            self._store = AccessStore(self._database, self._pepper)
-            keys, revision = await self._store.changed_since(-1)
-            self._known = {record.key_id: record for record in keys}
-            self._shipper = Shipper(
-                self._home / JOURNAL_FOLDER, self._database, on_shipped=self._shipped, host=host_id(self._home)
-            )
-            self._treasury = await self._open_treasury(self._database, self._shipper)
+            known = await self._prepare()
+            database = self._database = Database(self._database_url)
+            host = host_id(self._home)
+            self._shipper = Shipper(self._home / JOURNAL_FOLDER, database, on_shipped=self._shipped, host=host)
+            shipping = TreasuryShipping(self._shipper, self._shipped)
+            self._treasury = Treasury(database, host, shipping, on_scopes=self._tell_scopes)
+            alerts = Alerts(database, self._treasury, self._config, _webhook(self._extras))
+            premises = Premises(database, self._home, self._pepper, self._config)
+            self._offices = Offices(premises, budgets.open_office(self._treasury, alerts))
+            if known is None:
+                await self._open_books()
+            else:
+                self._recall(known)
         except BaseException:
             await self._close()
             raise
-        alerts = Alerts(self._database, self._treasury, self._config, _webhook(self._extras))
         self._budget_figures = BudgetFigures(self._treasury, alerts, self._shared)
-        self._figures = Figures(self._shipper, self._budget_figures)
-        self._offices = Offices(
-            Premises(self._database, self._home, self._pepper, self._config),
-            budgets.open_office(self._treasury, alerts),
-        )
-        loop = asyncio.get_running_loop()
+        self._figures = Figures(self._shipper, self._budget_figures, self._offices)
         self._stopping.clear()
-        self._tasks = [loop.create_task(self._keep_house()), loop.create_task(self._shipper.run())]
-        if self._database.partitioned:
-            # Only a server's database has other hosts that change it.
-            follower = KeyFollower(self._store, revision, self._changing, self._tell_keys)
-            self._tasks.append(loop.create_task(follower.run(self._stops_within)))
-        self._offices.start()
+        loop = asyncio.get_running_loop()
+        if known is None:
+            self._begin()
+        else:
+            self._tasks = [loop.create_task(self._wait_for_database())]
         if self._shared is not None:
             self._shared.start()
 
-    async def _open_treasury(self, database: Database, shipper: Shipper) -> Treasury:
-        """Return the hard budgets, opened. Raises ``Unavailable``."""
-        shipping = TreasuryShipping(shipper, self._shipped)
-        treasury = Treasury(database, host_id(self._home), shipping, on_scopes=self._tell_scopes)
-        await treasury.open()
-        return treasury
+    async def _prepare(self) -> Known | None:
+        """Bring the database to this version; return what was known last where it is away and that will do.
+
+        Raises as ``start``.
+        """
+        try:
+            await self._migrated()
+        except Refused:
+            raise
+        except Unavailable as error:
+            known = self._memory.read() if self._enduring and not self._database_url.startswith("sqlite") else None
+            if known is None:
+                raise
+            since = datetime.fromtimestamp(known.at_us / 1e6, UTC).isoformat(timespec="seconds")
+            _log.warning("the database is away: starting with what was known last", reason=error.message, of=since)
+            return known
+        return None
+
+    async def _migrated(self) -> None:
+        if not await schema.is_current(self._database_url):
+            await self._migrate(self._database_url, self._lock.descriptor)
+
+    async def _open_books(self) -> None:
+        """Learn keys and budgets from the database. Raises ``Unavailable``."""
+        store = AccessStore(_started(self._database), self._pepper)
+        keys, self._revision = await store.changed_since(-1)
+        await self.treasury.open()
+        self._store = store
+        # A database that was restored may lack keys that were known last: these work no more.
+        gone = self._known.keys() - {record.key_id for record in keys}
+        lost = [msgspec.structs.replace(self._known[key_id], disabled=True) for key_id in gone]
+        self._tell_keys([*(record for record in keys if self._known.get(record.key_id) != record), *lost])
+
+    def _recall(self, known: Known) -> None:
+        """Go on with what was known last."""
+        self.treasury.recall(known.budgets)
+        self._tell_keys(known.keys)
+        self.offices.recall(known.offices)
+
+    def _begin(self) -> None:
+        """Begin all that needs the database."""
+        loop = asyncio.get_running_loop()
+        self._tasks += [loop.create_task(self._keep_house()), loop.create_task(self.shipper.run())]
+        self._shipping = self._tasks[-1]
+        if _started(self._database).partitioned:
+            # Only a server's database has other hosts that change it, and can be away at the next start.
+            follower = KeyFollower(_started(self._store), self._revision, self._changing, self._tell_keys)
+            self._tasks.append(loop.create_task(follower.run(self._stops_within)))
+            remembering = Remembering(self._memory, self._version, self._content)
+            self._tasks.append(loop.create_task(remembering.run(self._stops_within)))
+        self.offices.start()
+
+    def _version(self) -> object:
+        """Return something that differs whenever ``_content`` does."""
+        return self._told, self.treasury.budgets, self.offices.version
+
+    def _content(self) -> tuple[tuple[KeyRecord, ...], tuple[Budget, ...], dict[str, bytes]]:
+        """Return what is to be known at a start without the database."""
+        return tuple(self._known.values()), tuple(self.treasury.budgets.values()), self.offices.remembered()
+
+    async def _wait_for_database(self) -> None:
+        """Open the books once the database is there, and do what had to wait for it."""
+
+        async def come_back() -> None:
+            await self._migrated()
+            await self._open_books()
+
+        if not await wait_for_database(come_back, self._stops_within, self.shipper.look):
+            return
+        self.offices.resume()
+        self._begin()
+        later, self._later = self._later, []
+        for work in later:
+            try:
+                await work()
+            except WeirError as error:
+                _log.error("what had to wait for the database failed", reason=error.message)
+
+    async def when_there(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do ``work``, which needs the database: now, or once it is there."""
+        if self.away:
+            self._later.append(work)
+        else:
+            await work()
 
     async def stop(self) -> None:
         """End what runs, ship what is in the journal, and give the folder back."""
@@ -208,109 +287,45 @@ class Keeper:
         A task that is cancelled inside a call of the database leaves a broken connection and a trace in the log. So
         rounds are waited for: when ours is through, no other one has begun in the same step of the event loop.
         """
-        housekeeping, shipping, *others = self._tasks
+        if self._shipping is None:
+            await asyncio.wait(self._tasks)
+            return
         try:
-            self._shipped(await self.shipper.ship())
+            await self.catch_up()
             await self.treasury.close()
         finally:
-            shipping.cancel()
-        await asyncio.wait([housekeeping, *others])
+            self._shipping.cancel()
+        await asyncio.wait([task for task in self._tasks if task is not self._shipping])
         await self._mark_used()
 
     async def _end_tasks(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
-        self._tasks = []
+        self._tasks, self._shipping = [], None
 
     async def ask(self, method: Method[R], arguments: Sequence[Any] = ()) -> R:
         """Return what an office answers."""
         result: R = await self.offices.ask(method, arguments)
         return result
 
-    async def create_team(self, slug: str, name: str) -> TeamRecord:
-        """Make a team."""
-        return await _started(self._store).create_team(slug, name)
+    @property
+    def _keys_store(self) -> AccessStore:
+        self._require()
+        return _started(self._store)
 
-    async def ensure_team(self, slug: str, name: str) -> TeamRecord:
-        """Return the team of that slug, made when it is missing."""
-        for team in await self.teams():
-            if team.slug == slug:
-                return team
-        try:
-            return await self.create_team(slug, name)
-        except BadRequest:
-            # Another host that starts with the same configuration may have been first.
-            for team in await self.teams():
-                if team.slug == slug:
-                    return team
-            raise
+    @property
+    def _books(self) -> Database:
+        self._require()
+        return _started(self._database)
 
-    async def teams(self) -> Sequence[TeamRecord]:
-        """Return all teams by slug."""
-        return await _started(self._store).teams()
+    async def _key_made(self) -> None:
+        await self.treasury.reload()  # guardrails may have made budgets for it
 
-    async def create_key(self, new: NewKey) -> IssuedKey:
-        """Make a key."""
-        self._check_models(new.models)
-        return await self._change(_started(self._store).create_key(new), _record)
-
-    def _check_models(self, names: Sequence[str] | None) -> None:
-        """Refuse models that the configuration does not know; without one everything passes."""
-        snapshot = self._config()
-        if snapshot is not None:
-            check_models(names, snapshot.models.keys() | snapshot.aliases.keys())
-
-    async def ensure_key(self, new: NewKey, secret: str) -> KeyRecord:
-        """Return the key whose text is ``secret``, made as ``new`` says when it is missing; it may be revoked.
-
-        Raises:
-            BadRequest: another text has its public id, or the gateway's secret changed since it was made.
-        """
-        try:
-            record = await self.key(key_id_of(secret))
-        except NotFound:
-            chosen = NewKey(new.name, new.team, new.models, new.limits, new.expires_at, secret)
-            return (await self.create_key(chosen)).record
-        if record.digest != digest(self._pepper, secret.encode()):
-            raise BadRequest("the key is known under another secret of the gateway: revoke it and choose another text")
-        return record
-
-    async def keys(self, team: str | None = None) -> Sequence[KeyRecord]:
-        """Return keys that are not revoked, newest first."""
-        return await _started(self._store).keys(team)
-
-    async def key(self, key_id: str) -> KeyRecord:
-        """Return one key, revoked or not."""
-        return await _started(self._store).key(key_id)
-
-    async def update_key(self, key_id: str, patch: KeyPatch) -> KeyRecord:
-        """Change a key."""
-        if patch.models is not msgspec.UNSET:
-            self._check_models(patch.models)
-        return await self._change(_started(self._store).update_key(key_id, patch), _itself)
-
-    async def rotate_key(self, key_id: str, overlap_s: float) -> IssuedKey:
-        """Give a key a new secret; the old one works for ``overlap_s`` seconds more."""
-        return await self._change(_started(self._store).rotate_key(key_id, overlap_s), _record)
-
-    async def revoke_key(self, key_id: str) -> KeyRecord:
-        """Revoke a key for good; every subscriber is told before this returns."""
-        return await self._change(_started(self._store).revoke_key(key_id), _itself)
-
-    async def subscribe(self, on_change: Callable[[Sequence[KeyRecord]], None]) -> Sequence[KeyRecord]:
-        """Return all keys, revoked ones too, and call ``on_change`` with each key that changes later."""
-        return self.watch(on_change)
-
-    def watch(self, on_change: Callable[[Sequence[KeyRecord]], None]) -> Sequence[KeyRecord]:
-        """As ``subscribe``, in one step of the event loop."""
-        self._watchers.append(on_change)
-        return tuple(self._known.values())
-
-    def unwatch(self, on_change: Callable[[Sequence[KeyRecord]], None]) -> None:
-        """End a subscription; harmless when there is none."""
-        with suppress(ValueError):
-            self._watchers.remove(on_change)
+    def _require(self) -> None:
+        """Raise ``Unavailable`` while the database has not been there yet."""
+        if self.away:
+            raise Unavailable(AWAY, retry_after=5.0)
 
     async def follow_scopes(self, on_change: Callable[[Sequence[Scope]], None]) -> Sequence[Scope]:
         """Return the scopes of all hard budgets, and call ``on_change`` with all of them whenever they change."""
@@ -341,51 +356,37 @@ class Keeper:
 
     async def generation(self, request_id: bytes) -> GenerationRecord | None:
         """Return a request by id, also one that ended a moment ago; None when it is unknown."""
-        ledger = Ledger(_started(self._database))
+        ledger = Ledger(self._books)
         found = await ledger.generation(request_id)
         if found is not None and found.attempts[-1].status != Status.FAILED:
             return found
         # The answer, or the attempt after the failed ones, may still be in the journal.
-        try:
-            self._shipped(await self.shipper.ship())
-        except (OSError, ShipperBusy) as error:
-            raise Unavailable("the journal cannot be read now", retry_after=1.0) from error
+        await self.catch_up()
         return await ledger.generation(request_id)
 
     async def recent(self, limit: int) -> Sequence[GenerationRecord]:
         """Return the newest requests, newest first."""
-        return await Ledger(_started(self._database)).recent(limit)
+        return await Ledger(self._books).recent(limit)
+
+    async def catch_up(self) -> None:
+        """Bring what is in the journal now into the ledger, orphans of dead writers too. Raises ``Unavailable``."""
+        self._require()
+        try:
+            self._shipped(await self.shipper.ship())
+        except (OSError, ShipperBusy) as error:
+            raise Unavailable("the journal cannot be read now", retry_after=1.0) from error
 
     async def audit(self) -> MeterReport:
-        """Compare journal, ledger and rollups."""
+        """Compare journal, ledger and rollups, once what the journal holds now is in the ledger."""
+        await self.catch_up()
         try:
-            return await audit(self._home / JOURNAL_FOLDER, _started(self._database))
+            return await audit(self._home / JOURNAL_FOLDER, self._books)
         except OSError as error:
             raise Unavailable("the journal cannot be read now", retry_after=1.0) from error
 
     async def key_usage(self, key_ids: Sequence[str]) -> Mapping[str, KeyUsage]:
         """Return what each of the keys was charged, by key id; zeros for a key that was never used."""
-        return await usage.key_usage(_started(self._database), key_ids, datetime.now(UTC))
-
-    async def _change(self, operation: Coroutine[Any, Any, R], changed: Callable[[R], KeyRecord]) -> R:
-        """Carry out a change and tell it, whole or not at all, whoever stops waiting for it."""
-
-        async def carry_out() -> R:
-            async with self._changing:
-                result = await operation
-                record = changed(result)
-                self._tell_keys((record,))
-                return result
-
-        task = asyncio.get_running_loop().create_task(carry_out())
-        self._changes.add(task)
-        task.add_done_callback(self._changes.discard)
-        return await asyncio.shield(task)
-
-    def _tell_keys(self, changed: Sequence[KeyRecord]) -> None:
-        self._known.update((record.key_id, record) for record in changed)
-        for on_change in tuple(self._watchers):
-            on_change(changed)
+        return await usage.key_usage(self._books, key_ids, datetime.now(UTC))
 
     def _tell_scopes(self, scopes: Sequence[Scope]) -> None:
         for on_change in tuple(self._scope_watchers):
@@ -393,20 +394,6 @@ class Keeper:
 
     def _shipped(self, shipped: Shipped) -> None:
         self._remember_use(shipped.last_used)
-
-    def _remember_use(self, last_used: Mapping[str, int]) -> None:
-        for key_id, moment in last_used.items():
-            self._last_used[key_id] = max(moment, self._last_used.get(key_id, 0))
-
-    async def _mark_used(self) -> None:
-        used, self._last_used = self._last_used, {}
-        if not used:
-            return
-        try:
-            await _started(self._store).mark_used(used)
-        except BaseException:
-            self._remember_use(used)
-            raise
 
     async def _keep_house(self) -> None:
         swept = time.monotonic()
@@ -440,14 +427,6 @@ class Keeper:
 
 def _webhook(extras: Extras) -> Webhook | None:
     return None if extras.alert_url is None else Webhook(extras.alert_url, extras.alert_secret)
-
-
-def _record(issued: IssuedKey) -> KeyRecord:
-    return issued.record
-
-
-def _itself(record: KeyRecord) -> KeyRecord:
-    return record
 
 
 def _started(part: R | None) -> R:

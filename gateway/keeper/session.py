@@ -29,6 +29,7 @@ from gateway.keeper.protocol import (
     frame,
     raw,
 )
+from gateway.types.actor import ACTING, GATEWAY
 from gateway.types.method import Method
 
 R = TypeVar("R")
@@ -94,7 +95,9 @@ class Session(asyncio.Protocol):
         said = raw(arguments)
         self._last_call += 1
         self._calls[self._last_call] = _Call(method, future, heard)
-        self._transport.write(frame(Request(self._last_call, method.name, said)))
+        actor = ACTING.get()
+        known = None if actor is GATEWAY else actor
+        self._transport.write(frame(Request(self._last_call, method.name, said, known)))
         return future
 
     def notify(self, method: Method[None], arguments: Sequence[Any]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from gateway.metering.shipper import Shipped, Shipper, ShipperBusy
+from gateway.metering.outcome import Shipped, ShipperBusy
+from gateway.metering.shipper import Shipper
 from gateway.types.errors import Unavailable
 
 

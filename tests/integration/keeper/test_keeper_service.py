@@ -16,9 +16,11 @@ from gateway.access.store import AccessStore
 from gateway.db import sqlite as engine
 from gateway.keeper import service, usage
 from gateway.keeper.address import KeeperError
+from gateway.keeper.process import reaching
 from gateway.keeper.service import JOURNAL_FOLDER, Keeper
 from gateway.metering.journal import Journal
-from gateway.metering.record import Close, Dimensions, Open, RowKind, Status
+from gateway.metering.record import Close, Dimensions, Open, RowKind, Status, frame
+from gateway.metering.segments import SegmentWriter, new_writer_id
 from gateway.types.charge import Charge
 from gateway.types.errors import BadRequest, Unauthorized, Unavailable
 from gateway.types.generation import KeyUsage
@@ -134,6 +136,25 @@ async def test_a_change_is_told_even_if_nobody_waits_for_it_any_more(keeper: Kee
         while not heard:
             await asyncio.sleep(0.01)
     assert [record.key_id for record in await keeper.keys()] == [heard[0].key_id]
+
+
+async def test_the_first_audit_after_a_death_knows_the_orphan(home: Path) -> None:
+    """What a killed process left is in the ledger before the books are compared, not in the next audit."""
+    lost = Open(RequestIds().new(), 1, dimensions("abcd1234"), time.time_ns() // 1000, 3)
+    (home / JOURNAL_FOLDER).mkdir(parents=True)
+    SegmentWriter.create(home / JOURNAL_FOLDER, new_writer_id(), 1, [frame(lost)]).close()
+    for _ in range(2):
+        async with reaching(home, url_of(home), PEPPER) as keeper:
+            report = await keeper.audit()
+        assert report.ok
+        assert (report.ledger["rows_orphaned"], report.journal["unshipped_bytes"]) == (1, 0)
+
+
+async def test_a_fresh_keeper_of_a_command_has_shipped_first(home: Path) -> None:
+    """A command that reads sums where no keeper runs lacks nothing of what is in the journal."""
+    await meter(home, "abcd1234", RequestIds().new(), nano=7)
+    async with reaching(home, url_of(home), PEPPER, fresh=True) as keeper:
+        assert (await keeper.key_usage(["abcd1234"]))["abcd1234"].total == 7
 
 
 async def test_keys_survive_the_keeper(home: Path) -> None:
