@@ -1,0 +1,127 @@
+"""Stacked columns drawn as one path for each series, for windows of up to a year. Nothing here raises.
+
+A column takes ``PLACE`` units of the width, so that all its edges are whole numbers and a year stays small; edges are
+rounded, not heights, so that the parts of a column touch and add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from dashboards.charts.scale import ticks
+
+PLACE: Final = 10
+HEIGHT: Final = 4_000
+MOST: Final = 8
+"""Series that are told apart by colour."""
+OTHER: Final = "other"
+_LABELS: Final = 7
+_BAR: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A part of a column: its point of time, its upper edge and its height."""
+
+    point: int
+    y: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A series: its name, its colour's number (``o`` for the rest), its values and its parts of columns."""
+
+    name: str
+    colour: str
+    values: tuple[int, ...]
+    bars: tuple[Bar, ...]
+
+    @property
+    def path(self) -> str:
+        """What an SVG path draws."""
+        inset = (PLACE - _BAR) // 2
+        return "".join(
+            f"M{bar.point * PLACE + inset} {bar.y}h{_BAR}v{bar.height}h-{_BAR}z" for bar in self.bars if bar.height
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Strata:
+    """A chart of ``width`` by ``HEIGHT``.
+
+    Attributes:
+        layers: from the bottom up, the rest last.
+        labels: of every point of time.
+        totals: of every point of time.
+        ticks: of the value axis: the share of the height from below, and the number in words.
+        marks: of the time axis: the share of the width, and the words.
+    """
+
+    layers: tuple[Layer, ...]
+    labels: tuple[str, ...]
+    totals: tuple[int, ...]
+    ticks: tuple[tuple[float, str], ...]
+    marks: tuple[tuple[float, str], ...]
+
+    @property
+    def width(self) -> int:
+        """Of the drawing."""
+        return max(1, len(self.labels)) * PLACE
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to see."""
+        return not self.layers
+
+
+def strata(
+    labels: Sequence[str],
+    series: Sequence[tuple[str, Sequence[int]]],
+    rest: Sequence[int],
+    words: Callable[[float], str],
+    marks: Sequence[str] = (),
+    *,
+    most: int = MOST,
+) -> Strata:
+    """Return stacked columns.
+
+    Args:
+        labels: of the points of time.
+        series: name and values, in the order in which they are ranked.
+        rest: what belongs to none of them.
+        words: says a value at the axis.
+        marks: of the points of time at the axis; ``labels`` without.
+        most: series that are drawn by themselves.
+    """
+    used = [(name, tuple(values)) for name, values in series if any(values)]
+    beyond = [sum(column) for column in zip(rest, *(values for _, values in used[most:]), strict=True)]
+    drawn = [(name, str(number), values) for number, (name, values) in enumerate(used[:most])]
+    if any(beyond):
+        drawn.append((OTHER, "o", tuple(beyond)))
+    totals = tuple(sum(values[point] for _, _, values in drawn) for point in range(len(labels)))
+    steps = ticks(float(max(totals, default=0)))
+    layers, floor = [], [0] * len(labels)
+    for name, colour, values in drawn:
+        bars = []
+        for point, value in enumerate(values):
+            low, floor[point] = floor[point], floor[point] + value
+            bottom, top = _edge(low, steps[-1]), _edge(floor[point], steps[-1])
+            if value:
+                bars.append(Bar(point, top, bottom - top))
+        layers.append(Layer(name, colour, values, tuple(bars)))
+    shown = tuple((step / steps[-1], words(step)) for step in steps)
+    return Strata(tuple(layers), tuple(labels), totals, shown, marked(marks or labels))
+
+
+def _edge(value: int, top: float) -> int:
+    return round(HEIGHT - HEIGHT * value / top)
+
+
+def marked(labels: Sequence[str], most: int = _LABELS) -> tuple[tuple[float, str], ...]:
+    """Return a few labels, evenly spaced, each with its middle as a share of the width."""
+    count = len(labels)
+    step = max(1, -(-count // most))
+    return tuple(((index + 0.5) / count, labels[index]) for index in range((step - 1) // 2, count, step))

@@ -1,0 +1,60 @@
+"""Windows of time that pages show: the last 24 hours, or so many days; and their points in words. UTC throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from gateway.console.measure import Grain
+
+SPANS: Final = (("24h", "24 h"), ("7d", "7 d"), ("30d", "30 d"), ("90d", "90 d"))
+DEFAULT: Final = "30d"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Days or hours, both ends inclusive, counted from 1970."""
+
+    name: str
+    grain: Grain
+    first: int
+    last: int
+
+    @property
+    def length(self) -> int:
+        """How many points there are."""
+        return self.last - self.first + 1
+
+    @property
+    def before(self) -> Span:
+        """The window of the same length just before."""
+        return Span(self.name, self.grain, self.first - self.length, self.first - 1)
+
+    @property
+    def points(self) -> Sequence[int]:
+        """Every point."""
+        return range(self.first, self.last + 1)
+
+    @property
+    def hours(self) -> tuple[int, int]:
+        """The first and the last hour."""
+        return (self.first, self.last) if self.grain == "hour" else (self.first * 24, self.last * 24 + 23)
+
+    def words(self, point: int) -> str:
+        """Return a point as people read it."""
+        if self.grain == "hour":
+            return (_EPOCH + timedelta(hours=point)).strftime("%d %b %H:%M")
+        return (_EPOCH + timedelta(days=point)).strftime("%d %b")
+
+
+def span_of(wanted: str, now_us: int, default: str = DEFAULT) -> Span:
+    """Return the window with the name ``wanted``, or the default one; it ends with the hour or day that runs."""
+    name = wanted if wanted in dict(SPANS) else default
+    if name == "24h":
+        hour = now_us // 3_600_000_000
+        return Span(name, "hour", hour - 23, hour)
+    day = now_us // 86_400_000_000
+    return Span(name, "day", day - int(name[:-1]) + 1, day)

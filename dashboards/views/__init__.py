@@ -1,0 +1,1 @@
+"""The pages, a module for each; each has its ``PAGES``."""

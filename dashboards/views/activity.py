@@ -1,0 +1,195 @@
+"""Activity: usage with filters, as a chart and in groups; single requests by pages, exported exactly as shown."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from starlette.responses import Response
+
+from dashboards import figures
+from dashboards.charts.columns import stacked
+from dashboards.span import SPANS, Span, span_of
+from dashboards.views.overview import per_point, total
+from dashboards.visit import Page, Visit
+from gateway.console.measure import REQUESTS, USAGE, Group, Pick, RequestRow, RequestsQuestion, Sum, UsageQuestion
+from gateway.console.roles import Permission
+from gateway.metering.record import Status
+from gateway.types import ids
+from gateway.types.errors import NotFound
+from gateway.types.money import usd_text
+
+PATH: Final = "/console/activity"
+BY: Final[dict[str, Group]] = {
+    "model": "model",
+    "team": "team",
+    "key": "key_id",
+    "endpoint": "endpoint",
+    "app": "app",
+    "status": "status",
+}
+"""Groups by their name in the URL."""
+MEASURES: Final = (("tokens", "Tokens"), ("charge", "Spend"), ("requests", "Requests"), ("errors", "Errors"))
+PAGE: Final = 25
+
+
+def picked(visit: Visit) -> Pick:
+    """Return whose usage the URL asks for, as far as the visitor reaches. Raises ``NotFound`` beyond."""
+    reached = visit.reach(Permission.USAGE_SEE)
+    team = visit.asked("team")
+    if team and not reached.covers(team):
+        raise NotFound("there is no such team")
+    return Pick(
+        teams=None if reached.everything else tuple(sorted(reached.teams)),
+        team=team,
+        key_id=visit.asked("key"),
+        model=visit.asked("model"),
+        endpoint=visit.asked("endpoint"),
+        app=visit.asked("app"),
+        status=visit.asked("status"),
+    )
+
+
+def value(row: Sum, measure: str) -> int:
+    """Return what is measured of a sum."""
+    return {"charge": row.charge_nano, "requests": row.requests, "errors": row.errors}.get(measure, row.tokens)
+
+
+def words(measure: str) -> Any:
+    """Return what says a value of a measure."""
+    return (lambda amount: figures.usd(int(amount))) if measure == "charge" else figures.short
+
+
+async def shown(visit: Visit) -> Response:
+    """Show it."""
+    span, pick = span_of(visit.asked("span"), visit.now_us, "7d"), picked(visit)
+    by = visit.asked("by", "model")
+    by = by if by in BY else "model"
+    measure = visit.asked("measure", "tokens")
+    measure = measure if measure in dict(MEASURES) else "tokens"
+    before = _cursor(visit.asked("before"))
+    ask = visit.site.books.ask
+    rows, page, keys = await asyncio.gather(
+        ask(USAGE, (UsageQuestion(span.grain, span.first, span.last, BY[by], pick),)),
+        ask(REQUESTS, (RequestsQuestion(*span.hours, pick, before, PAGE),)),
+        _key_names(visit),
+    )
+    return visit.render(
+        "activity.html",
+        span=span,
+        spans=SPANS,
+        by=by,
+        groups=[(name, name) for name in BY],
+        measure=measure,
+        measures=MEASURES,
+        pick=pick,
+        total=total(rows),
+        chart=stacked(
+            [span.words(point) for point in span.points], _series(rows, span, measure, by, keys), words(measure)
+        ),
+        points=per_point(rows, span),
+        groups_of=_groups(rows, measure),
+        name_of=lambda name: keys.get(name, name) if by == "key" else name,
+        rows=page.rows,
+        more=page.next.hex(),
+        begun=bool(before),
+        keys=keys,
+        id_of=ids.text,
+        at=lambda row: ids.unix_ms(row.request_id) * 1_000,
+        statuses=[status.value for status in Status],
+        sees_cost=visit.may(Permission.COST_SEE),
+    )
+
+
+def _cursor(text: str) -> bytes:
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        return b""
+    return found if len(found) == 16 else b""
+
+
+async def _key_names(visit: Visit) -> dict[str, str]:
+    """Return the names of the keys within reach, by id."""
+    found = await visit.site.books.keys()
+    return {record.key_id: record.name for record in found if visit.may(Permission.USAGE_SEE, record.team)}
+
+
+def _series(rows: Sequence[Sum], span: Span, measure: str, by: str, keys: dict[str, str]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        name = (keys.get(row.name, row.name) if by == "key" else row.name) or "none"
+        found.setdefault(name, [0.0] * span.length)[row.point - span.first] += value(row, measure)
+    return found
+
+
+def _groups(rows: Sequence[Sum], measure: str, most: int = 12) -> list[tuple[str, dict[str, int], float]]:
+    """Return the biggest names with their sums and their share of the biggest."""
+    found: dict[str, dict[str, int]] = {}
+    for row in rows:
+        sums = found.setdefault(row.name, dict.fromkeys(("tokens", "requests", "errors", "charge", "value"), 0))
+        sums["tokens"] += row.tokens
+        sums["requests"] += row.requests
+        sums["errors"] += row.errors
+        sums["charge"] += row.charge_nano
+        sums["value"] += value(row, measure)
+    ranked = sorted(found.items(), key=lambda each: (-each[1]["value"], each[0]))[:most]
+    top = max((sums["value"] for _, sums in ranked), default=0)
+    return [(name, sums, sums["value"] / top if top else 0.0) for name, sums in ranked]
+
+
+def _exported(row: RequestRow, *, cost: bool) -> dict[str, Any]:
+    """Return a request as files have it."""
+    found: dict[str, Any] = {
+        "id": ids.text(row.request_id),
+        "at": figures.stamp(ids.unix_ms(row.request_id) * 1_000),
+        "attempt": row.attempt,
+        "team": row.team,
+        "key": row.key_id,
+        "model": row.model,
+        "endpoint": row.endpoint,
+        "app": row.app,
+        "status": row.status,
+        "finish_reason": row.finish_reason,
+        "error": row.error,
+        "tokens_prompt": row.prompt,
+        "tokens_completion": row.completion,
+        "tokens_cached": row.cached,
+        "charge_usd": usd_text(row.charge_nano),
+        "ttft_ms": row.ttft_us / 1_000,
+        "duration_ms": row.duration_us / 1_000,
+    }
+    return found | ({"cost_usd": usd_text(row.cost_nano), "backend": row.backend} if cost else {})
+
+
+async def export(visit: Visit) -> Response:
+    """Give out the requests of a page as CSV or JSON: the very rows that the page shows."""
+    span, pick = span_of(visit.asked("span"), visit.now_us, "7d"), picked(visit)
+    before = _cursor(visit.asked("before"))
+    page = await visit.site.books.ask(REQUESTS, (RequestsQuestion(*span.hours, pick, before, PAGE),))
+    rows = [_exported(row, cost=visit.may(Permission.COST_SEE)) for row in page.rows]
+    if visit.named("form") == "json":
+        return Response(msgspec.json.encode({"data": rows, "next": page.next.hex()}), media_type="application/json")
+    if visit.named("form") != "csv":
+        raise NotFound("there is no such form")
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]) if rows else ["id"])
+    writer.writeheader()
+    writer.writerows({name: harmless(each) for name, each in row.items()} for row in rows)
+    headers = {"content-disposition": 'attachment; filename="activity.csv"'}
+    return Response(out.getvalue(), media_type="text/csv", headers=headers)
+
+
+def harmless(cell: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+
+
+PAGES: Final = (
+    Page(PATH, shown, Permission.USAGE_SEE),
+    Page(f"{PATH}/export.{{form}}", export, Permission.USAGE_SEE),
+)

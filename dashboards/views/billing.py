@@ -1,0 +1,94 @@
+"""Billing: periods, closing one, statements of teams, exports, and what goes out to sinks."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.responses import Response
+
+from dashboards.visit import Page, Visit
+from gateway.billing import methods, paper
+from gateway.console.roles import Permission
+from gateway.types.errors import BadRequest, NotFound
+
+PATH: Final = "/console/billing"
+TYPES: Final = {"json": "application/json", "csv": "text/csv", "html": "text/html", "text": "text/plain"}
+
+
+async def listed(visit: Visit) -> Response:
+    """List the periods with what was, or will be, charged."""
+    return await _listed(visit, {})
+
+
+async def _listed(visit: Visit, errors: dict[str, str], status: int = 200) -> Response:
+    books, whole = visit.site.books, visit.reach(Permission.BILLING_SEE).everything
+    periods = await books.ask(methods.PERIODS)
+    return visit.render(
+        "billing.html",
+        status=status,
+        periods=sorted(periods, key=lambda each: each.period, reverse=True),
+        whole=whole,
+        closes=visit.may(Permission.BILLING_CLOSE),
+        outbox=(await books.ask(methods.OUTBOX))[:50] if whole else (),
+        errors=errors,
+        done=visit.asked("done"),
+    )
+
+
+async def period(visit: Visit) -> Response:
+    """Show the teams of a period within reach, each with its statement."""
+    name = visit.named("period")
+    found = next((each for each in await visit.site.books.ask(methods.PERIODS) if each.period == name), None)
+    if found is None:
+        raise NotFound("there is no such period")
+    teams = await visit.site.books.ask(methods.TEAMS, (name,))
+    return visit.render(
+        "period.html",
+        period=found,
+        teams=[team for team in teams if visit.may(Permission.BILLING_SEE, team.slug)],
+        forms=paper.FORMS,
+        closes=visit.may(Permission.BILLING_CLOSE),
+        whole=visit.reach(Permission.BILLING_SEE).everything,
+    )
+
+
+async def statement(visit: Visit) -> Response:
+    """Give out a team's statement."""
+    team, form = visit.named("team"), visit.named("form")
+    visit.need(Permission.BILLING_SEE, team)
+    if form not in paper.FORMS:
+        raise NotFound("there is no such form")
+    try:
+        found = await visit.site.books.ask(methods.STATEMENT, (visit.named("period"), team, form))
+    except (BadRequest, NotFound):
+        raise NotFound("there is no such statement") from None
+    name = f"statement-{visit.named('period')}-{team}.{form}"
+    headers = {"content-disposition": f'attachment; filename="{name}"', "etag": f'"{found.digest}"'}
+    return Response(found.content, media_type=TYPES.get(form, "application/octet-stream"), headers=headers)
+
+
+async def close(visit: Visit) -> Response:
+    """Close a period for good."""
+    name = visit.form.get("period", "")
+    if visit.form.get("confirm", "").strip() != name:
+        return await _listed(visit, {name: f"write {name} to close it for good"}, 400)
+    try:
+        await visit.site.books.ask(methods.CLOSE, (name,))
+    except BadRequest as error:
+        return await _listed(visit, {name: error.message}, 400)
+    return visit.go(PATH, done="closed")
+
+
+async def retry(visit: Visit) -> Response:
+    """Try to deliver an item of the outbox again, now."""
+    await visit.site.books.ask(methods.RETRY, (visit.form.get("item", "")[:100],))
+    return visit.go(PATH, done="retried")
+
+
+PAGES: Final = (
+    Page(PATH, listed, Permission.BILLING_SEE),
+    Page(f"{PATH}/close", close, Permission.BILLING_CLOSE, ("POST",)),
+    Page(f"{PATH}/retry", retry, Permission.BILLING_CLOSE, ("POST",)),
+    Page(f"{PATH}/{{period}}", period, Permission.BILLING_SEE),
+    Page(f"{PATH}/{{period}}/{{team}}.{{form}}", statement, Permission.BILLING_SEE),
+)

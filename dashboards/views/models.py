@@ -1,0 +1,107 @@
+"""Models and prices: what callers can name, who serves it at which price, and every price version there ever was."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from starlette.responses import Response
+
+from dashboards import forms
+from dashboards.visit import Page, Visit
+from gateway.console.roles import Permission
+from gateway.tariff.form import Wanted, content_form, proposal_of
+from gateway.tariff.version import ACCEPT, VERSIONS, Kind, Version, VersionQuery
+from gateway.types.errors import BadRequest, NotFound
+from gateway.types.money import Rates, usd_per_million_text
+
+PATH: Final = "/console/models"
+PAGE: Final = 25
+_OWN: Final = (Kind.COST, Kind.HOUR)
+"""Kinds of versions that say what the owner pays."""
+
+
+def per_million(rates: Rates) -> dict[str, str]:
+    """Return the rates people ask for first, in USD per million tokens."""
+    full = rates.resolved()
+    return {name: f"${usd_per_million_text(getattr(full, name))}" for name in ("prompt", "completion", "cache_read")}
+
+
+def said(version: Version) -> str:
+    """Return what a version says, in a line."""
+
+    def words(name: str, value: Any) -> str:
+        if isinstance(value, dict):
+            return "; ".join(f"{key.replace('_', ' ')} {each}" for key, each in value.items() if isinstance(each, str))
+        return f"{name.replace('_', ' ')} {value}"
+
+    return "; ".join(words(name, value) for name, value in content_form(version).items() if value is not None)
+
+
+async def listed(visit: Visit) -> Response:
+    """List the models, and a page of price versions."""
+    return await _listed(visit, {})
+
+
+async def _listed(visit: Visit, errors: dict[str, str], status: int = 200) -> Response:
+    sees_cost = visit.may(Permission.COST_SEE)
+    changes = visit.may(Permission.PRICES_CHANGE)
+    before, model = visit.asked("before", "0"), visit.asked("model")
+    fleet = visit.site.registry.fleet
+    query = VersionQuery(
+        kind=None if sees_cost else Kind.SELL.value,
+        model=model or None,
+        place=None,
+        before=int(before) if before.isdigit() and len(before) < 19 else 0,
+        limit=PAGE,
+    )
+    versions = await visit.site.books.ask(VERSIONS, (query,))
+    return visit.render(
+        "models.html",
+        status=status,
+        models=sorted(fleet.models.values(), key=lambda each: each.id),
+        aliases=sorted(fleet.aliases.items()),
+        per_million=per_million,
+        versions=versions,
+        said=said,
+        more=versions[-1].version_id if len(versions) == PAGE else 0,
+        model=model,
+        places=sorted({endpoint.slug for each in fleet.models.values() for endpoint in each.endpoints}),
+        sees_cost=sees_cost,
+        changes=changes,
+        errors=errors,
+        form=visit.form,
+        done=visit.asked("done"),
+    )
+
+
+async def set_price(visit: Visit) -> Response:
+    """Make a version of a model's price; requests that run keep the one they began with."""
+    form = visit.form
+    model = form.get("model", "")
+    if model not in visit.site.registry.fleet.models:
+        raise NotFound("there is no such model")
+    price = {name: form.get(name, "").strip() for name in ("prompt", "completion", "cache_read")}
+    for name in ("prompt", "completion"):
+        if not price[name]:
+            return await _listed(visit, {name: "USD per million tokens, such as 0.10"}, 400)
+    if not form.get("why", "").strip():
+        return await _listed(visit, {"why": "say why, for whoever asks in a year"}, 400)
+    try:
+        wanted = Wanted(
+            kind=Kind.SELL,
+            model=model,
+            place=form.get("place", "").strip(),
+            price={name: value for name, value in price.items() if value},
+            valid_from=form.get("valid_from", "").strip() or None,
+            why=form["why"].strip(),
+        )
+        await visit.site.books.ask(ACCEPT, ((proposal_of(wanted, who=visit.login, source="console"),),))
+    except BadRequest as error:
+        return await _listed(visit, forms.problem(error, "prompt"), 400)
+    return visit.go(PATH, done="priced", model=model)
+
+
+PAGES: Final = (
+    Page(PATH, listed, Permission.MODELS_SEE),
+    Page(PATH, set_price, Permission.PRICES_CHANGE, ("POST",)),
+)

@@ -1,0 +1,194 @@
+"""Usage as pages show it, read from the rollups; single requests from the ledger, found through the rollups.
+
+A page of requests must not cost more when the ledger grows: the hourly sums say in which hours the wanted requests are,
+and only these hours of the ledger are looked at. Errors are those of the unit of work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, cast
+
+from sqlalchemy import case, func, literal, select, union_all
+from sqlmodel import col
+
+from gateway.console import measure as asked
+from gateway.db.engine import Database
+from gateway.db.tables.ledger import LabelSet, LedgerRow, UsageDay, UsageHour
+from gateway.db.unit_of_work import reading
+from gateway.metering.record import RowKind, Status
+from gateway.types.histogram import Histogram
+from gateway.types.method import Handler, Method
+
+ERRORS: Final = (Status.UPSTREAM_ERROR, Status.REFUSED)
+TRIES: Final = (Status.FAILED, Status.CONTINUED)
+"""Attempts that another one followed: no request of a caller by itself."""
+MOST: Final = 500
+HOURS_AT_ONCE: Final = 12
+_HOUR_MS: Final = 3_600_000
+_PICKED: Final = ("team", "key_id", "model", "endpoint", "app", "status")
+
+
+def handlers(database: Database) -> dict[Method[Any], Handler]:
+    """Return what answers the questions of ``gateway.console.measure``."""
+    usage = Usage(database)
+    return {
+        asked.USAGE: usage.sums,
+        asked.SPEED: usage.speed,
+        asked.PACES: usage.paces,
+        asked.REQUESTS: usage.requests,
+    }
+
+
+class Usage:
+    """Reads the rollups and the ledger."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def sums(self, question: asked.UsageQuestion) -> list[asked.Sum]:
+        """See ``USAGE``."""
+        table: Any = UsageDay if question.grain == "day" else UsageHour
+        point = table.day if question.grain == "day" else table.hour
+        at: Any = point if question.series else literal(question.first)
+        name: Any = getattr(table, question.group) if question.group else literal("")
+        callers = table.status.not_in([status.value for status in TRIES])
+        broken = table.status.in_([status.value for status in ERRORS])
+        query: Any = select(
+            at,
+            name,
+            func.sum(case((callers, table.requests), else_=0)),
+            func.sum(case((broken, table.requests), else_=0)),
+            func.sum(case((callers, 0), else_=table.requests)),
+            func.sum(table.tokens_prompt),
+            func.sum(table.tokens_completion),
+            func.sum(table.tokens_cache_read),
+            func.sum(table.charge_nano),
+            func.sum(table.cost_nano),
+        ).where(point >= question.first, point <= question.last, *_where(table, question.pick))
+        grouped = ([point] if question.series else []) + ([name] if question.group else [])
+        if grouped:
+            query = query.group_by(*grouped)
+        async with reading(self._database) as session:
+            rows = (await session.execute(query)).all()
+        found = [asked.Sum(int(row[0]), row[1], *(int(value or 0) for value in row[2:])) for row in rows]
+        return sorted(found, key=lambda each: (each.point, each.name))
+
+    async def speed(self, first: int, last: int, pick: asked.Pick) -> asked.Speed:
+        """See ``SPEED``."""
+        ttft, rate = Histogram(), Histogram()
+        for _, first_token, throughput in await self._measured(first, last, pick):
+            ttft.merge(Histogram.load(first_token))
+            rate.merge(Histogram.load(throughput))
+        return _speed(ttft, rate)
+
+    async def paces(self, first: int, last: int, pick: asked.Pick) -> list[asked.Pace]:
+        """See ``PACES``."""
+        hours: dict[int, tuple[Histogram, Histogram]] = {}
+        for hour, first_token, throughput in await self._measured(first, last, pick):
+            ttft, rate = hours.setdefault(int(hour), (Histogram(), Histogram()))
+            ttft.merge(Histogram.load(first_token))
+            rate.merge(Histogram.load(throughput))
+        return [asked.Pace(hour, _speed(*found)) for hour, found in sorted(hours.items())]
+
+    async def _measured(self, first: int, last: int, pick: asked.Pick) -> Sequence[Any]:
+        """Return hour and histograms of the rollup's rows."""
+        query = select(col(UsageHour.hour), col(UsageHour.ttft), col(UsageHour.throughput)).where(
+            col(UsageHour.hour) >= first, col(UsageHour.hour) <= last, *_where(UsageHour, pick)
+        )
+        async with reading(self._database) as session:
+            return (await session.execute(query)).all()
+
+    async def requests(self, question: asked.RequestsQuestion) -> asked.RequestPage:
+        """See ``REQUESTS``."""
+        limit = max(1, min(question.limit, MOST))
+        last = question.last
+        if question.before:
+            last = min(last, int.from_bytes(question.before[:6], "big") // _HOUR_MS)
+        busy = (
+            select(col(UsageHour.hour), func.sum(col(UsageHour.requests)))
+            .where(
+                col(UsageHour.hour) >= question.first, col(UsageHour.hour) <= last, *_where(UsageHour, question.pick)
+            )
+            .group_by(col(UsageHour.hour))
+            .order_by(col(UsageHour.hour).desc())
+        )
+        async with reading(self._database) as session:
+            known = (await session.execute(busy)).all()
+            hours = _enough(known, limit)
+            if not hours:
+                return asked.RequestPage([], b"")
+            wanted = union_all(*(_hour_of_ledger(hour, question, limit + 1) for hour in hours)).subquery()
+            newest = select(wanted).order_by(wanted.c.request_id.desc(), wanted.c.attempt.desc()).limit(limit + 1)
+            rows = (await session.execute(newest)).all()
+        found = [asked.RequestRow(*row) for row in rows[:limit]]
+        if len(rows) > limit and found:
+            # A request's attempts stay together: the page ends before a request that would be cut in two.
+            following = rows[limit].request_id
+            whole = [row for row in found if row.request_id != following] or found
+            return asked.RequestPage(whole, whole[-1].request_id)
+        more = len(known) > len(hours)
+        return asked.RequestPage(found, (hours[-1] * _HOUR_MS).to_bytes(6, "big") + bytes(10) if more else b"")
+
+
+def _speed(ttft: Histogram, rate: Histogram) -> asked.Speed:
+    return asked.Speed(ttft.quantile(0.5), ttft.quantile(0.95), rate.quantile(0.5))
+
+
+def _enough(hours: Sequence[Any], limit: int) -> list[int]:
+    """Return the newest hours that together have more than ``limit`` requests, or as many as are looked at at once."""
+    found, count = [], 0
+    for hour, requests in hours[:HOURS_AT_ONCE]:
+        found.append(int(hour))
+        count += int(requests or 0)
+        if count > limit + 1 and len(found) > 1:
+            break
+    return found
+
+
+def _hour_of_ledger(hour: int, question: asked.RequestsQuestion, limit: int) -> Any:
+    begin, end = ((each * _HOUR_MS).to_bytes(6, "big") for each in (hour, hour + 1))
+    if question.before:
+        end = min(end, question.before)
+    row, label = (cast("Any", table) for table in (LedgerRow, LabelSet))
+    rows = (
+        select(
+            row.request_id,
+            row.attempt,
+            label.team,
+            label.key_id,
+            label.model,
+            label.endpoint,
+            label.backend,
+            label.app,
+            label.status,
+            label.finish_reason,
+            label.error,
+            row.tokens_prompt,
+            row.tokens_completion,
+            row.tokens_cache_read,
+            row.charge_nano,
+            row.cost_nano,
+            row.ttft_us,
+            row.duration_us,
+        )
+        .join(LabelSet, col(LabelSet.label_id) == col(LedgerRow.label_id))
+        .where(
+            col(LedgerRow.day) == hour // 24,
+            col(LedgerRow.request_id) >= begin,
+            col(LedgerRow.request_id) < end,
+            col(LedgerRow.kind) == RowKind.USAGE.value,
+            *_where(LabelSet, question.pick),
+        )
+        .order_by(col(LedgerRow.request_id).desc())
+        .limit(limit)
+        .subquery()
+    )
+    return select(rows)
+
+
+def _where(table: Any, pick: asked.Pick) -> list[Any]:
+    found = [getattr(table, name) == getattr(pick, name) for name in _PICKED if getattr(pick, name)]
+    if pick.teams is not None:
+        found.append(table.team.in_(pick.teams))
+    return found

@@ -1,0 +1,136 @@
+"""What pages say of usage against the ledger itself, over the demo's made-up past."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import text
+
+from gateway.console.measure import (
+    GROUPS,
+    REQUESTS,
+    SPEED,
+    USAGE,
+    Pick,
+    RequestRow,
+    RequestsQuestion,
+    UsageQuestion,
+)
+from gateway.console.steering import steer
+from gateway.db.unit_of_work import reading
+from gateway.keeper.service import Keeper
+from gateway.sim.history.fill import fill
+from gateway.types import ids
+
+DAYS = 3
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def keeper(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Keeper]:
+    """A keeper with three days of made-up usage."""
+    home: Path = tmp_path_factory.mktemp("home")
+    keeper = Keeper(home, f"sqlite+aiosqlite:///{home / 'weir.db'}", b"pepper")
+    await keeper.start()
+    assert (await fill(keeper, home, DAYS)).rows > 500
+    await keeper.shipper.ship()
+    yield keeper
+    await keeper.stop()
+
+
+async def walked(keeper: Keeper, pick: Pick, limit: int) -> list[RequestRow]:
+    """Return all pages together."""
+    last = int(time.time()) // 3_600
+    found: list[RequestRow] = []
+    before = b""
+    for _ in range(1_000):
+        question = RequestsQuestion(last - 24 * (DAYS + 2), last, pick, before, limit)
+        page = await keeper.ask(REQUESTS, (question,))
+        found += page.rows
+        if not page.next:
+            return found
+        assert not before or page.next < before
+        before = page.next
+    raise AssertionError("the pages do not end")
+
+
+async def ledger(keeper: Keeper, where: str = "") -> list[tuple[bytes, int]]:
+    """Return the attempts of the ledger, newest first."""
+    assert keeper._database is not None
+    joined = "SELECT request_id, attempt FROM ledger JOIN label_set USING (label_id) WHERE kind = 'usage'"
+    async with reading(keeper._database) as session:
+        rows = await session.execute(text(f"{joined}{where} ORDER BY request_id DESC, attempt DESC"))
+        return [(bytes(row[0]), int(row[1])) for row in rows]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("limit", [7, 50, 500])
+async def test_pages_of_requests_hold_each_request_once(keeper: Keeper, limit: int) -> None:
+    """Going from page to page meets every attempt of the ledger, in order and never twice."""
+    found = [(row.request_id, row.attempt) for row in await walked(keeper, Pick(), limit)]
+    assert found == await ledger(keeper)
+    assert len(found) > 500
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_filters_leave_what_agrees(keeper: Keeper) -> None:
+    """A rare model, a team, a team out of reach: the pages hold what the ledger has of it, and no more."""
+    whole = await walked(keeper, Pick(), 500)
+    counts: dict[str, int] = {}
+    for row in whole:
+        counts[row.model] = counts.get(row.model, 0) + 1
+    rare = min(counts, key=lambda name: counts[name])
+    found = await walked(keeper, Pick(model=rare), 3)
+    assert [(row.request_id, row.attempt) for row in found] == await ledger(keeper, f" AND model = '{rare}'")
+    mine = await walked(keeper, Pick(teams=("demo-search",)), 100)
+    assert {row.team for row in mine} == {"demo-search"}
+    assert await walked(keeper, Pick(teams=("demo-search",), team="demo-coding"), 100) == []
+    assert await walked(keeper, Pick(teams=()), 100) == []
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("group", GROUPS)
+async def test_sums_add_up_to_the_ledger_however_they_are_grouped(keeper: Keeper, group: str) -> None:
+    """Days and hours, whole or in groups, with and without a series, are the same tokens and money."""
+    today = int(time.time()) // 86_400
+    rows = await walked(keeper, Pick(), 500)
+    tokens, charge = sum(row.prompt + row.completion for row in rows), sum(row.charge_nano for row in rows)
+    for grain, first, last in (("day", today - DAYS, today), ("hour", (today - DAYS) * 24, today * 24 + 23)):
+        for series in (True, False):
+            question = UsageQuestion(grain, first, last, group, Pick(), series)  # type: ignore[arg-type]
+            sums = await keeper.ask(USAGE, (question,))
+            assert sum(each.tokens for each in sums) == tokens
+            assert sum(each.charge_nano for each in sums) == charge
+            assert sum(each.requests + each.retries for each in sums) == len(rows)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_speed_is_told_of_what_was_measured(keeper: Keeper) -> None:
+    """Percentiles are in order; a window without requests has none."""
+    last = int(time.time()) // 3_600
+    told = await keeper.ask(SPEED, (last - 24 * (DAYS + 1), last, Pick()))
+    assert told.ttft_p50 is not None
+    assert told.ttft_p95 is not None
+    assert 0 < told.ttft_p50 <= told.ttft_p95
+    assert (await keeper.ask(SPEED, (0, 5, Pick()))).ttft_p50 is None
+
+
+def test_only_what_the_list_drained_is_taken_back() -> None:
+    """A backend that something else drains stays drained; one that the list forgets takes requests again."""
+    from types import SimpleNamespace as Thing
+    from typing import Any
+
+    fleet: Any = {name: Thing(load=Thing(draining=name == "c")) for name in "abc"}
+    known = steer(fleet, frozenset("ab"), frozenset())
+    assert [fleet[name].load.draining for name in "abc"] == [True, True, True]
+    steer(fleet, frozenset("b"), known)
+    assert [fleet[name].load.draining for name in "abc"] == [False, True, True]
+
+
+def test_ids_and_hours_agree() -> None:
+    """The hour that a request is summed in is the hour of its id: pages rely on it."""
+    request_id = ids.RequestIds().new()
+    assert ids.hour(request_id) == ids.unix_ms(request_id) // 3_600_000

@@ -1,0 +1,138 @@
+"""A real Weir with the demo's fleet and made-up past, and a user of each role, for tests that look at pages.
+
+It runs in a thread with an event loop of its own, so that a browser may be driven from the test's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from sqlalchemy import event
+
+from gateway.console.question import CREATE_USER, SIGN_IN, NewUser, SignIn
+from gateway.console.roles import Grant, Role
+from gateway.demo import fleet, write_config
+from gateway.sim import SimServer
+from gateway.sim.history.fill import fill
+from tests.harness import NO_TLS, Stage, chat_body, staged
+
+T = TypeVar("T")
+PASSWORD = "a password of the tests"
+MINE, OTHERS = "demo-search", "demo-coding"
+ROLES: dict[str, tuple[Grant, ...]] = {
+    "owner": (Grant(Role.OWNER),),
+    "admin": (Grant(Role.ADMIN),),
+    "billing": (Grant(Role.BILLING),),
+    "viewer": (Grant(Role.VIEWER),),
+    "team_admin": (Grant(Role.TEAM_ADMIN, MINE),),
+    "team_viewer": (Grant(Role.VIEWER, MINE),),
+    "nobody": (),
+}
+
+
+@dataclass(slots=True)
+class House:
+    """A running gateway.
+
+    Attributes:
+        stage: the gateway, to be touched through ``do`` only.
+        tokens: of a session for each role.
+        queries: statements that the keeper's database was sent.
+    """
+
+    stage: Stage
+    loop: asyncio.AbstractEventLoop
+    tokens: dict[str, str] = field(default_factory=dict)
+    queries: list[str] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """Its root."""
+        return self.stage.url
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return the result of ``work``, done on the gateway's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
+
+    def client(self, role: str = "") -> httpx.Client:
+        """Return a client that is signed in as ``role``."""
+        cookies = {"weir_session": self.tokens[role]} if role else {}
+        return httpx.Client(base_url=self.url, cookies=cookies, verify=NO_TLS, timeout=30.0)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop for a thread that is not the main one, where signals do not arrive."""
+
+    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+        """Do without."""
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        """Do without."""
+        return False
+
+
+@contextmanager
+def opened(home: Path, *, days: int = 90) -> Iterator[House]:
+    """Run a house in ``home`` for the block."""
+    loop, ready, done = _Loop(), Future[House](), asyncio.Event()
+
+    def work() -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(_live(home, days, ready, done))
+        loop.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield ready.result(120)
+    finally:
+        loop.call_soon_threadsafe(done.set)
+        thread.join(60)
+
+
+async def _live(home: Path, days: int, ready: Future[House], done: asyncio.Event) -> None:
+    os.environ["WEIR_SIM_DEMO_KEY"] = "key-of-the-simulated-api"
+    try:
+        async with AsyncExitStack() as stack:
+            sims = [await stack.enter_async_context(SimServer(each)) for each in fleet("key-of-the-simulated-api")]
+            text = write_config(home, {sim.config.name: sim.url for sim in sims}).read_text(encoding="utf-8")
+            text = text.replace("routing: {default: balanced}", "routing: {default: balanced, decisions: {share: 1}}")
+            stage = await stack.enter_async_context(staged(home, text))
+            house = House(stage, asyncio.get_running_loop())
+            await _furnish(house, days)
+            ready.set_result(house)
+            await done.wait()
+    except BaseException as error:
+        if not ready.done():
+            ready.set_exception(error)
+        raise
+
+
+async def _furnish(house: House, days: int) -> None:
+    keeper = house.stage.keeper
+    own = [record.key_id for record in await keeper.keys()]
+    if days:
+        await fill(keeper, house.stage.home, days, own_keys=own)
+        await keeper.shipper.ship()
+    else:
+        for slug in (MINE, OTHERS):
+            await keeper.create_team(slug, slug)
+    for role, grants in ROLES.items():
+        await keeper.ask(CREATE_USER, (NewUser(role, role, grants, PASSWORD, must_change=False),))
+        found = await keeper.ask(SIGN_IN, (SignIn(role, PASSWORD, "127.0.0.1", "tests"),))
+        house.tokens[role] = found.token
+    await asyncio.gather(*(house.stage.chat(chat_body(), max_tokens=5) for _ in range(6)))
+    await house.stage.settled(6)
+    database = keeper._database
+    assert database is not None
+    for engine in (database.reader, database.writer):
+        event.listen(engine.sync_engine, "before_cursor_execute", lambda *seen: house.queries.append(seen[2]))

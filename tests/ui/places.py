@@ -1,0 +1,62 @@
+"""Every page that is looked at, and as whom."""
+
+from __future__ import annotations
+
+import re
+
+from tests.ui.house import MINE, House
+
+OWNERS = (
+    "/console",
+    "/console?span=24h",
+    "/console/fleet",
+    "/console/routing",
+    "/console/routing?model=qwen/qwen3-32b",
+    "/console/activity",
+    "/console/activity?by=team&measure=charge&span=30d",
+    "/console/keys",
+    "/console/keys/new",
+    "/console/teams",
+    f"/console/teams/{MINE}",
+    "/console/budgets",
+    "/console/models",
+    "/console/billing",
+    "/console/playground",
+    "/console/users",
+    "/console/audit",
+    "/console/settings",
+    "/console/profile",
+    "/console/no-such-page",
+)
+"""Pages as the owner sees them; the last is the designed 404."""
+OTHERS = (
+    ("team_admin", "/console"),
+    ("team_admin", "/console/keys"),
+    ("billing", "/console/billing"),
+    ("viewer", "/console/fleet"),
+    ("nobody", "/console/profile"),
+    ("nobody", "/console"),
+    ("", "/console/sign-in"),
+)
+"""Pages that look different to others."""
+
+
+def places(house: House) -> list[tuple[str, str]]:
+    """Return role and path of every page, those included whose names only the running gateway knows."""
+    key = house.do(house.stage.keeper.keys())[0].key_id
+    named = [f"/console/keys/{key}"]
+    with house.client("owner") as client:
+        for page, pattern in (
+            ("billing", r"/console/billing/[0-9-]{7}"),
+            ("routing", r"/console/routing/gen-[0-9a-f]+"),
+        ):
+            named += re.findall(pattern, client.get(f"/console/{page}").text)[:1]
+    assert len(named) == 3
+    return [("owner", path) for path in (*OWNERS, *named)] + list(OTHERS)
+
+
+def expected_status(role: str, path: str) -> int:
+    """Return the status that a place is answered with."""
+    if path == "/console/no-such-page":
+        return 404
+    return 403 if (role, path) == ("nobody", "/console") else 200
