@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UV := $(shell command -v uv 2>/dev/null)
+NODE_CLIENTS := tests/clients/node
 KILLS ?= 200
 SEED ?= 1
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: run test check kill bench bench-routing lock env clean
+.PHONY: run test check conformance clients kill bench bench-routing lock env clean
 
 run: env                     ## start Weir with a simulated fleet and print how to talk to it
 	@$(BIN)/weir demo
@@ -21,8 +22,20 @@ check: env                   ## format, lint, types, import layers, sizes
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m pytest -q tests/architecture
 
+conformance: env clients     ## official clients against Weir; writes docs/compatibility.md, exits 1 when it was another
+	@$(BIN)/python -m tests.clients.conformance
+
+clients: $(NODE_CLIENTS)/node_modules/.package-lock.json ## the official clients for Node, as locked
+
+$(NODE_CLIENTS)/node_modules/.package-lock.json: $(NODE_CLIENTS)/package-lock.json
+	@npm ci --silent --prefix $(NODE_CLIENTS)
+	@touch $@
+
 kill: env                    ## kill real processes under load and compare three books; KILLS=200 SEED=1
 	@$(BIN)/python -m tests.kill --kills $(KILLS) --seed $(SEED)
+
+screenshots: env            ## pictures of every page and pages.json in build/screenshots; exits 1 on a missed bar
+	@$(BIN)/python -m tests.ui.screenshots
 
 bench: env .venv-bench/.made ## the benchmarks beside the peers; writes docs/bench/latest.json, then judge with bench/check.py
 	@$(BIN)/python -m bench.run

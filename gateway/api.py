@@ -17,8 +17,10 @@ import msgspec
 
 from gateway.app import Gateway, now_us
 from gateway.edge.asgi import App, InferenceApp, Receive, Scope, Send
+from gateway.edge.cors import CorsApp
 from gateway.edge.native import Road
 from gateway.refusal import Answer, defect, rendered
+from gateway.types.actor import ACTING, Actor
 from gateway.types.errors import MethodNotAllowed, WeirError
 
 OPEN_PATHS: Final = ("/health", "/ready")
@@ -27,7 +29,8 @@ OPEN_PATHS: Final = ("/health", "/ready")
 
 def build_api(gateway: Gateway, road: Road, *, lifespan: bool = True) -> App:
     """Return the ASGI application of a gateway; with ``lifespan`` it starts and stops the gateway itself."""
-    return Api(gateway, road if lifespan else None, InferenceApp(road, Resources(gateway)))
+    served = Api(gateway, road if lifespan else None, InferenceApp(road, Resources(gateway)))
+    return CorsApp(gateway.cors, served)
 
 
 class Api:
@@ -125,6 +128,9 @@ class Resources:
             self._making = None
             await _answer(send, *defect(error, scope["path"]))
             return
+        client = scope.get("client")
+        # Only a management key changes anything here; the console says who it is itself.
+        ACTING.set(Actor("management key", "api", client[0] if client else ""))
         await app(scope, receive, send)
 
     def _made(self) -> App:

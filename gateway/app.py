@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from random import Random
@@ -19,16 +19,28 @@ from typing import Any, Final, Protocol
 
 import policies
 from gateway import __version__
+from gateway.access.follow import GovernanceFollower
 from gateway.access.keys import KeyRing
 from gateway.access.management import ManagementKeys
+from gateway.access.own_keys import OwnKeyFollower, OwnKeys
 from gateway.access.purse import Purse
 from gateway.config.problem import ConfigError
 from gateway.config.snapshot import BoardsSpec, ConfigSnapshot
 from gateway.config.watcher import ConfigWatcher
+from gateway.console.steering import follow_drains
 from gateway.edge.attribution import Attribution
+from gateway.edge.clerk import Clerk
+from gateway.edge.content import Contents
+from gateway.edge.cors import Cors
+from gateway.edge.idempotency import Idempotency
 from gateway.edge.inference import Inference
+from gateway.edge.openai_responses_shelf import Shelf
+from gateway.edge.presets import Defaults
+from gateway.edge.repetition import Repetitions
+from gateway.edge.response_cache import ResponseCache
 from gateway.fleet.egress import EgressError, EgressGuard
 from gateway.fleet.health import Health
+from gateway.fleet.keychain import UpstreamKey
 from gateway.fleet.load import ReplicaLoad
 from gateway.fleet.probe import Pace
 from gateway.fleet.registry import FleetRegistry
@@ -52,6 +64,7 @@ from gateway.types.budgets import FILE_BUDGETS, NewBudget, Scope, Window
 from gateway.types.errors import BadRequest, Unavailable
 from gateway.types.failure import Cause, Failure
 from gateway.types.generation import LedgerReader
+from gateway.types.guardrails import Governance
 from gateway.types.keys import KeyAdmin, KeyFeed, LimitBook
 from gateway.types.method import Asking
 from gateway.upstream.backends import Upstream
@@ -77,7 +90,11 @@ def presets() -> frozenset[str]:
 
 def conceal_keys(snapshot: ConfigSnapshot) -> None:
     """Keep the keys of backends out of every log line."""
-    redaction.conceal(backend.api_key.reveal() for backend in snapshot.backends.values() if backend.api_key is not None)
+    backends = snapshot.backends.values()
+    redaction.conceal(backend.api_key.reveal() for backend in backends if backend.api_key is not None)
+    redaction.conceal(key.secret.reveal() for backend in backends for key in backend.api_keys)
+    specs = [backend.litellm for backend in backends if backend.litellm is not None]
+    redaction.conceal(secret.reveal() for spec in specs for secret in spec.credentials.values())
 
 
 Peers = Callable[[bytes], Awaitable[Sequence[bytes]]]
@@ -109,6 +126,11 @@ class Gateway:
         inference: the handlers of the inference paths; there once started.
         metrics: of the process.
         books: the keeper.
+        cors: which web pages may call.
+        governance: follows what is said of teams.
+        own_keys: teams' own keys for providers.
+        upstream_keys: follows what is known of them.
+        defaults: what teams have set beforehand for requests.
         peers: how to learn the figures of the host's other processes, or None when there are none.
     """
 
@@ -125,6 +147,10 @@ class Gateway:
         self.metrics = GatewayMetrics(__version__)
         self.keys = KeyRing(identity.pepper)
         self.management = ManagementKeys(identity.pepper, identity.admin_digest, self.keys)
+        self.defaults = Defaults(books)
+        self.governance = GovernanceFollower(books, self._govern)
+        self.own_keys = OwnKeys(identity.pepper, snapshot.byok.fee)
+        self.upstream_keys = OwnKeyFollower(books, self.own_keys)
         self._guard = EgressGuard(snapshot.egress)
         self._health = Health()
         self.registry = FleetRegistry(
@@ -132,6 +158,7 @@ class Gateway:
         )
         self._capacity = FleetCapacity(self.registry, snapshot.admission.pace)
         self._snapshot = snapshot
+        self.cors = Cors(snapshot.cors)
         self._watcher: ConfigWatcher | None = None
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -156,6 +183,10 @@ class Gateway:
     async def _start(self, stack: AsyncExitStack) -> None:
         loop, settings = asyncio.get_running_loop(), self.settings
         self.keys.load(await self.books.subscribe(self.keys.apply))
+        await self.governance.look()
+        stack.callback(loop.create_task(self.governance.run()).cancel)
+        await self.upstream_keys.look()
+        stack.callback(loop.create_task(self.upstream_keys.run()).cancel)
         self.tariff = Follower(self.books, self._snapshot, self._repriced)
         await self.tariff.start()
         stack.callback(loop.create_task(self.tariff.run()).cancel)
@@ -176,16 +207,23 @@ class Gateway:
         self.desk = self._desk(loop, upstream, journal, tracer, purse)
         attribution = Attribution(loop, self.books, now_us, lambda: self._snapshot.boards.new_apps_per_day)
         stack.callback(attribution.close)
+        repetitions = await self._repetitions(stack, loop, journal)
         self.inference = Inference(
             self.desk,
             self.keys,
             now_us,
             logs.RequestLog(every=settings.log_requests),
             attribution,
+            self.defaults,
+            repetitions,
+            Shelf(self.books, repetitions.clerk, lambda: self._snapshot.responses),
             max_body=settings.max_body_bytes,
         )
+        stack.callback(loop.create_task(self.inference.comfort()).cancel)
         await self.registry.start()
         stack.push_async_callback(self.registry.stop)
+        drains = loop.create_task(follow_drains(self.books, lambda: self.registry.fleet.replicas))
+        stack.callback(drains.cancel)
         if settings.config is not None:
             self._watch(stack, loop, upstream)
         self._bind_metrics(journal, upstream)
@@ -204,7 +242,21 @@ class Gateway:
             tracer=tracer,
             metrics=self.metrics,
             recorder=self._recorder,
+            own_keys=self.own_keys,
         )
+
+    async def _repetitions(
+        self, stack: AsyncExitStack, loop: asyncio.AbstractEventLoop, journal: Journal
+    ) -> Repetitions:
+        """Return what keeps answers, following what is to be stored."""
+        metrics, books = self.metrics, self.books
+        clerk = Clerk(books, metrics.unkept)
+        stack.push_async_callback(clerk.stop)
+        contents = Contents(books, clerk, lambda: self._snapshot.content, metrics.contents)
+        await contents.learn()
+        stack.callback(loop.create_task(contents.run()).cancel)
+        claims, cache = Idempotency(books, clerk, journal.writer), ResponseCache(books, clerk)
+        return Repetitions(claims, cache, contents, clerk, lambda: self._snapshot, metrics.repetitions)
 
     def _gate(self, loop: asyncio.AbstractEventLoop) -> Gate:
         spec = self._snapshot.admission
@@ -212,6 +264,11 @@ class Gateway:
         gate = Gate(loop, queue, self.registry, self.metrics, enabled=spec.enabled)
         self.registry.waiting = lambda: gate.waiting
         return gate
+
+    def _govern(self, governance: Governance) -> None:
+        """Go by what is said of teams from now on."""
+        self.keys.govern(governance)
+        self.defaults.learn(governance)
 
     async def stop(self) -> None:
         """Stop every part, newest first."""
@@ -275,10 +332,12 @@ class Gateway:
         def changed(snapshot: ConfigSnapshot) -> None:
             self.tariff.configured(snapshot)
             upstream.reconfigured()
+            self.own_keys.fee = snapshot.byok.fee
             self._capacity.pace = snapshot.admission.pace
             self._recorder.configure(snapshot.routing.decisions)
             self.desk.gate.configure(snapshot.admission)
             self._snapshot = snapshot
+            self.cors.configure(snapshot.cors)
             conceal_keys(snapshot)
             making = loop.create_task(self._make_teams(snapshot))
             self._tasks.add(making)
@@ -326,12 +385,26 @@ class Gateway:
         bind("weir_journal_failed", lambda: int(journal.failed))
         bind("weir_config_version", lambda: self._snapshot.version)
         bind("weir_backend_ejections_total", lambda: {(name,): float(n) for name, n in self._health.ejected.items()})
+        bind("weir_upstream_key_requests_total", self._key_requests)
+        bind("weir_upstream_key_resting", self._keys_resting)
         bind("weir_backend_up", lambda: self._per_backend(_up))
         bind("weir_backend_in_flight", lambda: self._per_backend(lambda load: float(load.in_flight)))
         bind("weir_backend_waiting", lambda: self._per_backend(lambda load: load.waiting))
         bind("weir_backend_saturation", lambda: self._per_backend(lambda load: load.saturation(time.monotonic())))
         bind("weir_backend_ttft_error", lambda: self._per_backend(lambda load: load.estimate.ttft_error))
         bind("weir_backend_kv_usage", lambda: self._per_backend(lambda load: load.kv_usage))
+
+    def _keys(self) -> Iterator[tuple[str, UpstreamKey]]:
+        for name, replica in self.registry.fleet.replicas.items():
+            for key in replica.load.quota.keys:
+                yield name, key
+
+    def _key_requests(self) -> dict[tuple[str, ...], float]:
+        return {(name, key.name, how): float(n) for name, key in self._keys() for how, n in key.used.items()}
+
+    def _keys_resting(self) -> dict[tuple[str, ...], float]:
+        now = time.monotonic()
+        return {(name, key.name): float(key.resting_until > now) for name, key in self._keys()}
 
     def _per_backend(self, read: Callable[[ReplicaLoad], float | None]) -> dict[tuple[str, ...], float]:
         found = {name: read(replica.load) for name, replica in self.registry.fleet.replicas.items()}

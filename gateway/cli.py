@@ -25,6 +25,8 @@ from gateway.commands import (
     serving,
     simulation,
     teams,
+    upstream_keys,
+    users,
 )
 from gateway.commands.console import fail
 
@@ -41,8 +43,10 @@ for name, group in (
     ("config", configuration.app),
     ("db", database.app),
     ("keys", keys.app),
+    ("upstream-keys", upstream_keys.app),
     ("budgets", budgets.app),
     ("teams", teams.app),
+    ("users", users.app),
     ("models", models.app),
     ("prices", prices.app),
     ("route", routing.app),

@@ -190,6 +190,7 @@ def welcome(base: str, key: str, admin: str, days: int) -> str:
   API             {base}/v1        (OpenRouter's form: {base}/api/v1)
   inference key   {key}
   management key  {admin}
+  console         {base}/console        (at first it asks for the management key and makes you its owner)
 {shown}
   curl {base}/v1/chat/completions \\
     -H "Authorization: Bearer {key}" \\

@@ -23,7 +23,7 @@ from gateway.app import presets
 from gateway.config.load import load
 from gateway.config.problem import ConfigError
 from gateway.config.snapshot import ConfigSnapshot
-from gateway.engines.catalogue import ENGINES
+from gateway.engines.profiles import engine_of
 from gateway.fleet.client import NoAnswer, ProbeClient
 from gateway.fleet.egress import EgressError, EgressGuard
 from gateway.keeper.address import KeeperError, is_kept
@@ -248,7 +248,9 @@ async def _collector(settings: Settings) -> Finding:
 async def _backend(snapshot: ConfigSnapshot, name: str, guard: EgressGuard) -> Finding:
     """Ask a backend what a gateway would ask it."""
     backend = snapshot.backends[name]
-    engine, check = ENGINES[backend.kind], f"backend {name}"
+    engine, check = engine_of(backend.kind, backend.profile), f"backend {name}"
+    if not engine.models_path:
+        return Finding(check, State.OK, f"{backend.url}: reached through a library, so it is not asked")
     client = ProbeClient(backend, guard, connect_limit=PATIENCE_S)
     began = time.monotonic()
     try:

@@ -90,7 +90,7 @@ def serve_alone(
     startup: Startup, listener: socket.socket, started: Callable[[], None], beside: Beside | None = None
 ) -> int:
     """Run worker and keeper in this process; return the exit status. Raises ``StartError`` or ``WeirError``."""
-    from gateway.keeper.figures import bind_budgets, bind_shipper  # noqa: PLC0415 - see above
+    from gateway.keeper.figures import bind_budgets, bind_offices, bind_shipper  # noqa: PLC0415 - see above
     from gateway.serving import serve  # noqa: PLC0415 - see above
 
     async def main() -> bool:
@@ -102,6 +102,7 @@ def serve_alone(
             config.read = lambda: gateway.snapshot
             bind_shipper(gateway.metrics, keeper.shipper)
             bind_budgets(gateway.metrics, keeper.budget_figures)
+            bind_offices(gateway.metrics, keeper.offices)
             task = asyncio.create_task(beside(keeper)) if beside is not None else None
             try:
                 return await serve(gateway, listener, started=started)
@@ -223,6 +224,11 @@ def extras_of(settings: Settings) -> Extras:
 
 
 async def _bootstrap(keeper: Keeper, startup: Startup) -> None:
+    """Make what file and environment want in the database: now, or once it is there."""
+    await keeper.when_there(lambda: _furnish(keeper, startup))
+
+
+async def _furnish(keeper: Keeper, startup: Startup) -> None:
     """Make the teams of the file and the demo key, if there are any."""
     for team in startup.snapshot.teams:
         await keeper.ensure_team(team.slug, team.name)

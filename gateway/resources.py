@@ -10,48 +10,131 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+import msgspec
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from dashboards import site
 from gateway import __version__
 from gateway.access.principal import Principal
+from gateway.admin.analytics import endpoints as analytics
 from gateway.admin.budgets import endpoints as budget_endpoints
+from gateway.admin.byok import endpoints as byok
+from gateway.admin.content import endpoints as content_endpoints
+from gateway.admin.credits import endpoints as credits_
+from gateway.admin.guardrails import endpoints as guardrails
 from gateway.admin.keys import endpoints as key_endpoints
 from gateway.admin.keys import own as own_key
 from gateway.admin.models import endpoints as model_endpoints
+from gateway.admin.organization import endpoints as organization
+from gateway.admin.presets import endpoints as presets
 from gateway.admin.prices import endpoints as price_endpoints
 from gateway.admin.routes import endpoints as route_endpoints
 from gateway.admin.teams import endpoints as team_endpoints
+from gateway.admin.workspaces import endpoints as workspaces
 from gateway.app import Gateway, now_us
+from gateway.app import presets as policy_names
 from gateway.billing import api as billing
-from gateway.edge import catalogue, openai_chat
+from gateway.edge import catalogue, openai_chat, openai_responses_api
 from gateway.edge.body import decode
+from gateway.edge.document import completed
+from gateway.edge.inference import PATHS, Inlet
 from gateway.leaderboard import api as boards
 from gateway.refusal import defect, rendered
 from gateway.routing.explain import explanation
 from gateway.routing.interface import RouteRequest
+from gateway.types.budgets import BUDGETS
 from gateway.types.errors import BadRequest, MethodNotAllowed, NotFound, WeirError
 
 
 def build_resources(gateway: Gateway) -> FastAPI:
     """Return the application of a gateway's catalogue and management."""
     app = FastAPI(title="Weir", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
-    app.include_router(catalogue.build_router(gateway.registry, gateway.books, _any_key(gateway)))
+    app.include_router(
+        catalogue.build_router(gateway.registry, gateway.books, _any_key(gateway), lambda: gateway.boards)
+    )
     app.include_router(key_endpoints.build_router(gateway.books, gateway.books, gateway.management))
     app.include_router(own_key.build_router(gateway.books, _any_key(gateway)))
     app.include_router(budget_endpoints.build_router(gateway.books, gateway.management))
     app.include_router(team_endpoints.build_router(gateway.books, gateway.management))
+    app.include_router(content_endpoints.build_router(gateway.books, gateway.management, _any_key(gateway)))
     app.include_router(price_endpoints.build_router(gateway.books, gateway.management))
     app.include_router(model_endpoints.build_router(gateway.registry, _operator(gateway)))
     app.include_router(route_endpoints.build_router(_explainer(gateway), _operator(gateway)))
     around = boards.Surroundings(gateway.books, lambda: gateway.boards, _any_key(gateway), _operator(gateway))
     app.include_router(boards.build_router(around))
     app.include_router(billing.build_router(gateway.books, _any_key(gateway), _operator(gateway)))
+    app.include_router(openai_responses_api.build_router(lambda: gateway.inference.shelf, _inference_key(gateway)))
+    _add_teams(app, gateway)
+    app.router.routes.extend(site.routes(_site(gateway)))
+    _add_document(app, gateway)
     for kind in (WeirError, RequestValidationError, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _render)
     return app
+
+
+def _add_document(app: FastAPI, gateway: Gateway) -> None:
+    """Serve the OpenAPI document, whole; made when it is first asked for."""
+    known = Depends(_any_key(gateway))
+    made: list[bytes] = []
+
+    def openapi() -> dict[str, Any]:
+        document = get_openapi(title="Weir", version=__version__, routes=app.routes)
+        return completed(document, [path.decode() for path in PATHS])
+
+    @app.get("/openapi.json", tags=["operations"], summary="This document")
+    def document(_caller: Principal = known) -> Response:
+        if not made:
+            made.append(msgspec.json.encode(app.openapi()))
+        return Response(made[0], media_type="application/json")
+
+    app.openapi = openapi  # type: ignore[method-assign] # as FastAPI documents it
+
+
+def _add_teams(app: FastAPI, gateway: Gateway) -> None:
+    """Add what is of teams as OpenRouter has it: workspaces, guardrails, presets, credits, the organization."""
+    books, management, registry = gateway.books, gateway.management, gateway.registry
+
+    async def changed() -> None:
+        await gateway.governance.look()
+        # Asking for budgets has the keeper read them: guardrails make some.
+        await books.ask(BUDGETS, ("", ("",)))
+
+    def knows(name: str) -> bool:
+        return name in registry.fleet.models or name in registry.fleet.aliases
+
+    def form(inlet: Inlet) -> Callable[[dict[str, Any]], object]:
+        return lambda body: inlet.read(body, openrouter=True)
+
+    paths = ("chat/completions", "messages", "responses")
+    inlets = {path: PATHS[b"/api/v1/" + path.encode()] for path in paths if b"/api/v1/" + path.encode() in PATHS}
+    forms = {path: form(inlet) for path, inlet in inlets.items()}
+    app.include_router(workspaces.build_router(books, management, changed, knows))
+    app.include_router(guardrails.build_router(books, management, changed, lambda: registry.fleet))
+    app.include_router(byok.build_router(books, books, management, gateway.upstream_keys.look))
+    app.include_router(
+        presets.build_router(books, _any_key(gateway), decode, forms, policy_names, gateway.governance.look)
+    )
+    app.include_router(credits_.build_router(books, _any_key(gateway)))
+    app.include_router(organization.build_router(books, management))
+    app.include_router(analytics.build_router(books, books, management))
+
+
+def _site(gateway: Gateway) -> site.Site:
+    """Return what the pages for people work with."""
+    return site.Site(
+        books=gateway.books,
+        registry=gateway.registry,
+        config=lambda: gateway.snapshot,
+        accepts=gateway.management.accepts,
+        explain=_explainer(gateway),
+        presets=policy_names(),
+        version=__version__,
+        active=lambda: len(gateway.inference.active),
+    )
 
 
 def _any_key(gateway: Gateway) -> Callable[[Request], Principal]:
@@ -73,6 +156,17 @@ def _operator(gateway: Gateway) -> Callable[[Request], Principal]:
 
     def authenticate(request: Request) -> Principal:
         return gateway.management.authenticate(_authorization(request), now_us())
+
+    return authenticate
+
+
+def _inference_key(gateway: Gateway) -> Callable[[Request], Principal]:
+    """Return a dependency that lets inference keys in."""
+
+    def authenticate(request: Request) -> Principal:
+        key = request.headers.get("x-api-key")
+        x_api_key = key.encode("latin-1") if key is not None else None
+        return gateway.keys.authenticate(_authorization(request), now_us(), x_api_key=x_api_key)
 
     return authenticate
 

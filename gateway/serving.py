@@ -86,6 +86,7 @@ async def serve(
         header_timeout=settings.header_timeout,
         body_timeout=settings.body_timeout,
         write_timeout=settings.write_timeout,
+        cors=gateway.cors,
     )
     config = uvicorn.Config(
         build_api(gateway, road),

@@ -25,7 +25,7 @@ def billing_close(period: Period, as_json: Json = False) -> None:
     from gateway.billing.shown import period_data
     from gateway.types.money import usd_text
 
-    found = with_keeper(lambda keeper: keeper.ask(methods.CLOSE, (period,)), configured=True)
+    found = with_keeper(lambda keeper: keeper.ask(methods.CLOSE, (period,)), configured=True, fresh=True)
     if as_json:
         print_json(period_data(found))
         return
@@ -39,7 +39,7 @@ def billing_list(as_json: Json = False) -> None:
     from gateway.billing.shown import period_data
     from gateway.types.money import usd_text
 
-    periods = with_keeper(lambda keeper: keeper.ask(methods.PERIODS))
+    periods = with_keeper(lambda keeper: keeper.ask(methods.PERIODS), fresh=True)
     if as_json:
         print_json([period_data(each) for each in periods])
         return
@@ -67,7 +67,7 @@ def billing_statement(
     """Show what a team owes for a month."""
     from gateway.billing import methods
 
-    found = with_keeper(lambda keeper: keeper.ask(methods.STATEMENT, (period, team, form)), configured=True)
+    found = with_keeper(lambda keeper: keeper.ask(methods.STATEMENT, (period, team, form)), configured=True, fresh=True)
     if out is None:
         sys.stdout.write(found.content.decode())
         return

@@ -66,7 +66,7 @@ def budgets_list(
     from gateway.types.money import usd_text
 
     keys = None if key is None else (key,)
-    states = with_keeper(lambda keeper: keeper.ask(BUDGETS, (team, keys)))
+    states = with_keeper(lambda keeper: keeper.ask(BUDGETS, (team, keys)), fresh=True)
     if as_json:
         print_json([_shown(state) for state in states])
         return

@@ -34,8 +34,17 @@ def config_check(config: Config = None, as_json: Json = False) -> None:
         else:
             complain(str(error))
         raise SystemExit(1) from None
-    found = {"ok": True, "backends": len(snapshot.backends), "models": len(snapshot.models)}
+    profiles = {spec.name: spec.profile for spec in snapshot.backends.values() if spec.profile}
+    found = {
+        "ok": True,
+        "backends": len(snapshot.backends),
+        "models": len(snapshot.models),
+        "profiles": profiles,
+    }
     if as_json:
         print_json(found)
-    else:
-        say(f"{settings.config}: good; {found['backends']} backends, {found['models']} models")
+        return
+    say(f"{settings.config}: good; {found['backends']} backends, {found['models']} models")
+    for name, profile in profiles.items():
+        spec = snapshot.backends[name]
+        say(f"{name}: {spec.url} is taken for {profile} (profile), on_disconnect: {spec.on_disconnect}")

@@ -37,22 +37,20 @@ def options(
 
 
 @cache
-def _console(*, error: bool) -> Console:
+def _console() -> Console:
     from rich.console import Console
 
-    if error:
-        return Console(stderr=True)
     return Console(width=None if sys.stdout.isatty() else 10_000)
 
 
 def say(text: str) -> None:
-    """Print ``text`` as it is."""
-    _console(error=False).print(text, highlight=False, markup=False, soft_wrap=True)
+    """Print ``text`` as it is; without the library of the tables, which a server would carry for its one line."""
+    typer.echo(text)
 
 
 def complain(text: str, *, style: str | None = None) -> None:
     """Print ``text`` to standard error as it is."""
-    _console(error=True).print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    typer.secho(text, fg=style, err=True)
 
 
 def fail(message: str, status: int) -> NoReturn:
@@ -75,7 +73,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         shown.add_column(column, overflow="fold")
     for row in rows:
         shown.add_row(*row)
-    _console(error=False).print(shown, highlight=False)
+    _console().print(shown, highlight=False)
 
 
 def iso(microseconds: int | None) -> str | None:

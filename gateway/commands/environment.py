@@ -96,16 +96,18 @@ def ask_gateway(
     return answer.status_code, document
 
 
-def with_keeper(do: Callable[[Reached], Coroutine[Any, Any, T]], *, configured: bool = False) -> T:
+def with_keeper(do: Callable[[Reached], Coroutine[Any, Any, T]], *, configured: bool = False, fresh: bool = False) -> T:
     """Run ``do`` with the keeper of WEIR_HOME: the one that runs, else one of this process.
 
     The latter knows the configuration file, where WEIR_CONFIG names one, only if it is to be ``configured``; a file
-    that is refused ends the command.
+    that is refused ends the command. If it is to be ``fresh`` it first ships what a process that died left in the
+    journal, so that no sum lacks it.
     """
     import asyncio
 
     from gateway.keeper.address import is_kept
     from gateway.keeper.process import reaching
+    from gateway.types.actor import ACTING, Actor
 
     settings = read_settings(quiet=True)
     if not settings.home.exists():
@@ -114,13 +116,24 @@ def with_keeper(do: Callable[[Reached], Coroutine[Any, Any, T]], *, configured: 
     config = _configuration(settings) if configured and not is_kept(settings.home) else None
 
     async def reach() -> T:
+        ACTING.set(Actor(_user(), "command"))
         found: AbstractAsyncContextManager[Reached] = reaching(
-            settings.home, settings.ledger_url.get_secret_value(), pepper, config=lambda: config
+            settings.home, settings.ledger_url.get_secret_value(), pepper, config=lambda: config, fresh=fresh
         )
         async with found as reached:
             return await do(reached)
 
     return asyncio.run(reach())
+
+
+def _user() -> str:
+    """Return who runs the command, as the operating system calls them."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        return f"user {os.getuid()}"
 
 
 def _configuration(settings: Settings) -> ConfigSnapshot | None:

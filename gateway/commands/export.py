@@ -112,7 +112,7 @@ def _export(
     export = export_of(dataset, form, selection(team, *time))
     if sink is not None:
         order = (sink, dataset, export.wanted, form)
-        item = item_data(with_keeper(lambda keeper: keeper.ask(methods.ORDER, order), configured=True))
+        item = item_data(with_keeper(lambda keeper: keeper.ask(methods.ORDER, order), configured=True, fresh=True))
         if as_json:
             print_json(item)
         else:
@@ -122,7 +122,7 @@ def _export(
     if not path.parent.is_dir():
         fail(f"{path.parent} is no folder", 1)
     try:
-        with_keeper(lambda keeper: _made(keeper, export, path), configured=True)
+        with_keeper(lambda keeper: _made(keeper, export, path), configured=True, fresh=True)
     except OSError as error:
         fail(f"{path} cannot be written: {error.strerror}", 1)
     _tell(export, path, as_json=as_json)

@@ -30,7 +30,7 @@ def margin(first: _From, last: _To, as_json: Json = False) -> None:
 
     days = day_of(first, "--from"), day_of(last, "--to")
     with working("adding up"):
-        lines = with_keeper(lambda keeper: keeper.ask(MARGIN, days))
+        lines = with_keeper(lambda keeper: keeper.ask(MARGIN, days), fresh=True)
     document = margin_form(lines)
     if as_json:
         print_json(document)
@@ -92,7 +92,7 @@ def reconcile(
     import hashlib
 
     from gateway.billing.invoice import read_invoice
-    from gateway.billing.reconciliation import RECONCILE
+    from gateway.billing.methods import RECONCILE
     from gateway.tariff.form import day_text
     from gateway.types.money import usd_text
 
@@ -100,7 +100,7 @@ def reconcile(
     lines = read_invoice(data)
     digest = hashlib.sha256(data).hexdigest()
     with working("comparing with the ledger"):
-        found = with_keeper(lambda keeper: keeper.ask(RECONCILE, (provider, lines, digest, dry_run)))
+        found = with_keeper(lambda keeper: keeper.ask(RECONCILE, (provider, lines, digest, dry_run)), fresh=True)
     document = [
         {
             "day": day_text(each.day),

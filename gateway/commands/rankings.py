@@ -91,7 +91,7 @@ def _show_board(question: Question, window: Window, as_json: bool) -> None:
     from gateway.leaderboard.document import NOTE, board_object, shown
     from gateway.leaderboard.question import BOARD
 
-    board: Board = with_keeper(lambda keeper: keeper.ask(BOARD, (question,)))
+    board: Board = with_keeper(lambda keeper: keeper.ask(BOARD, (question,)), fresh=True)
     if as_json:
         print_json(board_object(board, question, window, owner=True))
         return
@@ -122,7 +122,7 @@ def _show_records(by: By, measure: Measure, team: str, window: Window, now_us: i
     from gateway.leaderboard.question import RECORDS, RecordsQuestion
 
     asked = RecordsQuestion(by.value, measure.value, window.first, window.last, team)
-    found = with_keeper(lambda keeper: keeper.ask(RECORDS, (asked,)))
+    found = with_keeper(lambda keeper: keeper.ask(RECORDS, (asked,)), fresh=True)
     document = records_object(found, measure.value, window, now_us)
     if as_json:
         print_json(document)
@@ -145,7 +145,7 @@ def _show_milestones(as_json: bool) -> None:
     from gateway.leaderboard.document import milestone_object
     from gateway.leaderboard.question import MILESTONES
 
-    found = [milestone_object(each) for each in with_keeper(lambda keeper: keeper.ask(MILESTONES))]
+    found = [milestone_object(each) for each in with_keeper(lambda keeper: keeper.ask(MILESTONES), fresh=True)]
     if as_json:
         print_json({"data": found})
         return

@@ -28,14 +28,14 @@ def sim(
 
     from gateway import demo
     from gateway.process import StartError
-    from gateway.sim import KINDS, SimConfig, Timing, run
+    from gateway.sim import ALL_KINDS, SimConfig, Timing, run
     from gateway.stepmodel import PROFILES
 
     if demo_fleet:
         asyncio.run(demo.run_fleet(os.environ["WEIR_SIM_DEMO_KEY"]))
         return
-    if kind not in KINDS:
-        raise typer.BadParameter(f"{kind!r} is none of {', '.join(KINDS)}")
+    if kind not in ALL_KINDS:
+        raise typer.BadParameter(f"{kind!r} is none of {', '.join(ALL_KINDS)}")
     if profile is not None and profile not in PROFILES:
         raise typer.BadParameter(f"{profile!r} is none of {', '.join(PROFILES)}", param_hint="--profile")
     timing = Timing(base_ttft=ttft, itl=itl, slots=slots)

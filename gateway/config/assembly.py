@@ -13,11 +13,14 @@ import msgspec
 
 from gateway.config.document import Key
 from gateway.config.egress import Egress, networks
+from gateway.config.external import based
 from gateway.config.schema import BackendSection, EndpointSection, FileSection, ModelSection
 from gateway.config.snapshot import (
     BackendSpec,
     ConfigSnapshot,
     EndpointSpec,
+    KeySpec,
+    LitellmSpec,
     ModelSpec,
     RoutingSpec,
     Secret,
@@ -31,9 +34,7 @@ def assemble(
     file: FileSection, secrets: Mapping[Key, Secret], version: int, sources: tuple[SourceFile, ...]
 ) -> ConfigSnapshot:
     """Return the snapshot of ``file``; ``secrets`` are what its keys refer to."""
-    specs = (
-        _backend(section, secrets.get(("backends", index, "api_key"))) for index, section in enumerate(file.backends)
-    )
+    specs = (_backend(section, index, secrets) for index, section in enumerate(file.backends))
     backends = {spec.name: spec for spec in specs}
     models = {section.id: _model(section, backends) for section in file.models}
     aliases = {alias: tuple(targets.items()) for alias, targets in file.aliases.items()}
@@ -41,6 +42,7 @@ def assemble(
     admission = file.admission.values()
     boards = file.boards.values()
     billing = file.billing.values(_sink_secrets(secrets))
+    console = file.console.values(secrets.get(("console", "oidc", "client_secret")))
     egress = Egress(networks(file.egress.allow))
     teams = tuple(TeamSpec(team.slug, team.name) for team in file.teams)
     budgets = tuple(section.values() for section in file.budgets)
@@ -56,7 +58,10 @@ def assemble(
             boards,
             billing,
             budgets,
-            file.retention.values(),
+            *(file.retention.values(), file.repetition.values(), file.content.values(), file.byok.values()),
+            file.responses.values(),
+            console,
+            file.cors.values(),
         ],
         enc_hook=_encodable,
         order="deterministic",
@@ -76,6 +81,12 @@ def assemble(
         budgets=budgets,
         billing=billing,
         retention=file.retention.values(),
+        byok=file.byok.values(),
+        repetition=file.repetition.values(),
+        content=file.content.values(),
+        responses=file.responses.values(),
+        console=console,
+        cors=file.cors.values(),
     )
 
 
@@ -88,23 +99,47 @@ def _sink_secrets(secrets: Mapping[Key, Secret]) -> dict[int, dict[str, Secret]]
     return found
 
 
-def _backend(section: BackendSection, api_key: Secret | None) -> BackendSpec:
+def _keys(section: BackendSection, index: int, secrets: Mapping[Key, Secret]) -> tuple[KeySpec, ...]:
+    return tuple(
+        KeySpec(
+            each.name or str(place + 1),
+            secrets["backends", index, "api_keys", place, "key"],
+            each.weight,
+            each.limits.values(),
+        )
+        for place, each in enumerate(section.api_keys)
+    )
+
+
+def _litellm(section: BackendSection, index: int, secrets: Mapping[Key, Secret]) -> LitellmSpec | None:
+    if section.litellm is None:
+        return None
+    at: Key = ("backends", index, "litellm", "credentials")
+    return section.litellm.values({name: secrets[*at, name] for name in section.litellm.credentials})
+
+
+def _backend(section: BackendSection, index: int, secrets: Mapping[Key, Secret]) -> BackendSpec:
+    api_key, api_keys = secrets.get(("backends", index, "api_key")), _keys(section, index, secrets)
     return BackendSpec(
         name=section.name,
         kind=section.kind,
-        url=section.url,
+        url=based(section.url, section.api),
         provider=section.group,
         region=section.region,
-        api_key=api_key,
+        api_key=api_keys[0].secret if api_keys else api_key,
+        api_keys=api_keys,
+        litellm=_litellm(section, index, secrets),
         usd_per_hour=section.usd_per_hour,
         gpu=section.gpu,
         capacity=section.capacity.values(),
         limits=section.limits.values(),
-        on_disconnect=section.on_disconnect,
+        on_disconnect=section.when_left,
         timeouts=section.timeouts.values(),
         tags=section.tags,
         collects=section.collects,
         zdr=section.retains_nothing,
+        dialects=frozenset(section.dialects),
+        profile=section.api,
     )
 
 
@@ -118,7 +153,7 @@ def _model(section: ModelSection, backends: Mapping[str, BackendSpec]) -> ModelS
         created=section.created,
         context_length=section.context_length,
         max_output=section.max_output,
-        capabilities=section.capabilities.base(),
+        capabilities=section.can,
         price=section.price.rates() if section.price else min(prices, key=_rank),
         endpoints=endpoints,
         pace=section.pace,
@@ -143,7 +178,7 @@ def _endpoint(model: ModelSection, section: EndpointSection, backends: Mapping[s
         cost=section.cost.rates() if section.cost else None,
         context_length=context,
         max_output=None if longest is None else min(longest, context),
-        capabilities=section.capabilities.over(model.capabilities.base()),
+        capabilities=section.capabilities.over(model.can),
         supported_parameters=section.supported_parameters,
         tool_quality=section.tool_quality,
         own_price=section.price is not None,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from gateway.config.billing import BillingSection, sink_faults
 from gateway.config.document import Document, Key, key_text
 from gateway.config.egress import Egress, host_of
+from gateway.config.litellm import litellm_faults
 from gateway.config.problem import Problem, RefusedError, choice, shown
 from gateway.config.schema import (
     BackendSection,
@@ -56,6 +57,9 @@ def check(draft: Draft, presets: Sequence[str]) -> list[Problem]:
         *_unknown_preset(draft, presets),
         *_ambiguous_providers(draft),
         *_broken_promises(draft),
+        *_profiles(draft),
+        *_keys(draft),
+        *_litellm(draft),
         *_forbidden_hosts(draft),
         *_lengths(draft),
         *_endpoints(draft),
@@ -158,6 +162,40 @@ def _broken_promises(draft: Draft) -> Iterator[Problem]:
                 "promises that nothing is kept, but data_collection allows to store prompts",
                 "remove one of them",
             )
+
+
+def _profiles(draft: Draft) -> Iterator[Problem]:
+    """Refuse a profile for what is no external API."""
+    for index, backend in draft.backends.items():
+        if backend.profile is not None and backend.kind != "openai":
+            yield draft.document.problem(
+                ("backends", index, "profile"),
+                f"is for kind openai, and this backend's kind is {backend.kind}",
+                "remove the profile, or write kind: openai",
+            )
+
+
+def _keys(draft: Draft) -> Iterator[Problem]:
+    """Refuse one key beside several, and two of one name."""
+    for index, backend in draft.backends.items():
+        if backend.api_keys and backend.api_key is not None:
+            yield draft.document.problem(
+                ("backends", index, "api_key"), "stands beside api_keys", "move it into api_keys, or remove one of them"
+            )
+        names: set[str] = set()
+        for place, each in enumerate(backend.api_keys):
+            name = (each.name or str(place + 1)).casefold()
+            if name in names:
+                key: Key = ("backends", index, "api_keys", place, "name")
+                yield draft.document.problem(key, f"{shown(name)} is another key's name", "choose another")
+            names.add(name)
+
+
+def _litellm(draft: Draft) -> Iterator[Problem]:
+    """Refuse what does not go together with kind litellm, and that kind where the library is missing."""
+    for index, backend in draft.backends.items():
+        for name, message, mend in litellm_faults(backend.kind, backend.litellm):
+            yield draft.document.problem(("backends", index, name), message, mend)
 
 
 def _forbidden_hosts(draft: Draft) -> Iterator[Problem]:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidato
 
 from gateway.config.egress import Network, backend_url, network
 from gateway.config.problem import RefusedError
-from gateway.types.money import MoneyError, nano_from_usd, rate_from_usd_per_million
+from gateway.types.money import BASIS_POINTS, NANO_PER_USD, MoneyError, nano_from_usd, rate_from_usd_per_million
 
 _ENVIRONMENT: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -61,6 +61,18 @@ def _words(pattern: str, message: str, mend: str) -> AfterValidator:
     return AfterValidator(validate)
 
 
+def _share(value: object) -> int:
+    """Return the basis points in a decimal text from 0 to 1. Raises ``RefusedError``."""
+    try:
+        nano = nano_from_usd(value)
+    except MoneyError as error:
+        raise RefusedError(error.message.replace(" of USD", ""), 'write a share from "0" to "1" in quotes') from None
+    points, rest = divmod(nano * BASIS_POINTS, NANO_PER_USD)
+    if rest or points > BASIS_POINTS:
+        raise RefusedError("is no share", 'write a share from "0" to "1" with at most four decimals, in quotes')
+    return points
+
+
 def _line(value: str) -> str:
     if not value.isprintable() or not value.strip() or len(value) > 300:
         raise RefusedError("is empty, longer than 300 characters, or more than one line", "write one line of text")
@@ -95,6 +107,8 @@ Line = Annotated[str, AfterValidator(_line)]
 Url = Annotated[str, AfterValidator(backend_url)]
 Rate = Annotated[int, _money(rate_from_usd_per_million)]
 Amount = Annotated[int, _money(nano_from_usd)]
+Share = Annotated[int, PlainValidator(_share)]
+"""A decimal text from 0 to 1, as basis points."""
 Count = Annotated[int, Field(ge=1, le=10**15)]
 Weight = Annotated[int, Field(ge=1, le=1_000_000)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]

@@ -127,8 +127,11 @@ def _secrets(document: Document, credentials: Credentials) -> tuple[dict[Key, Se
     secrets: dict[Key, Secret] = {}
     problems = []
     entries = list(document.entries("backends", None, "api_key"))
+    entries += document.entries("backends", None, "api_keys", None, "key")
+    entries += document.entries("backends", None, "litellm", "credentials", None)
     for name in SECRETS:
         entries += document.entries("billing", "sinks", None, name)
+    entries += document.entries("console", "oidc", "client_secret")
     for key, value in entries:
         try:
             reference = secret_reference(value)

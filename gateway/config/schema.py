@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Final, Literal, get_args
 
 from msgspec.structs import replace as replace_rates
 from pydantic import Field
 
 from gateway.config.billing import BillingSection
 from gateway.config.budget import BudgetSection
+from gateway.config.byok import ByokSection
+from gateway.config.console import ConsoleSection
+from gateway.config.cors import CorsSection
+from gateway.config.external import EXTERNAL_APIS, ProfileName, inferred
 from gateway.config.field import (
     AllowedNetwork,
     Amount,
@@ -31,8 +35,12 @@ from gateway.config.field import (
     Url,
     Weight,
 )
+from gateway.config.litellm import LitellmSection
+from gateway.config.responses import ResponsesSection
+from gateway.config.retention import ContentSection, RepetitionSection, RetentionSection
 from gateway.config.snapshot import (
     BANDS,
+    EXTERNAL,
     MILESTONES,
     PACE,
     AdmissionSpec,
@@ -46,13 +54,17 @@ from gateway.config.snapshot import (
     Kind,
     OnDisconnect,
     Pace,
-    RetentionSpec,
     TeamVisibility,
     Timeouts,
     Visibility,
 )
+from gateway.types.dialect import Dialect
 from gateway.types.money import LongContext, Rates, ServiceTier
 from gateway.types.priority import Priority
+
+OperationName = Literal["chat", "completions", "embeddings", "rerank"]
+OPERATIONS: Final[tuple[OperationName, ...]] = get_args(OperationName)
+NativeDialect = Literal[Dialect.MESSAGES, Dialect.RESPONSES]
 
 
 class RatesSection(Section):
@@ -173,6 +185,19 @@ class LimitsSection(Section):
         return BackendLimits(**dict(self))
 
 
+class ApiKeySection(Section):
+    """One of several keys of a backend."""
+
+    key: Secret = Field(
+        description='The key: "${NAME}" of the environment, or {file: path}.', examples=['"${FIRST_KEY}"']
+    )
+    name: Name | None = Field(None, description="What metrics and messages call it. Default: its place, from 1.")
+    weight: Weight = Field(1, description="Its share of requests beside the others.")
+    limits: LimitsSection = Field(
+        LimitsSection(), description="What may be asked with it. Each worker of a host keeps an even part."
+    )
+
+
 class TimeoutsSection(Section):
     """Limits of one attempt, in seconds."""
 
@@ -191,13 +216,19 @@ class BackendSection(Section):
     name: Name = Field(description="Unique name of this replica.", examples=["gpu-a"])
     kind: Kind = Field(description="The engine it runs.", examples=["vllm"])
     url: Url = Field(
-        description="Where it is: the server's root; for kind openai the part before /chat/completions.",
+        description="Where it is: the server's root; for kinds openai and anthropic with or without /v1 at its end.",
         examples=["http://10.0.0.11:8000"],
     )
     provider: Name | None = Field(None, description="Who runs it; groups replicas. Default: its name.")
     region: Name | None = Field(None, description="Where it stands, such as eu.")
     api_key: Secret | None = Field(
-        None, description='Key it wants as a bearer token: "${NAME}" of the environment, or {file: path}.'
+        None, description='Key it wants, presented as its kind does: "${NAME}" of the environment, or {file: path}.'
+    )
+    api_keys: tuple[ApiKeySection, ...] = Field(
+        (),
+        max_length=64,
+        description="Several keys in place of api_key; requests take them in turn, by weight, and one that is refused "
+        "rests for a while.",
     )
     usd_per_hour: Amount | None = Field(None, description="USD it costs per hour, as decimal text.")
     gpu: Line | None = Field(None, description="Its hardware, such as 2xH100.")
@@ -206,23 +237,35 @@ class BackendSection(Section):
         LimitsSection(),
         description="What may be sent to it. Each worker of a host keeps an even part; hosts do not share.",
     )
-    on_disconnect: OnDisconnect = Field(
-        "cancel",
-        description="What becomes of a request whose caller left: cancel, or drain (read on, for an API that bills on; "
-        "64 at once in a worker, 120 s each).",
+    on_disconnect: OnDisconnect | None = Field(
+        None,
+        description="What becomes of a request whose caller left: cancel; count (cancel, and whole answers are "
+        "streamed from the backend, so that what was made of one is counted and charged); or drain (read on, for an "
+        "API that bills on; 64 at once in a worker, 120 s each). Default: cancel, drain for profiles that bill on.",
     )
+    profile: ProfileName | None = Field(
+        None,
+        description="Which external API it is, for kind openai: " + ", ".join(EXTERNAL_APIS) + ", or none of them; "
+        "see docs/upstreams.md. Default: by the host of its URL.",
+    )
+    litellm: LitellmSection | None = Field(None, description="What only backends of kind litellm have.")
     timeouts: TimeoutsSection = Field(TimeoutsSection(), description="Time limits of one attempt.")
     data_collection: DataCollection | None = Field(
         None,
         description="Whether it may store prompts or train on them: allow or deny. "
-        "Default: deny, for kind openai allow.",
+        "Default: deny, for kinds openai and anthropic allow.",
     )
     zdr: bool | None = Field(
         None,
         description="Whether it keeps nothing of a request (zero data retention). "
-        "Default: true, false for kind openai and with data_collection: allow.",
+        "Default: true, false for kinds openai and anthropic and with data_collection: allow.",
     )
     tags: tuple[Name, ...] = Field((), description="Free words for policies.")
+    dialects: tuple[NativeDialect, ...] = Field(
+        (),
+        description="What it understands besides the dialect of its kind: messages (`/v1/messages`), responses "
+        "(`/v1/responses`). Requests that speak one of them go there as they are.",
+    )
 
     @property
     def group(self) -> str:
@@ -230,16 +273,31 @@ class BackendSection(Section):
         return self.provider or self.name
 
     @property
+    def api(self) -> str:
+        """The profile in force, ``""`` for none."""
+        if self.kind != "openai":
+            return ""
+        return inferred(self.url) if self.profile is None else self.profile.replace("none", "")
+
+    @property
+    def when_left(self) -> OnDisconnect:
+        """What becomes of a request whose caller left."""
+        if self.on_disconnect is not None:
+            return self.on_disconnect
+        api = EXTERNAL_APIS.get(self.api)
+        return "drain" if api is not None and api.bills_on else "cancel"
+
+    @property
     def collects(self) -> bool:
         """Whether it may store prompts or train on them; an external API of which nothing is said may."""
         if self.data_collection is None:
-            return self.kind == "openai" and not self.zdr
+            return self.kind in EXTERNAL and not self.zdr
         return self.data_collection == "allow"
 
     @property
     def retains_nothing(self) -> bool:
         """Whether it has zero data retention."""
-        return (self.kind != "openai" and not self.collects) if self.zdr is None else self.zdr
+        return (self.kind not in EXTERNAL and not self.collects) if self.zdr is None else self.zdr
 
 
 class CapabilitiesSection(Section):
@@ -261,8 +319,13 @@ class CapabilitiesSection(Section):
 
     def base(self) -> Capabilities:
         """Return a model's capabilities: the defaults with what this section says in their place."""
-        chat = not self.embeddings
-        return self.over(Capabilities(tools=chat, json_schema=chat, logprobs=chat))
+        return self.upon(("embeddings",) if self.embeddings else ("chat", "completions"))
+
+    def upon(self, operations: Sequence[OperationName]) -> Capabilities:
+        """Return the capabilities of a model that has these ``operations``."""
+        makes = "chat" in operations or "completions" in operations
+        offered = {name: name in operations for name in OPERATIONS}
+        return replace(self.over(Capabilities(tools=makes, json_schema=makes, logprobs=makes)), **offered)
 
 
 class EndpointSection(Section):
@@ -318,6 +381,12 @@ class ModelSection(Section):
         min_length=1, description="The backends that serve it.", examples=["[{backend: gpu-a}]"]
     )
     capabilities: CapabilitiesSection = Field(CapabilitiesSection(), description="What it can be asked for.")
+    operations: tuple[OperationName, ...] | None = Field(
+        None,
+        min_length=1,
+        description="What it does: chat, completions, embeddings, rerank; asked for anything else it is not found. "
+        "Default: chat and completions, with capabilities.embeddings embeddings alone.",
+    )
     limits: ModelLimitsSection = Field(
         ModelLimitsSection(), description="How long it may keep its callers waiting, where backends may keep longer."
     )
@@ -326,6 +395,11 @@ class ModelSection(Section):
         description="Seconds without a first token after which a second own backend is asked as well; the first to "
         "begin answers. Default: never.",
     )
+
+    @property
+    def can(self) -> Capabilities:
+        """What it can be asked for, its operations included."""
+        return self.capabilities.base() if self.operations is None else self.capabilities.upon(self.operations)
 
     @property
     def pace(self) -> Pace:
@@ -477,26 +551,6 @@ class BoardsSection(Section):
         return BoardsSpec(**said)
 
 
-class RetentionSection(Section):
-    """How many days books are kept; daily sums, totals and bills stay for ever."""
-
-    ledger_days: Annotated[int, Field(ge=62, le=36_500)] = Field(
-        400,
-        description="Days that ledger rows are kept. Usage that reaches the ledger later than that goes into "
-        "quarantine, so it is longer than any billing period.",
-    )
-    hour_days: Annotated[int, Field(ge=62, le=36_500)] = Field(
-        400, description="Days that hourly sums are kept; windows of boards in hours go no further back."
-    )
-    quarantine_days: Annotated[int, Field(ge=1, le=36_500)] | None = Field(
-        None, description="Days after which a journal segment in quarantine is deleted. Default: never."
-    )
-
-    def values(self) -> RetentionSpec:
-        """Return the section as a plain value."""
-        return RetentionSpec(**dict(self))
-
-
 class FileSection(Section):
     """The whole file."""
 
@@ -524,7 +578,23 @@ class FileSection(Section):
     boards: BoardsSection = Field(
         BoardsSection(), description="Leaderboards: who sees them, and the apps that callers say they are."
     )
+    byok: ByokSection = Field(ByokSection(), description="Requests that go with a team's own key for a provider.")
     retention: RetentionSection = Field(RetentionSection(), description="How many days books are kept.")
+    repetition: RepetitionSection = Field(
+        RepetitionSection(), description="Answers that are given again; see docs/repetition.md."
+    )
+    content: ContentSection = Field(
+        ContentSection(), description="Storing what was asked and answered; see docs/repetition.md."
+    )
+    responses: ResponsesSection = Field(
+        ResponsesSection(), description="Answers of the Responses API that are kept; see docs/dialects.md."
+    )
     billing: BillingSection = Field(
         BillingSection(), description="Statements, closed periods and where their exports go; see docs/billing.md."
+    )
+    cors: CorsSection = Field(
+        CorsSection(), description="Web pages that may call from a browser; see docs/setup/browser.md."
+    )
+    console: ConsoleSection = Field(
+        ConsoleSection(), description="The pages for people who sign in; see docs/console.md."
     )

@@ -11,37 +11,23 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple, get_args
 
+from gateway.config.cors import NO_ORIGINS, CorsSpec
 from gateway.config.egress import Egress
+from gateway.config.people import NO_CONSOLE_SAID
+from gateway.config.people import ConsoleSpec as ConsoleSpec
+from gateway.config.people import OidcSpec as OidcSpec
+from gateway.config.secret import Secret as Secret
 from gateway.config.source import SourceFile
+from gateway.types.dialect import Dialect
 from gateway.types.money import Rates
 from gateway.types.priority import Priority
 
-Kind = Literal["vllm", "tgi", "sglang", "llamacpp", "openai"]
+Kind = Literal["vllm", "tgi", "sglang", "llamacpp", "openai", "anthropic", "litellm"]
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
-OnDisconnect = Literal["cancel", "drain"]
+EXTERNAL: Final = frozenset({"openai", "anthropic", "litellm"})
+"""Kinds that somebody else runs and bills (``gateway.engines.kind.Engine.external``)."""
+OnDisconnect = Literal["cancel", "count", "drain"]
 DataCollection = Literal["allow", "deny"]
-
-
-class Secret:
-    """A secret text that no ``repr``, log or encoder shows."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        """Return the text itself, to be sent to its backend and nowhere else."""
-        return self._text
-
-    def __repr__(self) -> str:
-        return "Secret(…)"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._text == self._text
-
-    def __hash__(self) -> int:
-        return hash(self._text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +61,40 @@ class BackendLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class KeySpec:
+    """One of several keys of a backend.
+
+    Attributes:
+        name: what people and metrics call it.
+        secret: the key.
+        weight: its share of requests.
+        limits: what may be asked with it.
+    """
+
+    name: str
+    secret: Secret
+    weight: int = 1
+    limits: BackendLimits = BackendLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class LitellmSpec:
+    """What only backends of kind litellm have; see ``gateway.config.litellm``.
+
+    Attributes:
+        provider: the library's name of the provider.
+        own_url: whether requests go to the backend's URL.
+        credentials: beside the key, by the library's names.
+        settings: what else it has to know, by the library's names.
+    """
+
+    provider: str
+    own_url: bool = True
+    credentials: Mapping[str, Secret] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Timeouts:
     """Limits of one attempt, in seconds: to connect, to the first byte of the answer, between two reads."""
 
@@ -100,7 +120,10 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a model can be asked for. Endpoints may say otherwise than their model."""
+    """What a model can be asked for. Endpoints may say otherwise than their model.
+
+    ``chat``, ``completions``, ``embeddings`` and ``rerank`` are the operations it has.
+    """
 
     tools: bool = True
     vision: bool = False
@@ -108,6 +131,9 @@ class Capabilities:
     json_schema: bool = True
     logprobs: bool = True
     embeddings: bool = False
+    chat: bool = True
+    completions: bool = True
+    rerank: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +149,15 @@ class BackendSpec:
         api_key: bearer key it wants, or None.
         usd_per_hour: nano-USD the owner pays per hour, or None when it is not rented by time.
         gpu: description such as ``2xH100``, or None.
-        on_disconnect: a request whose caller left is stopped (``cancel``) or read to its end (``drain``).
+        on_disconnect: a request whose caller left is stopped (``cancel``) or read to its end (``drain``); ``count``
+            stops it and streams whole answers too, so that what was made of one is known.
         tags: free words for policies.
         collects: whether it may store prompts or train on them.
         zdr: whether it keeps nothing of a request.
+        dialects: what it understands besides the dialect of its kind; callers who speak one of them are passed on.
+        profile: the external API it is (``gateway.engines.profiles``), or ``""``.
+        litellm: what only a backend of that kind has.
+        api_keys: several keys between which requests are shared out; ``api_key`` is then the first of them.
     """
 
     name: str
@@ -144,6 +175,10 @@ class BackendSpec:
     tags: tuple[str, ...] = ()
     collects: bool = False
     zdr: bool = True
+    dialects: frozenset[Dialect] = frozenset()
+    profile: str = ""
+    api_keys: tuple[KeySpec, ...] = ()
+    litellm: LitellmSpec | None = None
 
 
 class EndpointGroup(NamedTuple):
@@ -232,6 +267,55 @@ class ModelSpec:
     endpoints: tuple[EndpointSpec, ...]
     pace: Pace = Pace()
     own_price: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RepetitionSpec:
+    """Answers that are given again.
+
+    Attributes:
+        lifetime_s: seconds that the answer to an idempotency key is kept.
+        largest: bytes of the largest answer that is kept.
+        most_bytes: bytes of such answers that are kept for an inference key.
+        cache: whether callers may use the response cache.
+        cache_bytes: bytes of cached answers for an inference key.
+    """
+
+    lifetime_s: float = 86_400.0
+    largest: int = 8 * 2**20
+    most_bytes: int = 256 * 2**20
+    cache: bool = True
+    cache_bytes: int = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ContentSpec:
+    """Storing what was asked and answered.
+
+    Attributes:
+        store: whether that of teams is stored of which nothing else was said.
+        days: that it is kept.
+        largest: bytes of the largest prompt and answer together.
+    """
+
+    store: bool = False
+    days: int = 30
+    largest: int = 8 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsesSpec:
+    """Answers of the Responses API that are kept.
+
+    Attributes:
+        store: whether they are kept at all.
+        lifetime_s: seconds that they are kept.
+        most_bytes: bytes of them that are kept for an inference key.
+    """
+
+    store: bool = True
+    lifetime_s: float = 30 * 86_400.0
+    most_bytes: int = 1024 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,6 +513,17 @@ class BillingSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ByokSpec:
+    """Requests that go with a team's own key for a provider.
+
+    Attributes:
+        fee: basis points of the list price that they are charged.
+    """
+
+    fee: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigSnapshot:
     """Everything the file says, checked.
 
@@ -447,6 +542,9 @@ class ConfigSnapshot:
         boards: who sees leaderboards, and what counts there.
         budgets: budgets that exist from the start.
         retention: how long books are kept.
+        console: who may sign in, and for how long.
+        cors: web pages that may call from a browser.
+        byok: requests that go with a team's own key.
     """
 
     version: int = field(compare=False)
@@ -463,3 +561,9 @@ class ConfigSnapshot:
     budgets: tuple[BudgetSpec, ...] = ()
     billing: BillingSpec = BillingSpec()
     retention: RetentionSpec = RetentionSpec()
+    repetition: RepetitionSpec = RepetitionSpec()
+    content: ContentSpec = ContentSpec()
+    responses: ResponsesSpec = ResponsesSpec()
+    console: ConsoleSpec = NO_CONSOLE_SAID
+    cors: CorsSpec = NO_ORIGINS
+    byok: ByokSpec = ByokSpec()

@@ -11,14 +11,13 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-import structlog
-
 from gateway.config.load import load
 from gateway.config.problem import ConfigError
 from gateway.config.snapshot import ConfigSnapshot
 from gateway.config.source import SourceFile
+from gateway.telemetry import logs
 
-_log = structlog.get_logger(__name__)
+_log = logs.logger(__name__)
 
 
 class ConfigWatcher:

@@ -7,6 +7,7 @@ when they are not all. Rows of other tables go as one array per column in one st
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -14,7 +15,7 @@ from itertools import count
 from typing import Any, Final
 
 import asyncpg
-from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary
+from sqlalchemy import BigInteger, Boolean, Column, Integer, LargeBinary, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import SQLModel
 
@@ -180,7 +181,7 @@ def _numbered(sql: str) -> str:
 @lru_cache(maxsize=256)
 def _arrays(table: str, columns: tuple[str, ...]) -> str:
     """Return the rows that one array per column makes, for ``FROM``."""
-    types = (_type(SQLModel.metadata.tables[table].columns[name]) for name in columns)
+    types = (_type(_declared(table).columns[name]) for name in columns)
     return f"unnest({', '.join(f'${number}::{name}[]' for number, name in enumerate(types, 1))})"
 
 
@@ -190,9 +191,16 @@ def _type(column: Column[Any]) -> str:
     return next((name for kind, name in kinds.items() if isinstance(column.type, kind)), "text")
 
 
+def _declared(table: str) -> Table:
+    """Return a table as it is declared; who writes rows of names alone may not have imported it."""
+    if table not in SQLModel.metadata.tables:
+        importlib.import_module("gateway.db.tables.every")
+    return SQLModel.metadata.tables[table]
+
+
 def _transposed(table: str, columns: Sequence[str], rows: Sequence[Row]) -> list[list[Any]]:
     """Return rows as columns, flags as the driver wants them."""
-    declared = SQLModel.metadata.tables[table].columns
+    declared = _declared(table).columns
     values = map(list, zip(*rows, strict=True))
     return [
         list(map(bool, each)) if isinstance(declared[name].type, Boolean) else each

@@ -120,8 +120,9 @@ def jain(jobs: Iterable[Job], interval: float = INTERVAL_S) -> float | None:
     """Return the mean of Jain's index over the intervals in which two or more teams were backlogged.
 
     A team is backlogged in an interval when at every moment of it a request of it waits, at the gateway or in an
-    engine: it has come, no engine has begun to read it, and it has not been refused. Service is prompt tokens, in full when the first token comes, and twice the answer's tokens, spread evenly from the
-    first to the last (Sheng et al., "Fairness in Serving Large Language Models").
+    engine: it has come, no engine has begun to read it, and it has not been refused. Service is prompt tokens, in full
+    when the first token comes, and twice the answer's tokens, spread evenly from the first to the last (Sheng et al.,
+    "Fairness in Serving Large Language Models").
     """
     waits: dict[str, list[tuple[float, float]]] = {}
     service: dict[tuple[str, int], float] = {}

@@ -15,13 +15,22 @@ from collections.abc import Callable, Iterable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TextIO
 
-import structlog
-from structlog.typing import FilteringBoundLogger, Processor
-
 from gateway.telemetry import redaction
 from gateway.types import ids
 from gateway.types.errors import Internal, WeirError
 from gateway.types.tokens import NO_USAGE, Usage
+
+# structlog takes rich, where it finds it, for tracebacks of many colours. The command line has it installed; a server
+# that only writes lines would carry 5 MB of it.
+_rich = sys.modules.get("rich")
+sys.modules["rich"] = None  # type: ignore[assignment] # how an import is refused
+try:
+    import structlog
+    from structlog.typing import FilteringBoundLogger, Processor
+finally:
+    del sys.modules["rich"]
+    if _rich is not None:
+        sys.modules["rich"] = _rich
 
 Level = Literal["debug", "info", "warning", "error"]
 Form = Literal["auto", "json", "console"]

@@ -48,6 +48,7 @@ class GatewayMetrics(Registry):
         self._declare_requests()
         self._declare_backends()
         self._declare_gate()
+        self._declare_keeping()
         self._declare_metering()
         self._declare_process(version)
 
@@ -136,10 +137,27 @@ class GatewayMetrics(Registry):
         self.backend_ejections = self.counter(
             "weir_backend_ejections_total", "Times a backend was ejected for failing.", "backend"
         )
+        self._declare_upstream_keys()
         self.usage_disagreements = self.counter(
             "weir_usage_disagreements_total",
             "Answers whose usage, as the backend reported it, is far from the tokens that were seen.",
             "backend",
+        )
+
+    def _declare_upstream_keys(self) -> None:
+        self.counter(
+            "weir_upstream_key_requests_total",
+            "Requests made with one of several keys of a backend, by how they ended: ok, refused (the key), failed.",
+            "backend",
+            "upstream_key",
+            "outcome",
+        )
+        self.gauge(
+            "weir_upstream_key_resting",
+            "Whether one of several keys of a backend rests because it was refused: 1 or 0.",
+            "backend",
+            "upstream_key",
+            fold=Fold.MAX,
         )
 
     def _declare_gate(self) -> None:
@@ -192,6 +210,21 @@ class GatewayMetrics(Registry):
             "reason",
         )
 
+    def _declare_keeping(self) -> None:
+        self.repetitions = self.counter(
+            "weir_repetitions_total",
+            "Requests with an Idempotency-Key, or that asked for the response cache, by what became of them.",
+            "outcome",
+        )
+        self.contents = self.counter(
+            "weir_contents_total",
+            "Answers of teams whose prompts and answers are stored, by what became of that.",
+            "outcome",
+        )
+        self.unkept = self.counter(
+            "weir_unkept_total", "What was to be kept of answers and could not be handed to the keeper.", "method"
+        )
+
     def _declare_metering(self) -> None:
         self.counter("weir_journal_bytes_total", "Bytes appended to the metering journal.")
         self.counter("weir_journal_records_total", "Records appended to the metering journal.")
@@ -212,6 +245,13 @@ class GatewayMetrics(Registry):
         self.ledger_conflicts = self.counter(
             "weir_ledger_conflicts_total", "Ledger rows delivered again and left as they were."
         )
+        self.gauge(
+            "weir_database_away",
+            "Whether this gateway started without its database and it is not there yet: 1 or 0.",
+            fold=Fold.MAX,
+        )
+        self.gauge("weir_outbox_items", "Deliveries to sinks of exports, by state.", "state", fold=Fold.MAX)
+        self.counter("weir_outbox_tries_total", "Tries to deliver to a sink of exports, by outcome.", "outcome")
 
     def _declare_process(self, version: str) -> None:
         self.config_reloads = self.counter(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from alembic import context
 from sqlmodel import SQLModel
 
-import gateway.db.tables  # noqa: F401 - imported for the tables it registers
+import gateway.db.tables.every  # noqa: F401 - imported for the tables it registers
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from sqlalchemy import JSON, BigInteger
+from sqlalchemy import JSON, BigInteger, text
 from sqlmodel import Field, SQLModel
 
 
@@ -43,4 +43,5 @@ class KeyRow(SQLModel, table=True):
     disabled: bool = False
     revoked_at: int | None = Field(default=None, sa_type=BigInteger)
     last_used_at: int | None = Field(default=None, sa_type=BigInteger)
+    creator: str = Field(default="", sa_column_kwargs={"server_default": text("''")})
     revision: int = Field(default=0, sa_type=BigInteger, index=True, sa_column_kwargs={"server_default": "0"})

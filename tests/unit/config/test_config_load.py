@@ -72,8 +72,8 @@ def test_capabilities(accept: Loader, example: str) -> None:
     models = accept(text).models
     assert models["qwen/qwen3-32b"].capabilities == Capabilities()
     embedder = models["embedder"]
-    assert embedder.capabilities == Capabilities(False, False, False, False, False, True)
-    assert embedder.endpoints[0].capabilities == Capabilities(False, False, False, False, True, True)
+    assert embedder.capabilities == Capabilities(False, False, False, False, False, True, False, False)
+    assert embedder.endpoints[0].capabilities == Capabilities(False, False, False, False, True, True, False, False)
 
 
 def test_lengths_of_an_endpoint(accept: Loader, example: str) -> None:

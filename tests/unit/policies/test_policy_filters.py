@@ -14,6 +14,7 @@ from gateway.routing.interface import Drop, Filter, NoParams, RouteRequest
 from gateway.routing.pipeline import decide
 from gateway.routing.registry import PolicyRegistry
 from gateway.types.call import Need
+from gateway.types.dialect import Dialect
 from policies import BUILTIN, PRESETS
 from policies.filters.capability import CapabilityFilter
 from policies.filters.context import ContextFilter
@@ -103,6 +104,19 @@ def test_engines_without_an_api_or_with_one_choice_only() -> None:
     assert stayed == ["vllm"]
     stayed, _ = kept(part, route_request(needs=Need.COMPLETIONS, choices=3), found)
     assert stayed == ["tgi", "vllm"]  # several prompts, each with one choice
+
+
+@pytest.mark.parametrize(("need", "dialect"), [(Need.MESSAGES, "messages"), (Need.RESPONSES, "responses")])
+def test_what_only_one_dialect_can_say_goes_where_it_is_spoken(need: Need, dialect: str) -> None:
+    """A backend must speak it, by its kind or by its configuration, whatever its neighbours do."""
+    found = candidates(
+        backend("plain"),
+        backend("taught", dialects=frozenset({Dialect(dialect)})),
+        backend("claude", kind="anthropic", provider="claude"),
+    )
+    stayed, reasons = kept(CapabilityFilter(NoParams()), route_request(needs=need), found)
+    assert stayed == (["taught", "claude"] if dialect == "messages" else ["taught"])
+    assert f"{dialect} can say" in reasons["plain"]
 
 
 def test_verdicts_do_not_leak_between_replicas() -> None:

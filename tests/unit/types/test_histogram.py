@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.types.histogram import Histogram
 
-values = st.lists(st.floats(1e-7, 1e5), max_size=60)
+values = st.lists(st.floats(1e-7, 1e5) | st.floats(0.5, 2.0) | st.floats(1e12, 1e30), max_size=60)
 
 
 @given(values, values)
@@ -29,6 +29,13 @@ def test_what_is_dumped_can_be_loaded(some: list[float]) -> None:
     assert loaded.counts == histogram.counts
     assert loaded.total == len(some)
     assert Histogram.of(some[::-1]).dump() == histogram.dump()
+
+
+def test_pairs_of_bucket_and_count_are_understood() -> None:
+    """Histograms of earlier versions, which wrote pairs, are read and added to."""
+    pairs = msgspec.msgpack.encode([-3, 2, 0, 1, 7, 5])
+    assert Histogram.load(pairs).counts == {-3: 2, 0: 1, 7: 5}
+    assert Histogram({0: 1, 8: 1}).added_to(pairs) == Histogram({-3: 2, 0: 2, 7: 5, 8: 1}).dump()
 
 
 @pytest.mark.parametrize("data", [b"", b"\x91\x01", b"\xc0", msgspec.msgpack.encode(["a", 1])])

@@ -1,0 +1,40 @@
+"""All tables: importing this fills ``SQLModel.metadata``, which the migrations are compared with.
+
+A keeper imports the tables of the parts that it has opened; 40 tables and their mappers take 7 MB.
+"""
+
+from __future__ import annotations
+
+from gateway.db.tables import (
+    access,
+    billing,
+    board,
+    budget,
+    change,
+    console,
+    decision,
+    ledger,
+    lifetime,
+    repetition,
+    response,
+    tariff,
+    upstream_key,
+    workspace,
+)
+
+__all__ = [
+    "access",
+    "billing",
+    "board",
+    "budget",
+    "change",
+    "console",
+    "decision",
+    "ledger",
+    "lifetime",
+    "repetition",
+    "response",
+    "tariff",
+    "upstream_key",
+    "workspace",
+]

@@ -1,0 +1,81 @@
+"""Answers that are kept to be given again, and what was asked and answered where a team wants that kept.
+
+All of it is sealed (``gateway.db.cipher``) and has a lifetime. ``size`` is that of the sealed content, in bytes.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from sqlalchemy import BigInteger
+from sqlmodel import Field, SQLModel
+
+
+class RepetitionRow(SQLModel, table=True):
+    """A claim of an idempotency key, and later its answer; see ``gateway.types.repetition``.
+
+    ``owner`` is the host and the journal of the process that answers, ``renewed_us`` when its host last saw it alive.
+    """
+
+    __tablename__: ClassVar[str] = "repetition"
+
+    key_id: str = Field(primary_key=True)
+    name: bytes = Field(primary_key=True)
+    fingerprint: bytes
+    request_id: bytes
+    state: int
+    owner: str = Field(index=True)
+    renewed_us: int = Field(sa_type=BigInteger)
+    expires_us: int = Field(sa_type=BigInteger, index=True)
+    size: int
+    content: bytes | None = None
+
+
+class CachedAnswerRow(SQLModel, table=True):
+    """An answer in the response cache of an inference key."""
+
+    __tablename__: ClassVar[str] = "cached_answer"
+
+    key_id: str = Field(primary_key=True)
+    digest: bytes = Field(primary_key=True)
+    request_id: bytes
+    kept_us: int = Field(sa_type=BigInteger)
+    expires_us: int = Field(sa_type=BigInteger, index=True)
+    size: int
+    content: bytes
+
+
+class CacheHitRow(SQLModel, table=True):
+    """A request that was answered from the response cache."""
+
+    __tablename__: ClassVar[str] = "cache_hit"
+
+    request_id: bytes = Field(primary_key=True)
+    source_id: bytes
+    key_id: str
+    team: str
+    at_us: int = Field(sa_type=BigInteger, index=True)
+
+
+class ContentRow(SQLModel, table=True):
+    """What was asked and answered in one request."""
+
+    __tablename__: ClassVar[str] = "generation_content"
+
+    request_id: bytes = Field(primary_key=True)
+    key_id: str = Field(index=True)
+    team: str = Field(index=True)
+    expires_us: int = Field(sa_type=BigInteger, index=True)
+    size: int
+    content: bytes
+
+
+class ContentChoiceRow(SQLModel, table=True):
+    """Whether prompts and answers of a team, or of one key, are stored; ``days`` is None for the usual lifetime."""
+
+    __tablename__: ClassVar[str] = "content_choice"
+
+    team: str = Field(primary_key=True)
+    key_id: str = Field(primary_key=True)
+    store: bool
+    days: int | None = None

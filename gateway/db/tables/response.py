@@ -1,0 +1,21 @@
+"""Turns of conversations that callers of the Responses API may go on with; see ``gateway.types.responses``."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from sqlalchemy import BigInteger
+from sqlmodel import Field, SQLModel
+
+
+class ResponseRow(SQLModel, table=True):
+    """One turn: what was asked and answered, sealed (``gateway.db.cipher``); ``size`` is that of the sealed content."""
+
+    __tablename__: ClassVar[str] = "response"
+
+    request_id: bytes = Field(primary_key=True)
+    key_id: str = Field(index=True)
+    previous: bytes | None = None
+    expires_us: int = Field(sa_type=BigInteger, index=True)
+    size: int
+    content: bytes
