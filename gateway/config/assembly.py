@@ -11,10 +11,12 @@ from types import MappingProxyType
 
 import msgspec
 
+from gateway.config.backends import BackendSection
 from gateway.config.document import Key
 from gateway.config.egress import Egress, networks
 from gateway.config.external import based
-from gateway.config.schema import BackendSection, EndpointSection, FileSection, ModelSection
+from gateway.config.models import EndpointSection, ModelSection
+from gateway.config.schema import FileSection
 from gateway.config.snapshot import (
     BackendSpec,
     ConfigSnapshot,

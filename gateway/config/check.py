@@ -10,19 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from gateway.config.backends import BackendSection
 from gateway.config.billing import BillingSection, sink_faults
 from gateway.config.document import Document, Key, key_text
 from gateway.config.egress import Egress, host_of
 from gateway.config.litellm import litellm_faults
+from gateway.config.models import EndpointSection, ModelSection
+from gateway.config.prices import PriceSection, RatesSection, TierSection
 from gateway.config.problem import Problem, RefusedError, choice, shown
-from gateway.config.schema import (
-    BackendSection,
-    EndpointSection,
-    ModelSection,
-    PriceSection,
-    RatesSection,
-    TierSection,
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 
 from gateway.config.assembly import assemble
+from gateway.config.backends import BackendSection
 from gateway.config.billing import SECRETS, BillingSection
 from gateway.config.check import Draft, check
 from gateway.config.credential import Credentials
@@ -21,14 +22,10 @@ from gateway.config.document import Document, Key, parse
 from gateway.config.egress import Egress, networks
 from gateway.config.explanation import explain
 from gateway.config.field import Section, secret_reference
+from gateway.config.models import ModelSection
 from gateway.config.problem import ConfigError, Problem, RefusedError
-from gateway.config.schema import (
-    BackendSection,
-    EgressSection,
-    FileSection,
-    ModelSection,
-    RoutingSection,
-)
+from gateway.config.routing import RoutingSection
+from gateway.config.schema import EgressSection, FileSection
 from gateway.config.snapshot import ConfigSnapshot, Secret
 from gateway.config.source import SourceFile, read
 

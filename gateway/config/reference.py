@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from gateway.config.schema import FileSection, RatesSection, ServiceTiersSection
+from gateway.config.prices import RatesSection, ServiceTiersSection
+from gateway.config.schema import FileSection
 
 
 def file_reference() -> str:

@@ -14,7 +14,7 @@ import msgspec
 from pydantic import ValidationError
 
 from gateway.config.check import tier_faults
-from gateway.config.schema import PriceSection
+from gateway.config.prices import PriceSection
 from gateway.tariff.version import Hourly, Kind, Proposal, Terms, Version
 from gateway.types.errors import BadRequest
 from gateway.types.money import (

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.config import ConfigError, ConfigSnapshot, load
-from gateway.config.schema import Section
+from gateway.config.field import Section
 from tests.unit.config.example import ENVIRON, EXAMPLE, PRESETS
 
 KNOWN_KEYS = sorted({name for section in Section.__subclasses__() for name in section.model_fields})

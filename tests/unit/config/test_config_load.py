@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from gateway.config import ConfigError, load
-from gateway.config.schema import Section
+from gateway.config.field import Section
 from gateway.config.snapshot import (
     BackendLimits,
     Capabilities,
