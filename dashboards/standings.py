@@ -170,18 +170,24 @@ def offered(visit: Visit, team: str = "") -> list[tuple[By, str]]:
     return found
 
 
-async def kept(visit: Visit, asked: Method[T], question: tuple[Any, ...], seconds: float) -> T:
-    """Return the answer to a question, one of a moment ago if there is; a stranger's visit is counted without one."""
+async def kept(
+    visit: Visit, asked: Method[T], question: tuple[Any, ...], seconds: float, *, counted: bool = False
+) -> T:
+    """Return the answer to a question, one of a moment ago if there is.
+
+    Without one a stranger's visit is ``counted`` where there are as many questions as somebody can think of; where
+    there are few, what is kept is bound enough.
+    """
     shelf: OrderedDict[Any, tuple[float, Any]] = visit.site.shelf.setdefault("boards", OrderedDict())
     name, now = (asked.name, question), time.monotonic()
     known = shelf.get(name)
     if known is not None and now - known[0] < seconds:
         found: T = known[1]
         return found
-    if visit.session is None and asked is BOARD:
-        counted = visit_of(None, visit.address, visit.site.boards)
-        if counted is not None:
-            await visit.site.books.ask(VISIT, (counted,))
+    if counted and visit.session is None:
+        who = visit_of(None, visit.address, visit.site.boards)
+        if who is not None:
+            await visit.site.books.ask(VISIT, (who,))
     found = await visit.site.books.ask(asked, question)
     shelf[name] = (now, found)
     shelf.move_to_end(name)
@@ -201,7 +207,7 @@ def question_of(choice: Choice, view: View, limit: int = ROWS) -> Question:
 async def board_of(visit: Visit, choice: Choice, view: View) -> tuple[Board, list[int]]:
     """Return a board, and for each day what belongs to none of its rows; ratios have no such rest."""
     question = question_of(choice, view)
-    board = await kept(visit, BOARD, (question,), FRESH_S)
+    board = await kept(visit, BOARD, (question,), FRESH_S, counted=True)
     nothing = [0] * choice.days
     if choice.measure == "tokens_per_dollar":
         return board, nothing

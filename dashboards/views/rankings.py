@@ -91,7 +91,7 @@ async def shown(visit: Visit) -> Response:
         view=view,
         now=now.totals,
         chart=drawn(board, rest, choice),
-        rows=rows_of(board, choice)[: None if many else SHOWN],
+        rows=rows_of(board, choice, standings.ROWS if many else SHOWN),
         say=partial(standings.short, choice.measure),
         exact=partial(standings.exact, choice.measure),
         whole=_whole(board, choice.measure),
@@ -134,11 +134,11 @@ def drawn(board: Board, rest: Sequence[int], choice: Choice, most: int = MOST) -
     return strata(choice.labels, series, rest, say, choice.marks, most=most)
 
 
-def rows_of(board: Board, choice: Choice) -> list[Row]:
-    """Return the lines of the leaderboard."""
+def rows_of(board: Board, choice: Choice, most: int) -> list[Row]:
+    """Return the first lines of the leaderboard."""
     drawn_alone = [row.name for row in board.rows if any(row.series)][:MOST]
     colours = {name: str(number) for number, name in enumerate(drawn_alone)}
-    return [_row(row, choice, colours.get(row.name, "")) for row in board.rows]
+    return [_row(row, choice, colours.get(row.name, "")) for row in board.rows[:most]]
 
 
 def _row(row: Standing, choice: Choice, colour: str) -> Row:
@@ -278,7 +278,7 @@ def packed(visit: Visit, response: Response) -> Response:
     """Return an answer compressed, where the browser reads that. Only for answers that hold nothing secret."""
     response.headers["vary"] = "accept-encoding, cookie"
     if "gzip" in visit.request.headers.get("accept-encoding", "") and len(response.body) > _PACK:
-        response.body = gzip.compress(bytes(response.body), 5, mtime=0)
+        response.body = gzip.compress(bytes(response.body), 2, mtime=0)
         response.headers["content-encoding"] = "gzip"
         response.headers["content-length"] = str(len(response.body))
     return response
@@ -309,7 +309,7 @@ async def picture(visit: Visit) -> Response:
             "chart": drawn(board, rest, choice, 7),
             "choice": choice,
             "board": board,
-            "rows": rows_of(board, choice)[:8],
+            "rows": rows_of(board, choice, 8),
             "title": f"{dict(standings.MEASURED)[choice.measure]} by {choice.by}",
             "whole": standings.short(choice.measure, _whole(board, choice.measure)),
             "style": render.page("rankings_style.svg", {}).strip(),

@@ -41,6 +41,19 @@ OTHERS = (
 """Pages that look different to others."""
 
 
+RANKED = (
+    ("", "/rankings?days=90"),
+    ("", "/rankings?by=app&measure=requests&days=7"),
+    ("", "/rankings?measure=tokens_per_dollar&days=365"),
+    ("", "/rankings?by=model&days=30&to=2020-01-31"),
+    ("", "/models/qwen/qwen3-32b"),
+    ("", "/models/openai/gpt-oss-120b"),
+    ("owner", "/rankings?by=team&measure=spend"),
+    ("team_viewer", "/rankings"),
+)
+"""Rankings with charts of each kind and an empty one, pages of models that are served and that are not any more."""
+
+
 def places(house: House) -> list[tuple[str, str]]:
     """Return role and path of every page, those included whose names only the running gateway knows."""
     key = house.do(house.stage.keeper.keys())[0].key_id
@@ -52,7 +65,7 @@ def places(house: House) -> list[tuple[str, str]]:
         ):
             named += re.findall(pattern, client.get(f"/console/{page}").text)[:1]
     assert len(named) == 3
-    return [("owner", path) for path in (*OWNERS, *named)] + list(OTHERS)
+    return [("owner", path) for path in (*OWNERS, *named)] + list(OTHERS) + list(RANKED)
 
 
 def expected_status(role: str, path: str) -> int:
