@@ -81,6 +81,7 @@ def test_every_block_is_known_here() -> None:
         ("sh", "make test"),
         ("sh", r"curl http://127.0.0.1:8000/v1/chat/completions \ "[:-1]),
         ("python", "import os"),
+        ("python", "import os"),
         ("sh", 'ID=$(curl -s http://127.0.0.1:8000/v1/chat/completions -H "Authorization: Bearer $WEIR_KEY" \\'),
         ("sh", 'curl -s http://127.0.0.1:8000/api/v1/datasets/rankings-daily -H "Authorization: Bearer $WEIR_KEY"'),
         ("yaml", "backends:"),
@@ -104,11 +105,18 @@ def test_the_curl_block_gets_an_answer(demo: Demo) -> None:
     assert re.search(r'"usage":{"prompt_tokens":\d+,"completion_tokens":\d+,.*"cost":0\.\d+', said)
 
 
-def test_the_python_block_gets_an_answer(demo: Demo) -> None:
-    """The official client, unmodified."""
-    done = run([sys.executable, "-c", demo.here(block("python", "import os"))], demo.environ)
+@pytest.mark.parametrize(
+    ("client", "usage"),
+    [
+        ("openai", r"CompletionUsage\(completion_tokens=\d+, prompt_tokens=\d+"),
+        ("anthropic", r"Usage\(.*output_tokens=\d+"),
+    ],
+)
+def test_the_python_blocks_get_an_answer(demo: Demo, client: str, usage: str) -> None:
+    """The official clients, unmodified."""
+    done = run([sys.executable, "-c", demo.here(block("python", f"import os\nfrom {client}"))], demo.environ)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"\w CompletionUsage\(completion_tokens=\d+, prompt_tokens=\d+", done.stdout)
+    assert re.search(r"\w " + usage, done.stdout), done.stdout
 
 
 def test_cost_and_route_can_be_looked_up(demo: Demo, checkout: Path) -> None:
