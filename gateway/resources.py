@@ -207,7 +207,10 @@ async def _render(request: Request, error: Exception) -> Response:
     """Turn any exception into an error body; a defect names only the request."""
     known = _known(error)
     status, headers, body = defect(error, request.scope["path"]) if known is None else rendered(known)
-    return Response(body, status_code=status, headers=dict(headers))
+    answer = Response(body, status_code=status, headers=dict(headers))
+    if isinstance(error, HTTPException) and status == 405 and error.headers and "Allow" in error.headers:
+        answer.headers["allow"] = error.headers["Allow"]
+    return answer
 
 
 def _known(error: Exception) -> WeirError | None:

@@ -139,7 +139,7 @@ ODD_BUT_GOOD = {
     "an encoded letter": (post("/v1/chat/comple%74ions", BODY, "KEY"), 404),
     "an encoded path that is not UTF-8": (post("/v1/%ff%fe", BODY, "KEY"), 404),
     "a way up": (post("/v1/../api/v1/keys", BODY, "KEY"), 404),
-    "the root": (post("/", BODY, "KEY"), 404),
+    "the root": (post("/", BODY, "KEY"), 405),
 }
 KINDS = {400: "invalid_request", 404: "not_found", 405: "invalid_request", 415: "invalid_request"}
 
@@ -161,7 +161,7 @@ async def test_odd_requests_are_read_as_http_says_and_the_connection_goes_on(nam
             if status != 200:
                 check_error(answer.document, answer.headers, status, KINDS[status])
             if status == 405:
-                assert answer.headers["allow"] == "POST"
+                assert ("GET" if name == "the root" else "POST") in answer.headers["allow"].split(", ")
             await client.send(post(CHAT, BODY, stage.key))
             assert (await client.response(number + 1)).status == 200
         assert client.informational == ([100, 100] if name == "an expectation" else [])
