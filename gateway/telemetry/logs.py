@@ -141,6 +141,7 @@ def _bridge(level: str) -> None:
         if isinstance(known, logging.Logger) and name.partition(".")[0] in _FOLLOWS:
             known.handlers.clear()
             known.propagate = True
+            known.setLevel(logging.NOTSET)  # what set a level of its own before follows again
     for name in _FOLLOWS:
         logging.getLogger(name).setLevel(level)
     for name in _SILENT:

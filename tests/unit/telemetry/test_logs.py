@@ -146,6 +146,14 @@ class TestLibraries:
         assert (record["logger"], record["level"]) == ("uvicorn.error", "info")
         assert record["event"] == "Started server process [7]"
 
+    def test_a_level_that_somebody_set_before_does_not_hold(self, log_state: None) -> None:
+        """A part of a library that was told to be quiet once follows our level again."""
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        stream = StringIO()
+        logs.configure("info", "json", stream)
+        logging.getLogger("uvicorn.error").info("Started")
+        assert only(stream)["event"] == "Started"
+
     def test_handlers_of_others_are_replaced(self, lines: StringIO) -> None:
         """A library that has set up its own output is heard once, through us."""
         own = StringIO()
