@@ -10,13 +10,13 @@ import msgspec
 from gateway.edge.anthropic_events import MessageEvents, event
 from gateway.edge.anthropic_form import JSON, content_of, error_form, head_lines, respond_error, stop_of, usage_form
 from gateway.edge.exchange import Exchange
-from gateway.edge.tool_calls import ToolCalls
+from gateway.edge.reply import DialectReply
 from gateway.types import ids
-from gateway.types.call import Call, Need
+from gateway.types.call import Call
 from gateway.types.chunk import Chunk
 from gateway.types.dialect import NATIVE
 from gateway.types.errors import WeirError
-from gateway.types.reply import Bill, Flow
+from gateway.types.reply import Bill
 from gateway.upstream.anthropic import BETAS, VERSIONS
 
 _STREAM: Final = (
@@ -25,64 +25,23 @@ _STREAM: Final = (
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class MessagesReply:
+class MessagesReply(DialectReply[Call]):
     """See ``gateway.types.reply.Reply``.
 
     Attributes:
         call: what is answered.
     """
 
-    __slots__ = (
-        "_events",
-        "_exchange",
-        "_explained",
-        "_generation",
-        "_route",
-        "_stops",
-        "_tool_calls",
-        "arrived",
-        "call",
-        "request_id",
-    )
+    __slots__ = ("_events", "_generation", "_stops")
 
     def __init__(self, exchange: Exchange, call: Call) -> None:
-        self._exchange = exchange
-        self.call = call
+        super().__init__(exchange, call)
         self._generation = ids.text(exchange.request_id)
-        self._route = b""
-        self._explained: dict[str, Any] | None = None
-        self._tool_calls = ToolCalls(call.body["tools"]) if Need.TOOLS in call.needs else None
         self._stops: Sequence[str] = call.body.get("stop") or ()
         self._events: MessageEvents | None = None
-        self.request_id = exchange.request_id
-        self.arrived = exchange.arrived
         call.betas = betas(exchange)
         version = exchange.headers.get(b"anthropic-version", b"").decode("latin-1")
         call.api_version = version if VERSIONS.fullmatch(version) else ""
-
-    @property
-    def gone(self) -> bool:
-        """Whether the caller has left."""
-        return self._exchange.gone
-
-    @property
-    def calls_sound(self) -> bool | None:
-        """See ``Reply``."""
-        return self._tool_calls.sound if self._tool_calls is not None else None
-
-    def steer(self, flow: Flow) -> None:
-        """See ``Reply``."""
-        self._exchange.steer(flow)
-
-    def route(self, text: str) -> None:
-        """See ``Reply``."""
-        self._route = b"x-weir-route: %s\r\n" % text.encode("ascii", "replace")
-        if self.call.shortened is not None:
-            self._route += b"x-weir-max-tokens: %d\r\n" % self.call.shortened
-
-    def explain(self, metadata: dict[str, Any]) -> None:
-        """See ``Reply``."""
-        self._explained = metadata
 
     def begin(self, model: str, provider: str) -> None:  # noqa: ARG002 - messages do not name a provider
         """See ``Reply``."""

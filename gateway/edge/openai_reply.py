@@ -14,13 +14,13 @@ import msgspec
 
 from gateway.edge.errors import error_body, error_object, retry_after
 from gateway.edge.exchange import Exchange
-from gateway.edge.tool_calls import ToolCalls
+from gateway.edge.reply import DialectReply
 from gateway.types import ids
-from gateway.types.call import WHOLE, Call, Need, Operation
+from gateway.types.call import WHOLE, Call, Operation
 from gateway.types.chunk import Chunk, TextChunk
 from gateway.types.errors import WeirError
 from gateway.types.money import usd_json
-from gateway.types.reply import Bill, Flow
+from gateway.types.reply import Bill
 
 _encode: Final = msgspec.json.Encoder().encode
 _JSON: Final = b"content-type: application/json\r\n"
@@ -32,67 +32,23 @@ _TEXT: Final = b'%s%d,"delta":%s,"logprobs":null,"finish_reason":null}]}\n\n'
 _OBJECTS: Final = {Operation.CHAT: "chat.completion.chunk", Operation.COMPLETIONS: "text_completion"}
 
 
-class OpenAIReply:
+class OpenAIReply(DialectReply[Call]):
     """See ``gateway.types.reply.Reply``.
 
     Attributes:
         call: what is answered.
     """
 
-    __slots__ = (
-        "_created",
-        "_exchange",
-        "_explained",
-        "_fingerprint",
-        "_generation",
-        "_model",
-        "_provider",
-        "_route",
-        "_text_head",
-        "_tool_calls",
-        "arrived",
-        "call",
-        "request_id",
-    )
+    __slots__ = ("_created", "_fingerprint", "_generation", "_model", "_provider", "_text_head")
 
     def __init__(self, exchange: Exchange, call: Call) -> None:
-        self._exchange = exchange
-        self.call = call
+        super().__init__(exchange, call)
         self._generation = ids.text(exchange.request_id)
         self._created = 0
         self._model = call.model
         self._provider = ""
-        self._route = b""
-        self._explained: dict[str, Any] | None = None
-        self._tool_calls = ToolCalls(call.body["tools"]) if Need.TOOLS in call.needs else None
         self._fingerprint: str | None = None
         self._text_head = b""
-        self.request_id = exchange.request_id
-        self.arrived = exchange.arrived
-
-    @property
-    def gone(self) -> bool:
-        """Whether the caller has left."""
-        return self._exchange.gone
-
-    @property
-    def calls_sound(self) -> bool | None:
-        """See ``Reply``."""
-        return self._tool_calls.sound if self._tool_calls is not None else None
-
-    def steer(self, flow: Flow) -> None:
-        """See ``Reply``."""
-        self._exchange.steer(flow)
-
-    def route(self, text: str) -> None:
-        """See ``Reply``."""
-        self._route = b"x-weir-route: %s\r\n" % text.encode("ascii", "replace")
-        if self.call.shortened is not None:
-            self._route += b"x-weir-max-tokens: %d\r\n" % self.call.shortened
-
-    def explain(self, metadata: dict[str, Any]) -> None:
-        """See ``Reply``."""
-        self._explained = metadata
 
     def begin(self, model: str, provider: str) -> None:
         """See ``Reply``."""

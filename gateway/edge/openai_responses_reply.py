@@ -17,14 +17,14 @@ from gateway.edge.errors import error_object, retry_after
 from gateway.edge.exchange import Exchange
 from gateway.edge.openai_responses import ResponsesCall
 from gateway.edge.openai_responses_output import Output
-from gateway.edge.tool_calls import ToolCalls
+from gateway.edge.reply import DialectReply
 from gateway.types import ids
-from gateway.types.call import Call, Need
+from gateway.types.call import Call
 from gateway.types.chunk import Chunk, TextChunk
 from gateway.types.dialect import NATIVE
 from gateway.types.errors import BadRequest, WeirError
 from gateway.types.money import usd_json
-from gateway.types.reply import Bill, Flow
+from gateway.types.reply import Bill
 from gateway.types.responses import ENCRYPTED
 
 PREFIX: Final = "resp_"
@@ -76,66 +76,23 @@ def response_id(request_id: bytes) -> str:
     return PREFIX + request_id.hex()
 
 
-class ResponsesReply:
+class ResponsesReply(DialectReply[ResponsesCall]):
     """See ``gateway.types.reply.Reply``.
 
     Attributes:
         call: what is answered.
     """
 
-    __slots__ = (
-        "_created",
-        "_exchange",
-        "_explained",
-        "_finish",
-        "_frame",
-        "_native",
-        "_output",
-        "_route",
-        "_tool_calls",
-        "arrived",
-        "call",
-        "request_id",
-    )
+    __slots__ = ("_created", "_finish", "_frame", "_native", "_output")
 
     def __init__(self, exchange: Exchange, call: ResponsesCall) -> None:
-        self._exchange = exchange
-        self.call = call
+        super().__init__(exchange, call)
         self._created = 0
-        self._explained: dict[str, Any] | None = None
         self._finish = "stop"
         self._native: dict[str, Any] | None = None
         self._frame: dict[str, Any] = {}
         encrypted = ENCRYPTED in (call.asked.include or ())
         self._output = Output(exchange.request_id.hex(), encrypted=encrypted, streamed=call.stream)
-        self._route = b""
-        self._tool_calls = ToolCalls(call.body["tools"]) if Need.TOOLS in call.needs else None
-        self.request_id = exchange.request_id
-        self.arrived = exchange.arrived
-
-    @property
-    def gone(self) -> bool:
-        """Whether the caller has left."""
-        return self._exchange.gone
-
-    @property
-    def calls_sound(self) -> bool | None:
-        """See ``Reply``."""
-        return self._tool_calls.sound if self._tool_calls is not None else None
-
-    def steer(self, flow: Flow) -> None:
-        """See ``Reply``."""
-        self._exchange.steer(flow)
-
-    def route(self, text: str) -> None:
-        """See ``Reply``."""
-        self._route = b"x-weir-route: %s\r\n" % text.encode("ascii", "replace")
-        if self.call.shortened is not None:
-            self._route += b"x-weir-max-tokens: %d\r\n" % self.call.shortened
-
-    def explain(self, metadata: dict[str, Any]) -> None:
-        """See ``Reply``."""
-        self._explained = metadata
 
     def begin(self, model: str, provider: str) -> None:
         """See ``Reply``."""
