@@ -10,7 +10,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, NoReturn, TypeVar
 
-from fastapi import Request
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gateway.types.errors import BadRequest, PayloadTooLarge
@@ -67,6 +67,26 @@ def documented(model: type[Body]) -> dict[str, Any]:
     schema = model.model_json_schema()
     parts = schema.pop("$defs", {})
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": _inlined(schema, parts)}}}}
+
+
+def add_route(
+    router: APIRouter,
+    method: str,
+    path: str,
+    handler: Any,
+    model: Any,
+    body: type[Body] | None = None,
+    status: int = 200,
+) -> None:
+    """Add a route that answers with ``model`` and, where it takes a body, documents that it is read as ``body``."""
+    router.add_api_route(
+        path,
+        handler,
+        methods=[method],
+        response_model=model,
+        status_code=status,
+        openapi_extra=documented(body) if body is not None else None,
+    )
 
 
 def _inlined(node: Any, parts: dict[str, Any]) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
 from gateway.access.management import ManagementKeys
 from gateway.admin.answer import REFUSED, Changed, Limit, Offset, answered
-from gateway.admin.body import Body, documented, reader
+from gateway.admin.body import add_route, reader
 from gateway.admin.byok import schemas
 from gateway.admin.byok.schemas import key_data, patch_of
 from gateway.admin.door import management_only
@@ -40,18 +41,7 @@ def build_router(books: Asking, keys: KeyAdmin, management: ManagementKeys, chan
         prefix="/api/v1/byok", tags=["byok"], dependencies=management_only(management), responses=REFUSED
     )
 
-    def add(
-        method: str, path: str, handler: Any, model: Any, body: type[Body] | None = None, status: int = 200
-    ) -> None:
-        router.add_api_route(
-            path,
-            handler,
-            methods=[method],
-            response_model=model,
-            status_code=status,
-            openapi_extra=documented(body) if body is not None else None,
-        )
-
+    add = partial(add_route, router)
     add("GET", "", endpoints.list_page, schemas.KeysAnswer)
     add("POST", "", endpoints.create, schemas.KeyAnswer, schemas.CreateKeyBody, 201)
     add("GET", "/{key_id}", endpoints.get, schemas.KeyAnswer)

@@ -6,13 +6,14 @@ Names of models and providers are checked against the fleet: a mistyped one must
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
 from gateway.access.management import ManagementKeys
 from gateway.admin.answer import REFUSED, Changed, Limit, Offset, answered
-from gateway.admin.body import Body, documented, reader
+from gateway.admin.body import add_route, reader
 from gateway.admin.door import management_only
 from gateway.admin.guardrails import schemas
 from gateway.admin.guardrails.schemas import guardrail_data, key_assignment_data, member_assignment_data
@@ -45,18 +46,7 @@ def build_router(books: Asking, management: ManagementKeys, changed: Changed, fl
         prefix="/api/v1/guardrails", tags=["guardrails"], dependencies=management_only(management), responses=REFUSED
     )
 
-    def add(
-        method: str, path: str, handler: Any, model: Any, body: type[Body] | None = None, status: int = 200
-    ) -> None:
-        router.add_api_route(
-            path,
-            handler,
-            methods=[method],
-            response_model=model,
-            status_code=status,
-            openapi_extra=documented(body) if body is not None else None,
-        )
-
+    add = partial(add_route, router)
     keys, members = "/{guardrail_id}/assignments/keys", "/{guardrail_id}/assignments/members"
     add("GET", "", endpoints.list_page, schemas.GuardrailsAnswer)
     add("POST", "", endpoints.create, schemas.GuardrailAnswer, schemas.CreateGuardrailBody, 201)
