@@ -43,6 +43,8 @@ from gateway.types.money import Rates
 from tests.unit.tariff.files import BIG, snapshot_of
 
 NOW = time.time_ns() // 1000
+LATER = NOW + 10**15
+"""A moment, in microseconds, long after any version that a test here makes, however late in a long run it is made."""
 DEARER = Rates(900_000, 900_000)
 
 
@@ -106,7 +108,7 @@ async def test_a_changed_file_makes_versions_of_what_changed(books: Books) -> No
 
     await books.ask(ACCEPT, ((sell(DEARER),),))
     again: Known = await books.ask(STATE, (stated(first), first.digest))
-    assert valid(again.versions, NOW + 10**9).sell[BIG, ""] == DEARER, "an unchanged file undoes nothing"
+    assert valid(again.versions, LATER).sell[BIG, ""] == DEARER, "an unchanged file undoes nothing"
 
     changed = snapshot_of(price='{prompt: "0.50", completion: "0.70"}')
     last: Known = await books.ask(STATE, (stated(changed), changed.digest))
@@ -123,7 +125,7 @@ async def test_a_price_of_its_own_that_goes_from_the_file_is_withdrawn(books: Bo
     await books.ask(STATE, (stated(own), own.digest))
     none = snapshot_of()
     known = await books.ask(STATE, (stated(none), none.digest))
-    found = valid(known.versions, NOW + 10**9)
+    found = valid(known.versions, LATER)
     assert found.sell[BIG, "acme"] is None
     endpoint = next(spec for spec in priced(own, found).models[BIG].endpoints if spec.provider == "acme")
     assert endpoint.price == Rates(100_000, 300_000)
