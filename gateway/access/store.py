@@ -138,10 +138,10 @@ class AccessStore:
 
     async def changed_since(self, revision: int) -> tuple[Sequence[KeyRecord], int]:
         """Return the keys that changed after ``revision``, and the revision of now."""
+        now = await changes.latest(self._database, TOPIC)
+        if now == revision:
+            return (), now
         async with reading(self._database) as session:
-            now = await changes.latest(session, TOPIC)
-            if now == revision:
-                return (), now
             query = select(KeyRow).where(col(KeyRow.revision) > revision).order_by(col(KeyRow.revision))
             return tuple(record_of(row) for row in await session.scalars(query)), now
 

@@ -10,12 +10,14 @@ in the unit of work. A password is in no message.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.db.bulletin import Bulletin
 from gateway.db.postgresql import postgresql_engine
 from gateway.db.sqlite import THREAD, sqlite_engine
 
@@ -23,6 +25,7 @@ SQLITE: Final = "sqlite+aiosqlite"
 POSTGRESQL: Final = "postgresql+asyncpg"
 _ALIASES: Final = {"postgresql": POSTGRESQL, "postgres": POSTGRESQL}
 _MEND: Final = f"write {SQLITE}:///path/to/weir.db or {POSTGRESQL}://user:password@host/database"
+_NUMBERS: Final = text("SELECT topic, number FROM change_number")
 _QUERY: Final = frozenset({"host", "port", "user", "password", "sslmode", "ssl"})
 
 
@@ -34,12 +37,13 @@ class Database:
     """The ledger database: where units of work get their connections.
 
     Attributes:
+        bulletin: the numbers of changes, as those who look for changes share them.
         partitioned: whether the ledger is cut into a table for each day: PostgreSQL.
         writer: engine of the writing units; one of its transactions runs at a time, on all hosts.
         reader: engine whose connections cannot write; each transaction sees one state of the database.
     """
 
-    __slots__ = ("_url", "partitioned", "reader", "writer")
+    __slots__ = ("_url", "bulletin", "partitioned", "reader", "writer")
 
     def __init__(self, url: str, *, patient: bool = False) -> None:
         """Prepare connections to ``url``; none is opened yet.
@@ -56,11 +60,17 @@ class Database:
         make = postgresql_engine if self.partitioned else sqlite_engine
         self.writer = make(self._url, writing=True, patient=patient)
         self.reader = make(self._url, writing=False)
+        self.bulletin = Bulletin(self._numbers)
 
     @property
     def url(self) -> str:
         """The URL with any password masked, for messages."""
         return self._url.render_as_string(hide_password=True)
+
+    async def _numbers(self) -> Mapping[str, int]:
+        """Return the number of the last change of every topic; errors are the toolkit's."""
+        async with self.reader.connect() as connection:
+            return {row.topic: row.number for row in await connection.execute(_NUMBERS)}
 
     async def close(self) -> None:
         """Close all connections; the writer's last, because it folds SQLite's write-ahead log into the file."""

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, contextmanager
 from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from gateway.db.bulletin import ANNOUNCED
 from gateway.db.engine import Database
 from gateway.db.postgresql import OURS, OVERTAKEN, UNUSABLE, sqlstate_of
 from gateway.types.errors import Unavailable
@@ -44,10 +45,15 @@ async def writing(database: Database) -> AsyncIterator[AsyncSession]:
         Unavailable: the database cannot be used now; nothing of the unit is to be relied on.
     """
     with translated():
-        async with AsyncSession(database.writer, expire_on_commit=False) as session, session.begin():
-            # An empty unit waits for its turn too, and whatever it calls without the session.
-            await session.connection()
-            yield session
+        async with AsyncSession(database.writer, expire_on_commit=False) as session:
+            try:
+                async with session.begin():
+                    # An empty unit waits for its turn too, and whatever it calls without the session.
+                    await session.connection()
+                    yield session
+            finally:
+                if ANNOUNCED in session.info:
+                    database.bulletin.outdate()
 
 
 @asynccontextmanager
