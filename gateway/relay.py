@@ -34,12 +34,13 @@ from gateway.routing.router import Router
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.traces import RequestTrace, Stop, Tracer
 from gateway.types.call import Call
-from gateway.types.errors import Forbidden, PaymentRequired, Unavailable, UpstreamFailed, WeirError
+from gateway.types.errors import BudgetNear, Forbidden, PaymentRequired, Unavailable, UpstreamFailed, WeirError
 from gateway.types.failure import Cause, Failure
 from gateway.types.reply import Bill, Reply
 from gateway.upstream.attempts import Walk
 from gateway.upstream.backends import Upstream
 from gateway.upstream.continuation import Continuation
+from gateway.upstream.count import most
 from gateway.upstream.fold import Folder, unfold
 from gateway.upstream.wire import AttemptFailed
 
@@ -72,7 +73,7 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
         WeirError: the caller is to be told; ``reply`` has not been failed yet.
     """
     loop = desk.loop
-    trace = desk.tracer.start(call.traceparent, call.operation, call.model)
+    trace = desk.tracer.start(call.traceparent, call.operation, call.model, call.tracestate)
     meter = Meter(
         desk.journal,
         loop,
@@ -288,6 +289,21 @@ def _error(failure: Failure) -> UpstreamFailed:
 
 
 async def _admit(call: Call, principal: Principal, reply: Reply, desk: Desk, tokens: int) -> Leave:
+    """Return leave to run ``call``; near the limit of a budget its engines are asked how long its prompt is."""
+    try:
+        return await _leave(call, principal, reply, desk, tokens)
+    except BudgetNear:
+        wanted = route_request(call, principal.team, 1, reply.arrived)
+        steps = permitted(desk.router.plan(wanted, rule=principal.rule), call, principal, desk.router).steps
+        if {(step.endpoint.model_id, step.endpoint.slug) for step in steps} < desk.purse.reach(call):
+            raise  # an endpoint that nobody can ask now may still answer
+        call.counted = await most(desk.upstream, steps, call)
+        if call.counted is None:
+            raise
+    return await _leave(call, principal, reply, desk, tokens)
+
+
+async def _leave(call: Call, principal: Principal, reply: Reply, desk: Desk, tokens: int) -> Leave:
     """Return leave to run ``call``; with what the budget has left of a fee alone, for the team's own keys alone."""
     own = desk.own_keys
     if not own.providers(principal):

@@ -42,12 +42,12 @@ from gateway.types import ids
 from gateway.types.call import Call
 from gateway.types.errors import Internal, Unavailable, WeirError
 
-SPOKEN: Final = CONTROL_HEADERS | HEADERS | {b"http-referer", b"referer", b"traceparent"}
+SPOKEN: Final = CONTROL_HEADERS | HEADERS | {b"http-referer", b"referer", b"traceparent", b"tracestate"}
 """Headers that say something about a request; most callers send none of them."""
-COMFORT: Final = b": OPENROUTER PROCESSING\n\n"
-"""The comment that OpenRouter sends while nothing has come yet; some clients know it by its words."""
 COMFORT_S: Final = 10.0
 _TRACEPARENT: Final = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACESTATE: Final = re.compile(rb"[\x20-\x7e]{1,512}")
+"""W3C Trace Context, §3.3.1.5: at least 512 characters are passed on."""
 
 
 class Keys(Protocol):
@@ -96,11 +96,11 @@ def _paths() -> Mapping[bytes, Inlet]:
         paths[prefix + b"/rerank"] = Inlet(rerank.read, rerank.RerankReply, respond_error, openrouter)
         paths[prefix + b"/responses"] = Inlet(
             openai_responses.read,
-            openai_responses_reply.ResponsesReply,
+            openai_responses_reply.reply_to,
             openai_responses_reply.respond_error,
             openrouter,
             kept=True,
-            comforts=openrouter,
+            comforts=True,
         )
         paths[prefix + b"/responses/input_tokens"] = Inlet(
             openai_responses.read,
@@ -111,7 +111,7 @@ def _paths() -> Mapping[bytes, Inlet]:
             run=anthropic_count.answer_count,
         )
         paths[prefix + b"/messages"] = Inlet(
-            anthropic_messages.read, MessagesReply, anthropic_form.respond_error, openrouter, comforts=openrouter
+            anthropic_messages.read, MessagesReply, anthropic_form.respond_error, openrouter, comforts=True
         )
         paths[prefix + b"/messages/count_tokens"] = Inlet(
             anthropic_messages.read_prompt,
@@ -251,7 +251,7 @@ class Inference:
                     continue
                 if exchange.silent and not exchange.gone:
                     reply.open()
-                    exchange.comment(COMFORT)
+                    exchange.comment(reply.comfort)
                 else:
                     self.waiting.pop(exchange, None)
 
@@ -276,6 +276,9 @@ def _annotate(call: Call, headers: Mapping[bytes, bytes]) -> None:
     parent = headers.get(b"traceparent")
     if parent is not None and _TRACEPARENT.fullmatch(parent):
         call.traceparent = parent.decode("ascii")
+        state = headers.get(b"tracestate")
+        if state is not None and _TRACESTATE.fullmatch(state):
+            call.tracestate = state.decode("ascii")
 
 
 def count_refusal(desk: Desk, exchange: Exchange, call: Call | None, error: WeirError) -> str:

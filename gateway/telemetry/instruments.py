@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from operator import add
 from typing import ClassVar, Final
@@ -310,6 +310,19 @@ class Registry:
             for name, pairs in _decoder.decode(peer).items():
                 self._fold(name, state.setdefault(name, {}), pairs)
         return encode(_Snapshot(self.families, state)), content_type
+
+    def folded(self, names: Collection[str], peers: Iterable[bytes]) -> dict[str, Samples]:
+        """Return the values of a few families over this process and its ``peers``, whose dumps these are.
+
+        Raises:
+            msgspec.DecodeError, ValueError: a dump is not one of this version's.
+        """
+        found = {name: self.families[name].samples() for name in names}
+        for peer in peers:
+            for name, pairs in _decoder.decode(peer).items():
+                if name in found:
+                    self._fold(name, found[name], pairs)
+        return found
 
     def _fold(self, name: str, samples: Samples, pairs: Iterable[tuple[Labels, list[float]]]) -> None:
         """Bring what another process has for the family ``name`` into ``samples``."""

@@ -29,11 +29,12 @@ from opentelemetry.trace import (
     Status,
     StatusCode,
     TraceFlags,
+    TraceState,
     set_span_in_context,
 )
 from opentelemetry.trace import Tracer as OtelTracer
 
-from gateway.telemetry.traces import AttemptTrace, RequestTrace, Stop, TraceContext, Tracer, header_line, parse
+from gateway.telemetry.traces import AttemptTrace, RequestTrace, Stop, TraceContext, Tracer, header_lines, parse
 from gateway.types import ids
 from gateway.types.failure import Cause
 from gateway.types.tokens import NO_USAGE, Usage
@@ -64,8 +65,9 @@ USAGE: Final = {
     "audio_completion": "gen_ai.usage.audio.output_tokens",
     "image_prompt": "gen_ai.usage.image.input_tokens",
     "image_completion": "gen_ai.usage.image.output_tokens",
+    "cache_write_1h": "gen_ai.usage.cache_write_1h.input_tokens",
 }
-"""Attribute by field of ``Usage``; as there, the first two are totals and the others parts of them."""
+"""Attribute by field of ``Usage``; as there, the first two are totals and the others parts."""
 
 OPERATIONS: Final = {"completions": "text_completion"}
 """Our names of operations where the conventions have another."""
@@ -109,19 +111,19 @@ class SpanTracer(Tracer):
         self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("weir", version)
 
-    def start(self, traceparent: str, operation: str, model: str) -> RequestTrace:
+    def start(self, traceparent: str, operation: str, model: str, tracestate: str = "") -> RequestTrace:
         """A request begins; see ``Tracer``."""
         parent = parse(traceparent) if traceparent else None
         operation = OPERATIONS.get(operation, operation)
         model = _safe(model)
         span = self._tracer.start_span(
             f"{operation} {model}",
-            Context() if parent is None else _remote(parent),
+            Context() if parent is None else _remote(parent, tracestate),
             SpanKind.SERVER,
             {OPERATION: operation, REQUEST_MODEL: model},
         )
         if not span.is_recording():
-            return RequestTrace(AttemptTrace(header_line(_context_of(span))))
+            return RequestTrace(AttemptTrace(_lines(span)))
         return RequestSpan(self._tracer, span, operation)
 
     def shutdown(self, seconds: float = 5.0) -> None:
@@ -223,7 +225,7 @@ class AttemptSpan(AttemptTrace):
     __slots__ = ("_span",)
 
     def __init__(self, span: Span) -> None:
-        super().__init__(header_line(_context_of(span)))
+        super().__init__(_lines(span))
         self._span = span
 
     def end(self, cause: Cause | None = None, http_status: int = 0) -> None:
@@ -245,7 +247,7 @@ def _mark_failed(span: Span, error_type: str) -> None:
     span.set_status(Status(StatusCode.ERROR))
 
 
-def _remote(context: TraceContext) -> Context:
+def _remote(context: TraceContext, state: str) -> Context:
     """Return the caller's context as OpenTelemetry's."""
     return set_span_in_context(
         NonRecordingSpan(
@@ -254,15 +256,18 @@ def _remote(context: TraceContext) -> Context:
                 int(context.span_id, 16),
                 is_remote=True,
                 trace_flags=TraceFlags(context.flags),
+                trace_state=TraceState.from_header([state]) if state else None,
             )
         ),
         Context(),
     )
 
 
-def _context_of(span: Span) -> TraceContext:
+def _lines(span: Span) -> bytes:
+    """Return the header lines that make ``span`` the parent of what a backend records."""
     context = span.get_span_context()
-    return TraceContext(f"{context.trace_id:032x}", f"{context.span_id:016x}", context.trace_flags & 1)
+    ours = TraceContext(f"{context.trace_id:032x}", f"{context.span_id:016x}", context.trace_flags & 1)
+    return header_lines(ours, context.trace_state.to_header())
 
 
 def _safe(text: str) -> str:

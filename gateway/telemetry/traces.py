@@ -1,9 +1,9 @@
 """Traces: W3C context in and out, one span per stop of a request and one per attempt.
 
 The classes here are the interface and, at the same time, tracing that is off: they record nothing and allocate
-nothing, except to pass a caller's ``traceparent`` on to the backend unchanged. ``open_tracer`` returns the recording
-ones (``gateway.telemetry.spans``) when an OTLP collector is configured; only then is OpenTelemetry imported. No prompt,
-key or answer is ever part of a span, and no method here raises.
+nothing, except to pass a caller's ``traceparent`` and ``tracestate`` on to the backend unchanged. ``open_tracer``
+returns the recording ones (``gateway.telemetry.spans``) when an OTLP collector is configured; only then is
+OpenTelemetry imported. No prompt, key or answer is ever part of a span, and no method here raises.
 """
 
 from __future__ import annotations
@@ -58,16 +58,19 @@ def parse(traceparent: str) -> TraceContext | None:
     return TraceContext(match[2], match[3], int(match[4], 16))
 
 
-def header_line(context: TraceContext) -> bytes:
-    """Return the header line that hands ``context`` to a backend."""
-    return b"traceparent: %s\r\n" % str(context).encode("ascii")
+def header_lines(context: TraceContext, state: str = "") -> bytes:
+    """Return the header lines that hand ``context`` to a backend, and the ``state`` that came with it."""
+    lines = f"traceparent: {context}\r\n"
+    if state:
+        lines += f"tracestate: {state}\r\n"
+    return lines.encode("ascii")
 
 
 class AttemptTrace:
     """The trace of one attempt. This one records nothing.
 
     Args:
-        line: header line for the backend, ended by CRLF, or ``b""``.
+        line: header lines for the backend, each ended by CRLF, or ``b""``.
     """
 
     __slots__ = ("_line",)
@@ -151,18 +154,19 @@ class Tracer:
 
     __slots__ = ()
 
-    def start(self, traceparent: str, operation: str, model: str) -> RequestTrace:  # noqa: ARG002 - interface
+    def start(self, traceparent: str, operation: str, model: str, tracestate: str = "") -> RequestTrace:  # noqa: ARG002 - interface
         """A request begins.
 
         Args:
             traceparent: the caller's ``traceparent`` header, ``""`` without one; what is not one is ignored.
             operation: ``chat``, ``completions`` or ``embeddings``.
             model: the model as the caller named it.
+            tracestate: the caller's ``tracestate`` header in printable ASCII, or ``""``; nothing without a context.
         """
         if not traceparent:
             return _NOTHING
         context = parse(traceparent)
-        return _NOTHING if context is None else RequestTrace(AttemptTrace(header_line(context)))
+        return _NOTHING if context is None else RequestTrace(AttemptTrace(header_lines(context, tracestate)))
 
     def shutdown(self, seconds: float = 5.0) -> None:
         """Export what is left, for at most ``seconds``. Blocks; call it in a thread of its own."""

@@ -65,6 +65,7 @@ class Call(msgspec.Struct, eq=False):
         app: calling application, ``""`` when it did not say or said something unusable.
         user: the caller's end-user id, or ``""``.
         traceparent: W3C trace context that came with the request, or ``""``.
+        tracestate: what tracing systems on the way have added to it, or ``""``.
         preferences: what the caller asks of routing, or None when nothing.
         preset: the routing preset the caller names, or None.
         session: what the caller calls this conversation, or ``""``.
@@ -80,6 +81,8 @@ class Call(msgspec.Struct, eq=False):
         betas: features of Anthropic's API that the caller wants switched on, by their names with commas, or ``""``.
         api_version: version of Anthropic's API that the caller writes for, or ``""``.
         unsaid: where the request says what only its own dialect can, and what that is; ``""`` when it nowhere does.
+        detached: whether its answer is made even when nobody waits for it; it is never one that was made before.
+        counted: tokens of the prompt as every engine that may answer counts them, at most, or None while nobody asked.
     """
 
     operation: Operation
@@ -97,6 +100,7 @@ class Call(msgspec.Struct, eq=False):
     app: str = ""
     user: str = ""
     traceparent: str = ""
+    tracestate: str = ""
     preferences: Preferences | None = None
     preset: str | None = None
     session: str = ""
@@ -112,3 +116,5 @@ class Call(msgspec.Struct, eq=False):
     betas: str = ""
     api_version: str = ""
     unsaid: str = ""
+    detached: bool = False
+    counted: int | None = None

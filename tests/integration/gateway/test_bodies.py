@@ -299,6 +299,16 @@ async def test_the_callers_headers_stay_here(scene: Scene) -> None:
         assert scene.stage.key.encode() not in entry.raw_body
 
 
+async def test_the_callers_trace_goes_on(scene: Scene) -> None:
+    """An engine gets the caller's W3C trace context and state; a state longer than must be passed on is left out."""
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    for state, passed in (("rojo=1,congo=2", "rojo=1,congo=2"), ("r" * 513, None)):
+        scene.stage.http.headers.update({"traceparent": parent, "tracestate": state})
+        headers = (await scene.sent("vllm", {"messages": CHAT["messages"]})).headers
+        assert headers["traceparent"] == parent
+        assert headers.get("tracestate") == passed
+
+
 async def test_a_body_is_sent_as_it_was_understood(scene: Scene) -> None:
     """Escapes, blanks and number spellings of the caller's text do not matter: the engine gets the decoded object."""
     raw = (

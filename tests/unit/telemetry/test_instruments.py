@@ -271,3 +271,17 @@ def test_read_in_another_thread_while_counting() -> None:
         sys.setswitchinterval(interval)
     assert not failures
     assert sum(cell[0] for cell in counter.samples().values()) == 10_000
+
+
+def test_a_few_families_are_folded_over_processes() -> None:
+    """Sums add up and the fullest is the greatest; families that were not asked for are left out."""
+    mine, other = Registry(), Registry()
+    for registry, flying, full in ((mine, 3.0, 0.5), (other, 4.0, 0.25)):
+        registry.gauge("flying", "m", "backend")
+        registry.gauge("full", "m", "backend", fold=Fold.MAX)
+        registry.counter("others", "m")
+        registry.bind("flying", lambda flying=flying: {("a",): flying})
+        registry.bind("full", lambda full=full: {("a",): full})
+    found = mine.folded(("flying", "full"), [other.dump()])
+    assert found == {"flying": {("a",): [7.0]}, "full": {("a",): [0.5]}}
+    assert mine.folded(("flying",), []) == {"flying": {("a",): [3.0]}}

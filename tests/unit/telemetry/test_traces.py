@@ -28,6 +28,7 @@ from gateway.types.tokens import Usage
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{CALLER}-01"
+STATE = "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"
 MODEL = "qwen/qwen3-32b"
 
 
@@ -206,6 +207,13 @@ class TestOff:
         line = f"traceparent: {TRACEPARENT}\r\n".encode()
         assert failover(tracer) == [line, line]
 
+    def test_callers_state_is_passed_on(self) -> None:
+        """What other tracing systems have noted goes along with the context, and never without one."""
+        tracer = open_tracer(None, "1")
+        told = tracer.start(TRACEPARENT, "chat", MODEL, STATE).attempt(1, "own", "m", "http://x").headers()
+        assert told == f"traceparent: {TRACEPARENT}\r\ntracestate: {STATE}\r\n".encode()
+        assert tracer.start("", "chat", MODEL, STATE).attempt(1, "own", "m", "http://x").headers() == b""
+
     def test_opentelemetry_is_not_loaded(self) -> None:
         """A process without tracing does not pay for its libraries."""
         script = (
@@ -244,6 +252,15 @@ class TestOn:
         spans = by_name(collector)
         for line, name in zip(lines, ("chat Qwen/Qwen3-32B CLIENT", "chat qwen3-32b CLIENT"), strict=True):
             assert line == f"traceparent: 00-{TRACE}-{spans[name].span_id.hex()}-01\r\n".encode()
+
+    def test_state_goes_out(self, collector: Collector, tracer: Tracer) -> None:
+        """The caller's state is in its span and reaches the backend beside the attempt as the parent."""
+        trace = tracer.start(TRACEPARENT, "chat", MODEL, STATE)
+        line = trace.attempt(1, "own", "m", "http://x").headers()
+        trace.end("ok")
+        tracer.shutdown()
+        assert line.endswith(f"\r\ntracestate: {STATE}\r\n".encode())
+        assert by_name(collector)[f"chat {MODEL} SERVER"].trace_state == STATE
 
     def test_stops_follow_each_other(self, collector: Collector, tracer: Tracer) -> None:
         """A stop ends where the next begins, and all lie within the request."""
