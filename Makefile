@@ -12,6 +12,8 @@ SHELL := /bin/bash
 run: env                     ## start Weir with a simulated fleet and print how to talk to it
 	@$(BIN)/weir demo
 
+# Tests start hundreds of processes: what they import is compiled once, whatever the environment says.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: env                    ## all tests; real servers come from wheels, nothing needs to run
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 

@@ -29,6 +29,7 @@ from gateway.sim import SimServer
 from gateway.supervisor import bind
 from gateway.types.generation import GenerationRecord
 from gateway.types.keys import IssuedKey, KeyLimits, NewKey
+from tests.fakes.ledgers import furnish
 
 ADMIN_KEY = "management-key-of-the-tests-0123456789"
 SECRET = "the pepper of the tests"
@@ -161,6 +162,7 @@ async def staged(home: Path, config: str, **environment: str) -> AsyncIterator[S
     )
     pepper = SECRET.encode()
     digest, _ = obtain_admin_digest(home, pepper, ADMIN_KEY)
+    furnish(home)
     async with serving(home, settings.ledger_url.get_secret_value(), pepper) as keeper:
         issued = await keeper.create_key(NewKey("test", "default"))
         gateway = Gateway(settings, load(path, presets=presets()), keeper, Identity(pepper, digest))

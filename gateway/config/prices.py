@@ -26,6 +26,7 @@ class RatesSection(Section):
     )
     cache_read: Rate | None = Field(None, description="Prompt tokens read from a cache; else as prompt.")
     cache_write: Rate | None = Field(None, description="Prompt tokens written to a cache; else as prompt.")
+    cache_write_1h: Rate | None = Field(None, description="Those that are kept for an hour; else as cache_write.")
     reasoning: Rate | None = Field(None, description="Reasoning tokens; else as completion.")
     audio_prompt: Rate | None = Field(None, description="Audio tokens of the prompt; else as prompt.")
     audio_completion: Rate | None = Field(None, description="Audio tokens made; else as completion.")

@@ -101,8 +101,8 @@ class AdmissionSection(Section):
     queue: QueueSection = Field(QueueSection(), description="How much may wait, per model and process.")
     pace: Seconds = Field(
         PACE,
-        description="Seconds between two tokens of an answer beyond which a replica counts as full; for one that is "
-        "slow by itself, twice what a single answer takes.",
+        description="Seconds between two tokens of an answer that no replica shall exceed: one is full at 0.9 of it; "
+        "where all are slow by themselves, at twice what a single answer takes on the quickest.",
     )
     half_life: Seconds = Field(
         60.0, description="Seconds in which what a team was served loses half of its weight in fair sharing."

@@ -29,9 +29,13 @@ SELDOM = ("rich", "pygments", "gateway.billing.office", "gateway.billing.reconci
             ("gateway.process", "gateway.keeper.server", "gateway.keeper.service", "gateway.keeper.figures"),
             (*HTTP, *SELDOM, "alembic", "uvicorn", "gateway.sim"),
         ),
+        (
+            ("gateway.settings", "gateway.keeper.process", "gateway.keeper.service"),
+            (*HTTP, *SELDOM, "alembic", "uvicorn", "uvloop", "gateway.sim", "gateway.config.load"),
+        ),
         (("gateway.supervisor",), (*DATABASE, *HTTP, "alembic", "uvicorn", "pydantic")),
     ],
-    ids=["a command line", "a worker", "a keeper", "a supervisor"],
+    ids=["a command line", "a worker", "a keeper", "a command that keeps", "a supervisor"],
 )
 def test_a_process_does_not_import_what_others_need(modules: tuple[str, ...], without: tuple[str, ...]) -> None:
     """A command line is parsed in a tenth of a second; a worker holds no database, a keeper no web framework."""

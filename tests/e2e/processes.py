@@ -28,6 +28,7 @@ import httpx
 import pytest
 
 from gateway.sim import Fault, SimConfig, SimFleet
+from tests.fakes.ledgers import furnish
 from tests.harness import NO_TLS, Backend, configuration
 
 ROOT: Final = Path(__file__).parents[2]
@@ -232,7 +233,7 @@ class Process:
 
 
 class WeirProcess(Process):
-    """``weir serve`` on a free port.
+    """``weir serve`` on a free port, over a ledger of this version: the start of another is for tests of its own.
 
     Attributes:
         home: its state folder.
@@ -244,6 +245,8 @@ class WeirProcess(Process):
         self.home = home
         self.config = config
         self.environ = environment(home, **known | environ)
+        if "WEIR_DATABASE_URL" not in environ:
+            furnish(home)
         super().__init__([WEIR, "serve", "--port", "0", "--workers", str(workers)], self.environ)
 
     @property

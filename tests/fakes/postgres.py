@@ -40,6 +40,7 @@ import pytest
 from sqlalchemy import make_url
 
 from gateway.db.migrations import migrate
+from tests.fakes.ledgers import furnish
 
 NOBODY: Final = "nobody"
 """Who the server runs as when the tests run as root, which it refuses."""
@@ -261,9 +262,9 @@ def postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite file to copy."""
-    path = tmp_path_factory.mktemp("template") / "weir.db"
-    _in_thread(f"sqlite+aiosqlite:///{path}")
-    return path
+    folder = tmp_path_factory.mktemp("template")
+    furnish(folder)
+    return folder / "weir.db"
 
 
 @pytest.fixture

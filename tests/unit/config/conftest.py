@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import ConfigError, ConfigSnapshot, load
+from gateway.config.load import load
+from gateway.config.problem import ConfigError
+from gateway.config.snapshot import ConfigSnapshot
 from tests.unit.config.example import ENVIRON, EXAMPLE, PRESETS, Loader, Refuser
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.config import ConfigSnapshot
+from gateway.config.snapshot import ConfigSnapshot
 
 EXAMPLE = """\
 backends:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import ConfigError, load
+from gateway.config.load import load
+from gateway.config.problem import ConfigError
 from tests.unit.config.example import ENVIRON, Loader, Refuser
 
 

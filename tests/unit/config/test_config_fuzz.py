@@ -12,8 +12,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.config import ConfigError, ConfigSnapshot, load
 from gateway.config.field import Section
+from gateway.config.load import load
+from gateway.config.problem import ConfigError
+from gateway.config.snapshot import ConfigSnapshot
 from tests.unit.config.example import ENVIRON, EXAMPLE, PRESETS
 
 KNOWN_KEYS = sorted({name for section in Section.__subclasses__() for name in section.model_fields})

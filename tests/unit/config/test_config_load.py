@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.config import ConfigError, load
 from gateway.config.field import Section
+from gateway.config.load import load
+from gateway.config.problem import ConfigError
 from gateway.config.snapshot import (
     BackendLimits,
     Capabilities,

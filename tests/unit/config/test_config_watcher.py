@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
-from gateway.config import ConfigError, ConfigSnapshot, ConfigWatcher, load
+from gateway.config.load import load
+from gateway.config.problem import ConfigError
+from gateway.config.snapshot import ConfigSnapshot
+from gateway.config.watcher import ConfigWatcher
 from tests.unit.config.example import ENVIRON, EXAMPLE, PRESETS
 
 OTHER = EXAMPLE.replace('"0.30"', '"0.31"')
