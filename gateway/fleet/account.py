@@ -26,6 +26,10 @@ EWMA_WEIGHT: Final = 0.1
 """Weight of a new sample in the moving averages."""
 STEADY_SECONDS: Final = 30.0
 """Seconds over which the replica's usual load is measured."""
+LEAST_WATCHED: Final = 0.15
+"""Share of that measure, about five seconds of it, that any load is taken to have been watched for."""
+WATCHED: Final = 16
+"""Answers under way that are looked at, on each replica."""
 FROZEN: Final = 3
 """Reports in a row that repeat the one before, while requests came and went, after which they say nothing."""
 FROZEN_SECONDS: Final = 2.0
@@ -36,6 +40,8 @@ LESSONS_PER_SECOND: Final = 8.0
 """Answers that are learned from per second beyond those: about the last hundred count anyway."""
 TOKENIZE_SECONDS: Final = 2e-6
 """Seconds per token that engines take to tokenize a prompt before they queue it."""
+_IDLE: Final = exp(-1.0)
+"""What is left of an average after the half minute without requests after which it begins anew."""
 _turns = count(1)
 
 
@@ -97,6 +103,10 @@ class Account:
         busy: share of the time that reading prompts takes, averaged over the last half minute.
         arrivals: requests sent from here per second, averaged over the last half minute.
         averaged_at: monotonic seconds as of which these three are true.
+        watched: share of the half minute's weight that the three are of: what came before it is not known, so they are
+            too low by this factor. A replica that was idle for half a minute begins anew.
+        writing: bookings whose answer is under way and is looked at, see ``ReplicaLoad.watch``.
+        watched_beside: requests and context tokens that the engine worked on at the last look.
         facts: what the next request depends on, or None when it has to be made anew.
         turn: number, among all requests of this process, of the last one that was sent here.
         pending: bookings whose first token has not come, oldest first; may hold some that ended.
@@ -162,6 +172,9 @@ class Account:
         "waiting",
         "waiting_attention",
         "waiting_tokens",
+        "watched",
+        "watched_beside",
+        "writing",
     )
 
     ready = _Condition[bool]()
@@ -211,6 +224,9 @@ class Account:
         self.busy = 0.0
         self.arrivals = 0.0
         self.averaged_at = 0.0
+        self.watched = 0.0
+        self.writing: list[Booking] = []
+        self.watched_beside: tuple[float, float] | None = None
         self.turn = 0
         self.cold_turn = 0
         self.facts: Facts | None = None
@@ -236,6 +252,7 @@ class Account:
         self.mean_depth = left * self.mean_depth + (1.0 - left) * (self.in_flight + self.foreign)
         self.busy *= left
         self.arrivals *= left
+        self.watched = left * self.watched + 1.0 - left
         self.averaged_at = now
 
     def enter(self, booking: Booking, now: float) -> None:
@@ -243,8 +260,13 @@ class Account:
         uncached, context, pending = booking.uncached, booking.context, self.pending
         left = exp((self.averaged_at - now) / STEADY_SECONDS)
         depth = self.in_flight
+        if not depth and left < _IDLE:
+            left = 0.0
+            self.watched = 0.0
+        else:
+            self.watched = left * self.watched + 1.0 - left
         self.averaged_at = now
-        self.mean_depth = left * self.mean_depth + (1.0 - left) * (depth + self.foreign)
+        self.mean_depth = left * self.mean_depth + (1.0 - left) * (depth + self.foreign) if self.watched else 0.0
         self.busy = left * self.busy + booking.reading_s / STEADY_SECONDS
         self.arrivals = left * self.arrivals + 1.0 / STEADY_SECONDS
         self.in_flight = depth + 1

@@ -6,12 +6,17 @@ twice or late. Nothing here raises.
 
 from __future__ import annotations
 
+from typing import Final, Protocol
+
 import msgspec
 
-from gateway.fleet.account import EWMA_WEIGHT
+from gateway.fleet.account import EWMA_WEIGHT, WATCHED
 from gateway.fleet.estimate import attended
 from gateway.fleet.load import ReplicaLoad
 from gateway.fleet.prefix import BLOCK_TOKENS
+
+SHORTEST_LOOK: Final = 0.5
+"""Seconds of an answer that say something of its pace."""
 
 
 class Work(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -32,6 +37,23 @@ class Work(msgspec.Struct, frozen=True, eq=False, gc=False):
     block_tokens: float = BLOCK_TOKENS
     session: str = ""
     whole: bool = False
+
+
+class Stream(Protocol):
+    """An answer that is under way.
+
+    Attributes:
+        chunks: pieces of it that came, about a token each.
+        last_at: monotonic seconds at which the last of them came.
+    """
+
+    @property
+    def chunks(self) -> int:
+        """See above."""
+
+    @property
+    def last_at(self) -> float:
+        """See above."""
 
 
 class Booking:
@@ -64,8 +86,13 @@ class Booking:
         "_first_read",
         "_learns",
         "_load",
+        "_looked_at",
         "_reading",
+        "_seen",
+        "_seen_at",
+        "_seen_read",
         "_step",
+        "_stream",
         "_whole",
         "_work",
         "ahead",
@@ -79,6 +106,10 @@ class Booking:
         "uncached",
         "waits",
     )
+
+    _seen: int
+    _seen_at: float
+    _seen_read: float
 
     def __init__(self, load: ReplicaLoad, work: Work, now: float, *, whole: bool = False) -> None:
         prompt = work.prompt_tokens
@@ -101,6 +132,8 @@ class Booking:
         self._step = pace
         self.waits = True
         self._ended = False
+        self._looked_at = False
+        self._stream: Stream | None = None
         self._learns = not self._whole and load.lesson(now)
         self.context = prompt + expected
         self.reading_s = uncached * token + attention * square
@@ -120,8 +153,27 @@ class Booking:
         self.sent_at = now
         self._load.departed(self)
 
-    def answered(self, now: float) -> None:
-        """Book the first byte of the answer."""
+    @property
+    def writes(self) -> bool:
+        """Whether its answer is under way."""
+        return not self._ended
+
+    def progress(self) -> tuple[int, float, float]:
+        """Return the tokens that came since the last look, the seconds they took and those of reading meanwhile."""
+        stream = self._stream
+        if stream is None:
+            return 0, 0.0, 0.0
+        tokens, at, read = stream.chunks, stream.last_at, self._load.read_seconds
+        count, seconds = tokens - self._seen, at - self._seen_at
+        if count < 1 or seconds < SHORTEST_LOOK:
+            return 0, 0.0, 0.0
+        meanwhile = read - self._seen_read
+        self._seen, self._seen_at, self._seen_read = tokens, at, read
+        self._looked_at = True
+        return count, seconds, meanwhile
+
+    def answered(self, now: float, stream: Stream | None = None) -> None:
+        """Book the first byte of the answer; ``stream`` is what comes of it from now on, where that can be seen."""
         if not self.waits:
             return
         load = self._load
@@ -133,6 +185,10 @@ class Booking:
         self._first_at = now
         self._first_read = load.read_seconds
         self._first_batch, self._first_context = load.beside(now)
+        if stream is not None and len(load.writing) < WATCHED:
+            self._stream = stream
+            self._seen, self._seen_at, self._seen_read = 1, now, load.read_seconds
+            load.writing.append(self)
         if self._learns:
             load.estimate.learn_ttft(*self._reading, self._step, ttft, self.standstill)
 
@@ -149,7 +205,7 @@ class Booking:
         if not self.waits and tokens > 1 and not self._whole and not self._ended:
             seconds = (last_at - self._first_at) / (tokens - 1)
             load.streamed(tokens - 1, last_at - self._first_at)
-            if self._learns:
+            if self._learns and not self._looked_at:
                 load.facts = None
                 batch, context = load.beside(last_at)
                 batch, context = (self._first_batch + batch) / 2, (self._first_context + context) / 2

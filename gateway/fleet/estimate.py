@@ -18,12 +18,18 @@ FORGETTING: Final = 0.99
 """What one sample leaves of the weight of those before it: about the last hundred count."""
 SPREAD: Final = 0.25
 """Variance of a coefficient around its prior before the first sample, in units of the prior."""
+COMMON: Final = 1.0
+"""Variance of what all times of a machine have in common: one that reads slowly makes slow steps, too."""
+PER_REQUEST_SPREAD: Final = 64.0
+"""Variance of what a request adds to a step: engines differ by more than ten times in it."""
 CLAMP: Final = 4.0
 """A stated prior may be wrong by this factor at most, either way."""
 ASSUMED_CLAMP: Final = 64.0
 """A prior that nobody stated may be wrong by this factor, either way."""
 OUTLIER: Final = 0.3
-"""A sample that is off by more than this many times the prediction counts as if it were off by so much."""
+"""A sample that is off by more than this many times the prediction counts less, the more the further it is off
+(Huber's weights): one moves little, and many that agree are believed, because each makes the model little surer. Of
+times to first token, where it is mostly a queue that nobody foresaw, it counts as if it were off by so much."""
 SHORTEST_TTFT: Final = 0.02
 SHORTEST_ITL: Final = 0.0002
 """Seconds below which the size of an error is not judged by the size of what was predicted."""
@@ -33,6 +39,7 @@ CHUNK: Final = 8_192
 """Prompt tokens that an engine reads in one step; its answers under way get one token meanwhile."""
 STEPS: Final = 1.5
 """Steps that a short prompt waits for: half of the one under way, and its own."""
+_NO_NEWS: Final = 1e-9
 _STEP: Final = 0.05
 """How fast the running median of the error follows, as a share of itself per sample."""
 
@@ -63,36 +70,50 @@ class Prior:
 
 
 class _LeastSquares:
-    """Recursive least squares with forgetting over coefficients in units of their priors, each within its clamp."""
+    """Recursive least squares over coefficients in units of their priors, each within its clamp.
 
-    __slots__ = ("_bounds", "_covariance", "coefficients")
+    What is known fades only along what a sample speaks of (restricted forgetting: Kulhavy and Karny, 1984), so a load
+    that does not change for an hour does not wash away what was learned at other loads.
+    """
 
-    def __init__(self, clamps: Sequence[float]) -> None:
+    __slots__ = ("_bounds", "_clips", "_covariance", "coefficients")
+
+    def __init__(
+        self, clamps: Sequence[float], spreads: Sequence[float], common: Sequence[float], *, clips: bool
+    ) -> None:
         count = len(clamps)
+        self._clips = clips
         self.coefficients = [1.0] * count
-        self._covariance = [[SPREAD if row == column else 0.0 for column in range(count)] for row in range(count)]
+        self._covariance = [
+            [one * other * COMMON + (spreads[row] if row == column else 0.0) for column, other in enumerate(common)]
+            for row, one in enumerate(common)
+        ]
         self._bounds = [(1.0 / clamp, clamp) for clamp in clamps]
 
     def learn(self, features: Sequence[float], value: float) -> None:
         """Take the sample ``value`` at ``features``, both divided by the size of error that matters there."""
         covariance, coefficients = self._covariance, self.coefficients
         spread = [sum(map(float.__mul__, row, features)) for row in covariance]
-        scale = FORGETTING + sum(map(float.__mul__, spread, features))
+        news = sum(map(float.__mul__, spread, features))
+        if news <= _NO_NEWS:
+            return
         error = value - sum(map(float.__mul__, coefficients, features))
-        error = max(-OUTLIER, min(OUTLIER, error))
+        weight = min(1.0, OUTLIER / abs(error)) if error else 1.0
+        if self._clips:
+            error, weight = error * weight, 1.0
+        # Along the features what is known loses 1 - FORGETTING of its weight, across them nothing; so the variance
+        # along them settles where a sample adds as much as is forgotten, and grows again where it was less.
+        keep = weight * FORGETTING - (1.0 - FORGETTING) / news
+        if keep < 0.0 and news > COMMON:
+            keep = 0.0  # it knows as little as it ever did
+        less = keep / (1.0 + keep * news)
+        scale = 1.0 / weight + news
         for index, along in enumerate(spread):
-            gain = along / scale
             lowest, highest = self._bounds[index]
-            coefficients[index] = max(lowest, min(highest, coefficients[index] + gain * error))
-            row = covariance[index]
+            coefficients[index] = max(lowest, min(highest, coefficients[index] + along / scale * error))
+            row, factor = covariance[index], less * along
             for column, across in enumerate(spread):
-                row[column] = (row[column] - gain * across) / FORGETTING
-        for index, row in enumerate(covariance):
-            if row[index] > SPREAD:  # forgetting without news would let the next sample tear the model apart
-                shrink = (SPREAD / row[index]) ** 0.5
-                for column in range(len(row)):
-                    row[column] *= shrink
-                    covariance[column][index] *= shrink
+                row[column] -= factor * across
 
 
 class Estimate:
@@ -140,8 +161,18 @@ class Estimate:
     def __init__(self, prior: Prior | None = None) -> None:
         self.prior = prior = prior or Prior()
         rate = CLAMP if prior.stated else ASSUMED_CLAMP
-        self._ttft = _LeastSquares((ASSUMED_CLAMP, rate, ASSUMED_CLAMP, CLAMP, ASSUMED_CLAMP))
-        self._itl = _LeastSquares((ASSUMED_CLAMP, ASSUMED_CLAMP, ASSUMED_CLAMP, CLAMP))
+        self._ttft = _LeastSquares(
+            (ASSUMED_CLAMP, rate, ASSUMED_CLAMP, CLAMP, ASSUMED_CLAMP),
+            (SPREAD,) * 5,
+            (1.0, 1.0, 1.0, 0.0, 0.0),
+            clips=True,
+        )
+        self._itl = _LeastSquares(
+            (ASSUMED_CLAMP, ASSUMED_CLAMP, ASSUMED_CLAMP, CLAMP),
+            (SPREAD, PER_REQUEST_SPREAD, SPREAD, SPREAD),
+            (1.0, 1.0, 1.0, 0.0),
+            clips=False,
+        )
         self.ttft_error: float | None = None
         self.itl_error: float | None = None
         self.samples = 0

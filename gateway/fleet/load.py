@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import exp, inf, sqrt
 from typing import Final
 
-from gateway.fleet.account import STEADY_SECONDS, TOKENIZE_SECONDS, Account
+from gateway.fleet.account import LEAST_WATCHED, STEADY_SECONDS, TOKENIZE_SECONDS, Account
 from gateway.fleet.estimate import BUSIEST
 
 LONGEST_WAIT: Final = 3.0
@@ -18,6 +18,10 @@ QUEUED_IS_FULL: Final = 5
 """Requests in the engine's own queue that make a replica saturated."""
 KV_IS_FULL: Final = 0.8
 """Share of the KV cache in use that makes a replica saturated."""
+_KNOWN: Final = 1.0 - 1e-12
+"""Share of the half minute's weight that was watched from which on nothing is missing of it."""
+_TELLING: Final = 4
+"""Tokens that say something of the time between two."""
 _AGED: Final = 2.0
 """Seconds after which averages over time are brought up to date before use."""
 Line = tuple[float, float, float, float, float, float, float, float, float]
@@ -53,6 +57,8 @@ room, none below 0; monotonic seconds from which on what is said of the prompts 
 blocks that are cached; the rest."""
 TOKEN: Final = 3
 ATTENTION: Final = 5
+ITL: Final = 6
+GROWTH: Final = 7
 REST: Final = 15
 """Where among the facts."""
 _TOKENIZED_WITHIN: Final = 0.25
@@ -151,13 +157,43 @@ class ReplicaLoad(Account):
         """
         busy, depth, arrivals = self.busy, self.mean_depth, self.arrivals
         at_once = self.in_flight + self.foreign
-        since = now - self.averaged_at
+        since, watched = now - self.averaged_at, self.watched
         if since > _AGED:
             left = exp(-since / STEADY_SECONDS)
             busy *= left
             arrivals *= left
             depth = left * depth + (1.0 - left) * at_once
+            watched = left * watched + 1.0 - left
+        if watched < _KNOWN:
+            depth += (1.0 - watched) * at_once
+            if watched < LEAST_WATCHED:
+                watched = LEAST_WATCHED
+            busy /= watched
+            arrivals /= watched
         return busy, 0.5 * (at_once + depth), arrivals
+
+    def watch(self, now: float) -> None:
+        """Learn from what answers under way wrote since the last look: those that are slow do not end soon."""
+        writing = self.writing = [booking for booking in self.writing if booking.writes]
+        if not writing:
+            return
+        tokens, seconds, read, streams = 0, 0.0, 0.0, 0
+        for booking in writing:
+            count, took, meanwhile = booking.progress()
+            if count:
+                tokens += count
+                seconds += took
+                read += meanwhile
+                streams += 1
+        batch, context = self.beside(now)
+        before = self.watched_beside
+        self.watched_beside = batch, context
+        if tokens < _TELLING:
+            return
+        self.facts = None
+        if before is not None:
+            batch, context = 0.5 * (batch + before[0]), 0.5 * (context + before[1])
+        self.estimate.learn_itl(batch, context, read / tokens, seconds / tokens)
 
     def outlook(self, now: float) -> Facts:
         """Return what the next request depends on, made anew only when something changed or two seconds passed."""

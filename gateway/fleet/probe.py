@@ -146,6 +146,7 @@ class Probe:
         load = self._replica.load
         if load.scraped_at is not None and self._clock() - load.scraped_at > STALE_INTERVALS * self._interval:
             load.forget_gauges()
+        load.watch(self._clock())
         busy = load.answers != self._answers
         self._answers = load.answers
         if not busy:

@@ -5,7 +5,7 @@ Nothing here raises.
 
 from __future__ import annotations
 
-from gateway.fleet.booking import Booking
+from gateway.fleet.booking import Booking, Stream
 from gateway.fleet.expectation import Expectations
 from gateway.fleet.load import ReplicaLoad
 from gateway.fleet.snapshot import Candidate
@@ -38,10 +38,10 @@ class Books:
         if job.attempts == 1:
             job.predicted_ttft = job.booking.predicted_ttft
 
-    def answered(self, job: Job, now: float) -> None:
-        """Book the first token of a try."""
+    def answered(self, job: Job, now: float, stream: Stream | None) -> None:
+        """Book the first token of a try; ``stream`` tells of the others, where they can be seen."""
         if job.booking is not None:
-            job.booking.answered(now)
+            job.booking.answered(now, stream)
 
     def ended(self, job: Job, now: float) -> None:
         """Book the end of a try that went well, with what the engine's usage says."""

@@ -17,7 +17,7 @@ from gateway.lab.admission import NEVER, Gate, Verdicts
 from gateway.lab.agenda import Agenda
 from gateway.lab.books import Books
 from gateway.lab.job import Fate, Job
-from gateway.lab.servers import Page, SimApi, SimReplica
+from gateway.lab.servers import Page, Progress, SimApi, SimReplica
 from gateway.lab.setting import MODEL
 from gateway.lab.workload import BLOCK_TOKENS, blocks
 from gateway.routing.interface import RouteRequest
@@ -112,6 +112,10 @@ class Desk:
         if load.answers == self._answers.get(name, 0):
             load.fade(_FADE)
         self._answers[name] = load.answers
+        server = self._servers[name]
+        if isinstance(server, SimReplica) and server.alive:
+            server.settle()
+            load.watch(now)
         if page is not None:
             self._books.reported(load, page, now)
 
@@ -132,7 +136,12 @@ class Desk:
     def on_first(self, job: Job) -> None:
         """Book the first token of the current try."""
         now = self._agenda.now
-        self._books.answered(job, now)
+        assert job.candidate is not None
+        server = self._servers[job.candidate.replica.name]
+        stream = None
+        if isinstance(server, SimReplica) and job.sequence is not None:
+            stream = Progress(server, job.sequence)
+        self._books.answered(job, now, stream)
         sequence = job.sequence
         if job.first_at is None:
             job.first_at = now

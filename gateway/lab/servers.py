@@ -49,6 +49,26 @@ class Page:
     preemptions: int
 
 
+class Progress:
+    """An answer under way, as its caller sees it: what came until now."""
+
+    __slots__ = ("_replica", "_sequence")
+
+    def __init__(self, replica: SimReplica, sequence: Sequence) -> None:
+        self._replica = replica
+        self._sequence = sequence
+
+    @property
+    def chunks(self) -> int:
+        """Tokens that came."""
+        return self._replica.engine.generated(self._sequence)
+
+    @property
+    def last_at(self) -> float:
+        """Seconds at which the last of them came."""
+        return self._replica.engine.stepped_at
+
+
 class SimReplica:
     """One own GPU replica.
 
@@ -109,14 +129,18 @@ class SimReplica:
         """Show true metrics again."""
         self._shown = None
 
+    def settle(self) -> None:
+        """Book what the engine has done until now."""
+        self.engine.settle(self._agenda.now)
+        self._watch()
+
     def page(self) -> Page:
         """Return what the metrics page shows."""
         return self._shown or self._page()
 
     def _page(self) -> Page:
+        self.settle()
         engine = self.engine
-        engine.settle(self._agenda.now)
-        self._watch()
         return Page(engine.running, engine.waiting, engine.kv_usage, engine.preemptions)
 
     def _enter(self, job: Job, sequence: Sequence) -> None:

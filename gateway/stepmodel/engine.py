@@ -184,6 +184,11 @@ class StepEngine:
             self._count = 0
             self.next_at = NEVER
 
+    @property
+    def stepped_at(self) -> float:
+        """Seconds at which the last step that is booked was over."""
+        return self._began
+
     def settle(self, now: float) -> None:
         """Book the steps that are over at ``now``, so that what is asked of the engine is true of that moment."""
         self._interrupt(now)

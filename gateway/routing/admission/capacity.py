@@ -10,20 +10,20 @@ to an external API, that API needs ``limits``.
 
 from __future__ import annotations
 
-from math import exp
 from typing import Final
 
 from gateway.config.snapshot import PACE
-from gateway.fleet.account import STEADY_SECONDS
-from gateway.fleet.load import LONGEST_WAIT, ReplicaLoad
+from gateway.fleet.load import GROWTH, ITL, LONGEST_WAIT, ReplicaLoad
 from gateway.fleet.registry import FleetRegistry
 from gateway.routing.admission.pool import Room
 
 UNLIMITED: Final = Room(0.0, float("inf"), float("inf"))
 SLOWDOWN: Final = 2.0
-"""A replica that is slow by itself is not full before its answers take this many times what they took at best."""
-MOST_GROWN: Final = 1.3
-"""How far the pace of a smaller load says anything of a greater one."""
+"""Where even the quickest replica is slow by itself, none is full before its answers take this many times as long as
+an answer takes alone there."""
+MARGIN: Final = 0.9
+"""Share of the pace at which a replica is full: where routing begins to give answers up, nobody must be let in any
+more, or both would work against each other (see the scorer ``time``)."""
 ASSUMED_REQUESTS: Final = 64.0
 """Requests that an external API with limits weighs."""
 
@@ -39,11 +39,10 @@ class FleetCapacity:
         pace: as in the arguments.
     """
 
-    __slots__ = ("_best", "_registry", "pace")
+    __slots__ = ("_registry", "pace")
 
     def __init__(self, registry: FleetRegistry, pace: float = PACE) -> None:
         self._registry = registry
-        self._best: dict[str, float] = {}
         self.pace = pace
 
     def __call__(self, pool: str, now: float) -> Room | None:
@@ -52,6 +51,8 @@ class FleetCapacity:
         if model is None:
             return None
         used, requests, tokens = 1.0, 0.0, 0.0
+        alone = min([_alone(candidate.load) for candidate in model.candidates], default=0.0)
+        pace = max(MARGIN * self.pace, SLOWDOWN * alone)
         for candidate in model.candidates:
             load = candidate.replica.load
             cooling = load.cooling_until > now
@@ -62,24 +63,25 @@ class FleetCapacity:
                 if not load.quota.limited:
                     return UNLIMITED
                 weight = ASSUMED_REQUESTS
-            full = 1.0 if cooling else max(load.saturation(now), self._slowed(candidate.replica.name, load, now))
+            full = 1.0 if cooling else max(load.saturation(now), _slowed(load, now, pace))
             used = full if full < used else used
             requests += weight
             tokens += load.estimate.rate * LONGEST_WAIT
         return Room(used, requests, tokens) if requests else None
 
-    def _slowed(self, name: str, load: ReplicaLoad, now: float) -> float:
-        """Return how far the answers of the replica ``name`` are slowed: 1 when a token takes ``pace`` seconds.
 
-        Measured pace is that of the last half minute; it is scaled by how the load has changed since.
-        """
-        itl, depth = load.itl, load.depth
-        if itl is None or not depth:
-            return 0.0
-        best = self._best.get(name)
-        if best is None or itl < best:
-            best = self._best[name] = itl
-        left = exp((load.averaged_at - now) / STEADY_SECONDS)
-        usual = left * load.mean_depth + (1.0 - left) * depth
-        grown = min(depth / usual, MOST_GROWN) if usual > 0.0 else MOST_GROWN
-        return (itl - best) * grown / (max(self.pace, SLOWDOWN * best) - best)
+def _alone(load: ReplicaLoad) -> float:
+    """Return the seconds between two tokens of an answer that is alone on the replica."""
+    return load.estimate.step + load.estimate.per_request
+
+
+def _slowed(load: ReplicaLoad, now: float, pace: float) -> float:
+    """Return how far one more request would slow the answers of a replica: 1 when a token takes ``pace`` seconds.
+
+    The time between tokens is the one that routing expects there. A replica that cannot keep the pace at all is full as
+    soon as it does anything: that there is room on it is of no use to whom it would be too slow.
+    """
+    if not load.depth:
+        return 0.0
+    facts = load.outlook(now)
+    return (facts[ITL] + facts[GROWTH] * load.mean_context) / pace

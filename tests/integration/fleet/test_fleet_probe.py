@@ -16,7 +16,9 @@ from structlog.testing import capture_logs
 
 from gateway.config.egress import Egress
 from gateway.config.snapshot import Secret
+from gateway.fleet.booking import Booking, Work
 from gateway.fleet.egress import EgressGuard
+from gateway.fleet.estimate import Prior
 from gateway.fleet.probe import METRICS_RETRY, MODELS_EVERY, READY_EVERY, Pace, Probe
 from gateway.fleet.snapshot import Replica
 from gateway.sim import Fault, SimConfig, SimServer, Timing
@@ -203,6 +205,25 @@ async def test_a_probe_of_a_well_engine_is_one_request(probing: ProbeMaker) -> N
             await probe.once()
     asked = [head.split(b" ")[1] for head in heads]
     assert asked == [b"/metrics", b"/metrics", b"/health", b"/metrics", b"/metrics", b"/metrics"]
+
+
+class _Answer:
+    """An answer under way: 20 pieces in 2 s since its first one."""
+
+    chunks = 21
+    last_at = 1_003.0
+
+
+async def test_a_probe_looks_at_answers_under_way_even_without_metrics(probing: ProbeMaker) -> None:
+    """What they wrote since the last look is learned, whatever the engine's pages say."""
+    async with raw_server(lambda _: http(404)) as (url, _):
+        found = replica(url)
+        Booking(found.load, Work(100, 200), 1_000.5).answered(1_001.0, _Answer())
+        clock = Clock()
+        clock.now = 1_003.1
+        await probing(found, clock=clock).once()
+    assert found.load.estimate.itl_error is not None
+    assert found.load.estimate.itl(1, 300) > Prior().step
 
 
 async def test_metrics_that_do_not_come_bring_the_question_at_once(probing: ProbeMaker) -> None:

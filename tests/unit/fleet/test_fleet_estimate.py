@@ -48,3 +48,50 @@ def test_reading_prompts_stretches_steps() -> None:
     """With half of the time spent on reading, tokens come at half the pace."""
     estimate = Estimate()
     assert estimate.itl(1, 0, 0.5) == pytest.approx(2 * estimate.itl(1, 0))
+
+
+def paced(estimate: Estimate, batch: float, machine: float = 1.0) -> float:
+    """Learn one answer beside ``batch`` others of 1,000 tokens from a machine with costly requests; return its time."""
+    seconds = machine * (0.0155 + 0.0004 * batch + 7.6e-8 * 1_000 * batch)
+    estimate.learn_itl(batch, 1_000 * batch, 0.0, seconds)
+    return seconds
+
+
+def test_a_load_that_does_not_change_washes_nothing_away() -> None:
+    """What was learned while the load grew is still known after an hour of one and the same load, noise and all."""
+    estimate, rng = Estimate(), Random(3)
+    for batch in [1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64] * 5:
+        paced(estimate, batch)
+    for _ in range(5_000):
+        paced(estimate, 64, machine=rng.lognormvariate(0.0, 0.07))
+    for batch in (4, 32, 64, 128):
+        assert estimate.itl(batch, 1_000 * batch) == pytest.approx(0.0155 + 0.000476 * batch, rel=0.25)
+
+
+def test_a_machine_whose_speed_changes_is_followed() -> None:
+    """Under the load that it has then, the prediction is right again after some hundred samples."""
+    estimate = Estimate()
+    for batch in [1, 8, 16, 32, 64] * 20:
+        paced(estimate, batch)
+    for _ in range(400):
+        paced(estimate, 64, machine=2.0)
+    assert estimate.itl(64, 64_000) == pytest.approx(2 * (0.0155 + 0.000476 * 64), rel=0.1)
+
+
+def test_one_slow_answer_tells_of_the_whole_machine() -> None:
+    """A machine that is three times slower at one load is expected to be slower at every load, not at that one only."""
+    estimate, usual = Estimate(), Estimate()
+    for _ in range(12):
+        estimate.learn_itl(20, 20_000, 0.0, 3 * usual.itl(20, 20_000))
+    assert estimate.itl(1, 1_000) > 1.5 * usual.itl(1, 1_000)
+    assert estimate.itl(100, 100_000) > 1.5 * usual.itl(100, 100_000)
+
+
+def test_ten_thousand_absurd_samples_do_no_lasting_harm() -> None:
+    """After a night of figures that no engine can have, a few hundred true ones are enough."""
+    estimate = Estimate()
+    for _ in range(10_000):
+        estimate.learn_itl(4, 4_000, 0.01, 1e6)
+    for _ in range(400):
+        estimate.learn_itl(4, 4_000, 0.0, 0.02)
+    assert estimate.itl(4, 4_000) == pytest.approx(0.02, rel=0.2)

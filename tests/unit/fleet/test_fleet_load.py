@@ -5,7 +5,20 @@ from __future__ import annotations
 import pytest
 
 from gateway.fleet.account import EWMA_WEIGHT
+from gateway.fleet.booking import Booking, Work
 from gateway.fleet.load import ReplicaLoad
+
+
+class Answer:
+    """An answer under way."""
+
+    def __init__(self, now: float) -> None:
+        self.chunks, self.last_at = 1, now
+
+    def write(self, tokens: int, seconds: float) -> None:
+        """Let so many tokens come in so many seconds."""
+        self.chunks += tokens
+        self.last_at += seconds
 
 
 def test_books_return_to_zero() -> None:
@@ -79,3 +92,49 @@ def test_averages_of_an_idle_replica_fade() -> None:
     load.streamed(1, 4.0)
     load.fade(0.5)
     assert (load.ttft, load.itl) == (4.0, 2.0)
+
+
+def test_a_replica_that_has_just_begun_is_not_taken_for_an_idle_one() -> None:
+    """After ten seconds with four requests a second it is as busy as they keep it, and so after an idle night."""
+    load = ReplicaLoad()
+    for start in (0.0, 50_000.0):
+        for number in range(40):
+            now = start + 0.25 * number
+            booking = Booking(load, Work(1_593, 1), now)
+            booking.answered(now + 0.1)
+            booking.ended(now + 0.2)
+        busy, _, arrivals = load.usual(start + 10.0)
+        assert busy == pytest.approx(4.0 * booking.reading_s, rel=0.15)
+        assert arrivals == pytest.approx(4.0, rel=0.15)
+
+
+def test_an_answer_that_is_slow_is_known_before_it_ends() -> None:
+    """A look at answers under way raises the expected time between tokens; what came before is not counted again."""
+    load = ReplicaLoad()
+    answers = [Answer(1.0) for _ in range(4)]
+    bookings = [Booking(load, Work(100, 500), 0.9) for _ in answers]
+    for booking, answer in zip(bookings, answers, strict=True):
+        booking.answered(1.0, answer)
+    before = load.estimate.itl(4, 2_400)
+    for second in range(1, 11):
+        for answer in answers:
+            answer.write(10, 1.0)
+        load.watch(1.0 + second)
+    assert load.estimate.itl(4, 2_400) > 1.5 * before
+    learned = load.estimate.itl(4, 2_400)
+    load.watch(12.0)
+    assert load.estimate.itl(4, 2_400) == learned
+    for booking in bookings:
+        booking.ended(13.0, tokens=101)
+    load.watch(14.0)
+    assert not load.writing
+    assert load.estimate.itl(4, 2_400) == learned
+
+
+def test_answers_in_one_piece_are_not_looked_at() -> None:
+    """Their first byte is their last, so there is nothing to see of their pace."""
+    load = ReplicaLoad()
+    Booking(load, Work(100, 500, whole=True), 0.9).answered(1.0, Answer(1.0))
+    load.watch(2.0)
+    assert not load.writing
+    assert load.estimate.itl_error is None

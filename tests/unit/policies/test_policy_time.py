@@ -19,6 +19,7 @@ def busy(candidate: Candidate, itl: float, requests: int = 20) -> None:
     load = candidate.replica.load
     for _ in range(requests):
         Booking(load, Work(100, 200), 999.0).answered(999.5)
+    load.watched = 1.0  # for long, so that what came at one moment says little of what will come
     estimate = load.estimate
     estimate.step, estimate.per_request, estimate.per_context = itl, 0.0, 0.0
     load.facts = None

@@ -79,9 +79,11 @@ def expected(request: RouteRequest, candidate: Candidate) -> Expected:
     pace = estimate.step + estimate.per_request * beside + estimate.per_context * held
     since = now - load.averaged_at
     left = exp(-since / 30.0) if since > 2.0 else 1.0
-    busy = min(0.9, load.busy * left * estimate.reading)
-    around = min(most, 0.5 * (depth + left * load.mean_depth + (1.0 - left) * depth))
-    coming = 0.5 * load.arrivals * left
+    watched = left * load.watched + 1.0 - left
+    busy = min(0.9, load.busy * left / max(watched, 0.15) * estimate.reading)
+    usual = left * load.mean_depth + (1.0 - left) * depth + (1.0 - watched) * depth
+    around = min(most, 0.5 * (depth + usual))
+    coming = 0.5 * load.arrivals * left / max(watched, 0.15)
     hit = cached(load, request)
     uncached = prompt - hit
     reading = uncached * estimate.token + uncached * (hit + 0.5 * uncached) * estimate.attention

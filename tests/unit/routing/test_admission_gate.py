@@ -265,20 +265,27 @@ def test_what_cannot_be_sent_anything_is_no_room() -> None:
 
 
 def test_answers_below_the_pace_fill_a_replica() -> None:
-    """Few requests that slow each other down too much are as full as many; one that is slow by itself is not."""
-    registry = fleet_of(backend("gpu-a"))
-    load = registry.fleet.replicas["gpu-a"].load
+    """Few requests that slow each other down too much are as full as many; a model that is slow everywhere is not."""
+    registry = fleet_of(backend("gpu-a"), backend("gpu-b"))
+    loads = [each.load for each in registry.fleet.replicas.values()]
     room = FleetCapacity(registry, pace=0.06)
-    for _ in range(20):
-        load.sent(10)
-    for itl, full in ((0.02, False), (0.2, True)):
-        load.itl = itl
+    for load in loads:
+        for _ in range(20):
+            load.sent(10)
+
+    def full(*steps: tuple[float, float]) -> bool:
+        """Whether the fleet is full when its steps take so long, alone and for each request more."""
+        for load, (step, per_request) in zip(loads, steps, strict=True):
+            load.estimate.step, load.estimate.per_request = step, per_request
+            load.facts = None
         found = room(MODEL, 1.0)
         assert found is not None
-        assert (found.saturation == 1.0) is full
-    slow = FleetCapacity(registry, pace=0.06)(MODEL, 1.0)
-    assert slow is not None
-    assert slow.saturation < 0.5
+        return found.saturation == 1.0
+
+    assert not full((0.02, 0.0), (0.02, 0.0))
+    assert full((0.02, 0.01), (0.02, 0.01))
+    assert full((0.2, 0.0), (0.02, 0.01))  # room where every answer is too slow is of no use
+    assert not full((0.2, 0.0), (0.2, 0.0))
 
 
 def test_an_endpoint_without_limits_is_never_full() -> None:
