@@ -36,7 +36,6 @@ from gateway.leaderboard.question import BOARDS, AppWindow, Days, Question, Reco
 from gateway.leaderboard.store import BoardStore
 from gateway.leaderboard.window import Window
 from gateway.metering import rollups
-from gateway.metering.entry import SUMS
 from gateway.types.histogram import Histogram
 
 BAR_MS: Final = 50.0
@@ -74,7 +73,7 @@ def hour_of(day: int, rows: int, buckets: int, random: Random) -> dict[rollups.K
         )
         requests = max(1, rows // buckets)
         tokens = requests * random.randrange(500, 5_000)
-        values = dict.fromkeys(("requests", *SUMS), 0) | {
+        values = dict.fromkeys(rollups.SUMS, 0) | {
             "requests": requests,
             "tokens_prompt": tokens,
             "tokens_completion": tokens // 8,

@@ -74,6 +74,8 @@ BARS: Final[Sequence[Bar]] = (
     Bar("a chunk's stay in the gateway, p50", "chunk_added_p50_ms", 2.0, beside="chunk_p50_ms", difference=True),
     Bar("a chunk's stay in the gateway, p99", "chunk_added_p99_ms", 10.0, beside="chunk_p99_ms", difference=True),
     Bar("shipper: CPU per record", "shipper_us_per_record", 15.0),
+    Bar("another dialect: CPU of a JSON answer", "translated_answer_us", 60.0, difference=True),
+    Bar("another dialect: CPU of a chunk", "translated_chunk_us", 10.0, difference=True),
     Bar("memory, idle worker", "idle_mb", 100.0, statistic="max"),
     Bar("memory, 1,000 open streams", "streams_mb", 200.0, statistic="max"),
     Bar("memory, one reader that does not read", "slow_reader_mb", 10.0, statistic="max"),
@@ -82,6 +84,7 @@ BARS: Final[Sequence[Bar]] = (
 
 Serving CPU is all CPU of Weir's processes without the shipper, which has its own bar. A chunk's stay is its
 delay from the backend's write to the client's read, less the same delay without a gateway in the same round.
+Another dialect's CPU is what it takes beyond the chat form, in the dearest case of `bench.translation`.
 """
 
 _BESIDE: Final[Mapping[str, str]] = {

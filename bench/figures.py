@@ -41,6 +41,8 @@ KINDS: Final[Mapping[str, FigureKind]] = {
     "streams_mb": FigureKind("MB", 0, "largest resident memory with 1,000 open streams"),
     "slow_reader_mb": FigureKind("MB", 1, "growth for one reader that does not read a stream of 64 MB"),
     "shipper_us_per_record": FigureKind("µs", 1, "shipper CPU per record, as Weir reports it"),
+    "translated_answer_us": FigureKind("µs", 1, "CPU of a JSON answer in another dialect beyond chat, the dearest"),
+    "translated_chunk_us": FigureKind("µs", 1, "CPU of a chunk in another dialect beyond chat, the dearest"),
 }
 
 

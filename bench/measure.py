@@ -6,7 +6,9 @@ A figure that fails is left out and its reason kept; the others are still measur
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from typing import Final
 import uvloop
 
 from bench import streams
-from bench.contestants.base import ContestantError, OffPath, Server
+from bench.contestants.base import ROOT, ContestantError, OffPath, Server
 from bench.figures import percentile
 from bench.load import LoadError, Target, wrk
 from bench.payload import CHUNKS
@@ -25,6 +27,7 @@ from bench.streams import StreamError
 _JSON_SIZE: Final = 500
 _BURST_SIZE: Final = 100 * CHUNKS
 _STREAMS: Final = 1000
+_TRANSLATION_S: Final = 300.0
 _DRIP_SPREAD: Final = 1.02
 """Seconds over which 100 streams of 1 s begin: 10.2 ms apart, so chunks spread evenly over the 20 ms gap."""
 
@@ -105,6 +108,8 @@ def contestant(server: Server, baseline: Round, sizes: Sizes, work: Path) -> Rou
     if not heavy:
         seen.attempt("1,000 streams", lambda: _many_streams(server, sizes))
     seen.attempt("shipper", lambda: _shipper(server, sizes))
+    if server.contestant.translates:
+        seen.attempt("translation", _translation)
     _subtract(seen.figures, baseline.figures)
     return seen
 
@@ -237,6 +242,26 @@ def _many_streams(server: Server, sizes: Sizes) -> dict[str, float]:
 def _slow_reader(server: Server, sizes: Sizes) -> dict[str, float]:
     """Measures what a reader that does not read costs in memory."""
     return {"slow_reader_mb": uvloop.run(streams.stall(server.target, seconds=sizes.stall_s, sample=server.memory))}
+
+
+def _translation() -> dict[str, float]:
+    """Measures what other dialects cost beyond the chat form, in a process of its own; the dearest case counts."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.translation", "--json"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        check=False,
+        timeout=_TRANSLATION_S,
+        text=True,
+    )
+    try:
+        cases = [(str(each["name"]), float(each["beyond_us"])) for each in json.loads(done.stdout)]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ContestantError("bench.translation said nothing") from error
+    return {
+        f"translated_{kind}_us": max(beyond for name, beyond in cases if name.endswith(kind))
+        for kind in ("answer", "chunk")
+    }
 
 
 def _shipper(server: Server, sizes: Sizes) -> dict[str, float]:

@@ -48,6 +48,10 @@ _SATURATED: Final = (
     ("json_p99_ms", "p99"),
     ("shipper_us_per_record", "shipper per record"),
 )
+_TRANSLATED: Final = (
+    ("translated_answer_us", "a JSON answer"),
+    ("translated_chunk_us", "a chunk"),
+)
 
 
 @dataclass(slots=True)
@@ -143,6 +147,9 @@ def page(run: Run) -> str:
     lines += ["## Delay", "", *_table(run, _DELAY), ""]
     lines += ["## Memory", "", *_table(run, _MEMORY), ""]
     lines += ["## Saturated, 32 connections, and the shipper", "", *_table(run, _SATURATED), ""]
+    translated = _table(run, _TRANSLATED)
+    if len(translated) > 2:
+        lines += ["## CPU of another dialect beyond the chat form, the dearest case", "", *translated, ""]
     lines += ["## Bars", "", *_bars(run), ""]
     lines += ["## Contestants", ""]
     for entry in run.contestants.values():

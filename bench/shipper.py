@@ -32,6 +32,7 @@ from gateway.metering.journal import Journal
 from gateway.metering.record import Close, Dimensions, Open, Progress, RowKind, Status
 from gateway.metering.shipper import Shipper
 from gateway.pricing.charge import charge, rates_id
+from gateway.types import garbage
 from gateway.types.ids import RequestIds
 from gateway.types.money import Rates
 from gateway.types.tokens import Usage, UsageSource
@@ -200,6 +201,7 @@ async def measure(kind: str, records: int, size: int) -> Result:
         # What every process pays once: connections, statements, the first partition.
         write_records(journal, labels, chance, ids, 2_000)
         await shipper.ship()
+        garbage.settle()  # as keeper and gateway do once they have started
         rounds: list[tuple[float, float]] = []
         before = server_seconds(server)
         done = 0

@@ -64,6 +64,8 @@ class Contestant(ABC):
     """What is switched on, in one sentence for the report."""
     heavy: ClassVar[bool] = False
     """Two orders slower than the rest: gets the smaller load, so that a run ends in time."""
+    translates: ClassVar[bool] = False
+    """Whether `bench.translation` measures its code."""
     path: ClassVar[str] = "/v1/chat/completions"
     model: ClassVar[str] = "Qwen/Qwen3-32B"
     ready_s: ClassVar[float] = 60.0

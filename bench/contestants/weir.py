@@ -37,6 +37,7 @@ class Weir(Contestant):
     setup: ClassVar[str] = (
         "key, limits, routing over 8 vLLM replicas by scraped gauges, journal with fdatasync, SQLite ledger"
     )
+    translates: ClassVar[bool] = True
     path: ClassVar[str] = "/v1/chat/completions"
     model: ClassVar[str] = "qwen/qwen3-32b"
 

@@ -18,7 +18,7 @@ from gateway.db.cipher import Cipher, Unsealable
 from gateway.db.office import Duty, LastAnswer, Office, Premises
 from gateway.db.tables.access import KeyRow, TeamRow
 from gateway.db.tables.repetition import CachedAnswerRow, ContentChoiceRow, ContentRow, RepetitionRow
-from gateway.db.tables.response import ResponseRow
+from gateway.db.tables.response import EVENTS, RUNS, ResponseRow
 from gateway.db.unit_of_work import reading, writing
 from gateway.keeper.expiry import expire, whole
 from gateway.keeper.together import Together
@@ -44,7 +44,8 @@ _DAY_US: Final = 86_400_000_000
 _content: Final[Any] = ContentRow.__table__.c  # type: ignore[attr-defined]  # SQLModel does not declare it
 _claims: Final[Any] = RepetitionRow.__table__.c  # type: ignore[attr-defined]  # as above
 _cached: Final[Any] = CachedAnswerRow.__table__.c  # type: ignore[attr-defined]  # as above
-_responses: Final[Any] = ResponseRow.__table__.c  # type: ignore[attr-defined]  # as above
+_RESPONSES: Final[tuple[Any, ...]] = (ResponseRow.__table__, EVENTS, RUNS)  # type: ignore[attr-defined]  # as above
+"""What the Responses API keeps; a run without its row ends."""
 _key: Final[Any] = KeyRow.__table__.c  # type: ignore[attr-defined]  # as above
 _team: Final[Any] = TeamRow.__table__.c  # type: ignore[attr-defined]  # as above
 _choice: Final[Any] = ContentChoiceRow.__table__.c  # type: ignore[attr-defined]  # as above
@@ -127,7 +128,8 @@ class Archive:
                 gone: Any = await session.execute(delete(ContentRow).where(_content.request_id == request_id))
                 await session.execute(delete(RepetitionRow).where(_claims.request_id == request_id, _claims.state != 0))
                 await session.execute(delete(CachedAnswerRow).where(_cached.request_id == request_id))
-                await session.execute(delete(ResponseRow).where(_responses.request_id == request_id))
+                for table in _RESPONSES:
+                    await session.execute(delete(table).where(table.c.request_id == request_id))
                 return int(gone.rowcount) > 0
 
         return await whole(forget())
@@ -143,7 +145,8 @@ class Archive:
                 await session.execute(delete(ContentRow).where(*mine))
                 await session.execute(delete(RepetitionRow).where(_claims.key_id.in_(keys), _claims.state != 0))
                 await session.execute(delete(CachedAnswerRow).where(_cached.key_id.in_(keys)))
-                await session.execute(delete(ResponseRow).where(_responses.key_id.in_(keys)))
+                for table in _RESPONSES:
+                    await session.execute(delete(table).where(table.c.key_id.in_(keys)))
                 return count
 
         await self._check(team, key_id)

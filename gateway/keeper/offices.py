@@ -17,15 +17,16 @@ from typing import Any, Final
 
 from gateway.access import house, upstream_keys
 from gateway.billing import methods as billing
-from gateway.console import drains
+from gateway.console import calibrations, drains, management
 from gateway.console import question as console
 from gateway.db.office import Deferred, Duty, Lasting, Office, Premises
-from gateway.keeper import content, repetition, responses
+from gateway.keeper import content, repetition, stored_responses
 from gateway.leaderboard import office as boards
 from gateway.metering import retention
 from gateway.routing.decisions import office as decisions
 from gateway.tariff import office as tariff
 from gateway.telemetry import logs
+from gateway.types import background
 from gateway.types.analytics import ANALYTICS
 from gateway.types.errors import BadRequest, Unavailable
 from gateway.types.method import Handler, Method
@@ -42,8 +43,11 @@ OFFICES: Final[tuple[Callable[[Premises], Office] | Deferred, ...]] = (
     retention.open_office,
     repetition.open_office,
     content.open_office,
-    responses.open_office,
+    stored_responses.open_office,
+    Deferred("gateway.keeper.background", background.OFFICE),
     drains.open_office,
+    calibrations.open_office,
+    management.open_office,
     Deferred("gateway.console.office", console.OFFICE),
 )
 """What every keeper has."""

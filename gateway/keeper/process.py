@@ -17,6 +17,7 @@ from gateway.config.snapshot import ConfigSnapshot
 from gateway.keeper.address import KeeperError, is_kept
 from gateway.keeper.client import KeeperClient
 from gateway.keeper.extras import NO_EXTRAS, Extras
+from gateway.types import garbage
 
 if TYPE_CHECKING:
     from gateway.keeper.service import Keeper
@@ -30,6 +31,7 @@ async def run_keeper(home: Path, database_url: str, pepper: bytes, stop: asyncio
         Unavailable: the database is away.
     """
     async with serving(home, database_url, pepper):
+        garbage.settle()
         await stop.wait()
 
 

@@ -9,21 +9,22 @@ because the secret changed, counts as not kept. Errors are those of a unit of wo
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.config.snapshot import RepetitionSpec
+from gateway.config.snapshot import RepetitionSpec, RetentionSpec
 from gateway.db.cipher import Cipher, Unsealable
 from gateway.db.office import Duty, Office, Premises
-from gateway.db.tables.repetition import CachedAnswerRow, CacheHitRow, RepetitionRow
+from gateway.db.tables.repetition import CachedAnswerRow, CacheHitHour, CacheHitRow, RepetitionRow
 from gateway.db.unit_of_work import reading, writing
-from gateway.keeper.address import host_id
 from gateway.keeper.expiry import SLICE, expire, whole
+from gateway.keeper.living import RENEW_S, Living
 from gateway.keeper.together import Together
-from gateway.metering.segments import list_segments
+from gateway.types import ids
 from gateway.types.repetition import (
     CACHE,
     CACHED,
@@ -39,17 +40,15 @@ from gateway.types.repetition import (
     Standing,
 )
 
-JOURNAL: Final = "journal"
-LEASE_S: Final = 30.0
-"""Seconds for which another host's word counts that the process of a claim lives."""
-RENEW_S: Final = 5.0
 EXPIRE_S: Final = 60.0
 _RUNNING, _KEPT, _UNKEPT = range(3)
-_DAY_US: Final = 86_400_000_000
+_HOUR_US: Final = 3_600_000_000
+_DAY_US: Final = 24 * _HOUR_US
 
 _claims: Final[Any] = RepetitionRow.__table__.c  # type: ignore[attr-defined]  # SQLModel does not declare it
 _cached: Final[Any] = CachedAnswerRow.__table__.c  # type: ignore[attr-defined]  # as above
 _hits: Final[Any] = CacheHitRow.__table__.c  # type: ignore[attr-defined]  # as above
+_hit_hours: Final[Any] = CacheHitHour.__table__.c  # type: ignore[attr-defined]  # as above
 
 
 def open_office(premises: Premises) -> Office:
@@ -82,7 +81,7 @@ class Claims:
         self._together = together
         self._database = premises.database
         self._cipher = Cipher(premises.pepper)
-        self._host = host_id(premises.home)
+        self._living = Living(premises.home)
         self._totals: dict[str, int] | None = None
 
     async def claim(self, key_id: str, name: bytes, fingerprint: bytes, request_id: bytes, writer: str) -> Claim:
@@ -119,10 +118,10 @@ class Claims:
         now = _now_us()
         async with reading(self._database) as session:
             found = await session.scalars(select(_claims.owner).where(_claims.state == _RUNNING).distinct())
-            ours = [owner for owner in found if owner.startswith(f"{self._host}:")]
+            ours = [owner for owner in found if self._living.ours(owner)]
         if not ours:
             return
-        living = [owner for owner in ours if self._lives(owner, 0, now)]
+        living = [owner for owner in ours if self._living.lives(owner, 0, now)]
         dead = [owner for owner in ours if owner not in living]
         async with writing(self._database) as session:
             running = _claims.state == _RUNNING
@@ -154,7 +153,7 @@ class Claims:
             fingerprint=fingerprint,
             request_id=request_id,
             state=_RUNNING,
-            owner=f"{self._host}:{writer}",
+            owner=self._living.owner(writer),
             renewed_us=_now_us(),
             expires_us=_now_us() + int(self._spec().lifetime_s * 1e6),
             size=0,
@@ -185,7 +184,7 @@ class Claims:
         if row.state == _RUNNING:
             if row.request_id == request_id:
                 return Claim(Standing.TAKEN)
-            if not self._lives(row.owner, row.renewed_us, now):
+            if not self._living.lives(row.owner, row.renewed_us, now):
                 return None
         elif row.expires_us <= now:
             return None
@@ -198,20 +197,6 @@ class Claims:
         except Unsealable:
             return Claim(Standing.UNKEPT, row.request_id)
         return Claim(Standing.ANSWERED, row.request_id, content)
-
-    def _lives(self, owner: str, renewed_us: int, now_us: int) -> bool:
-        """Return whether the process that holds a claim lives, as far as can be told."""
-        host, _, writer = owner.partition(":")
-        if host != self._host:
-            return renewed_us + LEASE_S * 1e6 > now_us
-        for segment in list_segments(self._premises.home / JOURNAL):
-            if segment.writer == writer:
-                try:
-                    if segment.owned():
-                        return True
-                except OSError:
-                    continue  # shipped and deleted meanwhile
-        return False
 
     async def _summed(self) -> dict[str, int]:
         async with reading(self._database) as session:
@@ -282,6 +267,8 @@ class Cache:
         config = self._premises.config()
         days = config.retention.ledger_days if config is not None else 400
         await expire(self._database, CacheHitRow, _hits.at_us, until=_now_us() - days * _DAY_US)
+        hours = (config.retention if config is not None else RetentionSpec()).hour_days * 24
+        await expire(self._database, CacheHitHour, _hit_hours.hour, until=_now_us() // _HOUR_US - hours)
 
     async def _keep(self, session: AsyncSession, row: CachedAnswerRow, most: int) -> bool:
         """Put ``row`` in its place and make room for it in ``most`` bytes."""
@@ -314,7 +301,20 @@ class Cache:
             )
             for each in rows.values()
         )
+        await _count(session, rows.values())
         return len(rows)
+
+
+async def _count(session: AsyncSession, hits: Iterable[CacheHit]) -> None:
+    """Add hits to those of their hours; this runs in a writing unit, so nobody else adds meanwhile."""
+    added = Counter((ids.hour(each.request_id), each.team, each.key_id, each.model, each.provider) for each in hits)
+    for key, count in sorted(added.items()):
+        row = await session.get(CacheHitHour, key)
+        if row is None:
+            hour, team, key_id, model, provider = key
+            row = CacheHitHour(hour=hour, team=team, key_id=key_id, model=model, provider=provider, hits=0)
+            session.add(row)
+        row.hits += count
 
 
 async def _run(session: AsyncSession, statement: Any) -> int:

@@ -1,4 +1,4 @@
-"""The office of kept responses: turns of conversations, sealed, each with a lifetime.
+"""Kept responses in the database: turns of conversations, sealed, each with a lifetime.
 
 Turns that come while others are being written are written together. A turn of another key, one that has expired and one
 that cannot be opened any more, because the secret changed, are not there. Errors are those of a unit of work.
@@ -15,14 +15,13 @@ from sqlalchemy import delete, func, literal, select
 
 from gateway.config.snapshot import ResponsesSpec
 from gateway.db.cipher import Cipher, Unsealable
-from gateway.db.office import Duty, Office, Premises
-from gateway.db.tables.response import ResponseRow
+from gateway.db.office import Premises
+from gateway.db.tables.response import EVENTS, RUNS, ResponseRow
 from gateway.db.unit_of_work import reading, writing
 from gateway.telemetry import logs
 from gateway.types.errors import BadRequest
-from gateway.types.responses import CONVERSATION, FIND, FORGET, KEEP, MOST_BYTES, MOST_TURNS, NewTurn, Turn
+from gateway.types.responses import MOST_BYTES, MOST_TURNS, NewTurn, Turn
 
-EXPIRE_S: Final = 60.0
 SLICE: Final = 200
 """Rows deleted in one transaction."""
 MOST_TOGETHER: Final = 256
@@ -32,15 +31,6 @@ _rows: Final[Any] = ResponseRow.__table__.c  # type: ignore[attr-defined]  # SQL
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(Turn).decode
 _log: Final = logs.logger(__name__)
-
-
-def open_office(premises: Premises) -> Office:
-    """Return the office of kept responses."""
-    turns = Turns(premises)
-    return Office(
-        {KEEP: turns.keep, FIND: turns.find, CONVERSATION: turns.conversation, FORGET: turns.forget},
-        (Duty("responses expire", EXPIRE_S, turns.expire),),
-    )
 
 
 class Turns:
@@ -55,18 +45,9 @@ class Turns:
 
     async def keep(self, new: NewTurn) -> bool:
         """See ``KEEP``. Keeping a turn again changes nothing."""
-        spec = self._spec()
-        if not spec.store or len(new.turn.items) + len(new.turn.response) > MOST_BYTES:
+        row = self.row(new)
+        if row is None:
             return False
-        sealed = self._cipher.seal(_encode(new.turn), _place(new.key_id, new.request_id))
-        row = ResponseRow(
-            request_id=new.request_id,
-            key_id=new.key_id,
-            previous=new.previous,
-            expires_us=_now_us() + int(spec.lifetime_s * 1e6),
-            size=len(sealed),
-            content=sealed,
-        )
         loop = asyncio.get_running_loop()
         written = loop.create_future()
         self._waiting.append((row, written))
@@ -74,6 +55,21 @@ class Turns:
             self._writing = loop.create_task(self._write())
         await written
         return True
+
+    def row(self, new: NewTurn) -> ResponseRow | None:
+        """Return what a turn is kept as, or None when it is not: nothing is, or it is too large."""
+        spec = self._spec()
+        if not spec.store or len(new.turn.items) + len(new.turn.response) > MOST_BYTES:
+            return None
+        sealed = self._cipher.seal(_encode(new.turn), place(new.key_id, new.request_id))
+        return ResponseRow(
+            request_id=new.request_id,
+            key_id=new.key_id,
+            previous=new.previous,
+            expires_us=_now_us() + int(spec.lifetime_s * 1e6),
+            size=len(sealed),
+            content=sealed,
+        )
 
     async def find(self, key_id: str, request_id: bytes) -> Turn | None:
         """See ``FIND``."""
@@ -112,18 +108,23 @@ class Turns:
         return whole if len(whole) == len(turns) else []
 
     async def forget(self, key_id: str, request_id: bytes) -> bool:
-        """See ``FORGET``."""
+        """See ``FORGET``. A run ends with its response."""
         async with writing(self._database) as session:
             gone = await session.execute(
                 delete(ResponseRow).where(
                     _rows.request_id == request_id, _rows.key_id == key_id, _rows.expires_us > _now_us()
                 )
             )
-        return bool(getattr(gone, "rowcount", 0))
+            known = bool(getattr(gone, "rowcount", 0))
+            for table in (RUNS, EVENTS) if known else ():
+                await session.execute(delete(table).where(table.c.request_id == request_id))
+        return known
 
     async def expire(self) -> None:
         """Delete turns whose time is over, and the oldest of keys that have too much."""
         await self._delete(_rows.expires_us <= _now_us())
+        async with writing(self._database) as session:
+            await session.execute(delete(EVENTS).where(EVENTS.c.expires_us <= _now_us()))
         most = self._spec().most_bytes
         async with reading(self._database) as session:
             sums = select(_rows.key_id, func.sum(_rows.size)).group_by(_rows.key_id)
@@ -177,7 +178,7 @@ class Turns:
 
     def _opened(self, sealed: bytes, key_id: str, request_id: bytes) -> Turn | None:
         try:
-            return _decode(self._cipher.open(sealed, _place(key_id, request_id)))
+            return _decode(self._cipher.open(sealed, place(key_id, request_id)))
         except Unsealable:
             _log.warning("response_unsealable", request_id=request_id.hex())
             return None
@@ -187,7 +188,7 @@ class Turns:
         return ResponsesSpec() if config is None else config.responses
 
 
-def _place(key_id: str, request_id: bytes) -> bytes:
+def place(key_id: str, request_id: bytes) -> bytes:
     """Return what a turn is sealed for."""
     return b"response:%s:%s" % (key_id.encode(), request_id)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,29 +25,27 @@ from gateway.access.shared import open_shared
 from gateway.access.store import AccessStore
 from gateway.access.treasury import Treasury
 from gateway.access.turnstile import Turnstile
+from gateway.config.overlay import Overlay
 from gateway.config.snapshot import ConfigSnapshot
+from gateway.console import settings
 from gateway.db.engine import Database
 from gateway.db.office import Premises
 from gateway.db.unit_of_work import Refused
-from gateway.keeper import schema, usage
+from gateway.keeper import schema
 from gateway.keeper.absence import wait_for_database
 from gateway.keeper.address import KeeperLock, host_id
 from gateway.keeper.extras import NO_EXTRAS, Extras
 from gateway.keeper.figures import BudgetFigures, Figures
 from gateway.keeper.follow import KeyFollower
-from gateway.keeper.keybook import KeyBook
+from gateway.keeper.ledgerbook import LedgerBook
 from gateway.keeper.memory import Known, Memory, Remembering
 from gateway.keeper.offices import AWAY, Offices
 from gateway.keeper.shipping import TreasuryShipping
-from gateway.metering.audit import audit
-from gateway.metering.ledger import Ledger
-from gateway.metering.outcome import Shipped, ShipperBusy
-from gateway.metering.record import Status
+from gateway.metering.outcome import ShipperBusy
 from gateway.metering.shipper import Shipper
 from gateway.telemetry import logs
 from gateway.types.budgets import Budget, Paid, Scope, Spend
 from gateway.types.errors import Unavailable, WeirError
-from gateway.types.generation import GenerationRecord, KeyUsage, MeterReport
 from gateway.types.keys import Grant, KeyLimits, KeyRecord
 from gateway.types.method import Method
 
@@ -60,7 +58,7 @@ R = TypeVar("R")
 _log: Final = logs.logger(__name__)
 
 
-class Keeper(KeyBook):
+class Keeper(LedgerBook):
     """``KeyAdmin``, ``KeyFeed``, ``LimitBook`` and ``LedgerReader`` of one host.
 
     Args:
@@ -156,12 +154,16 @@ class Keeper(KeyBook):
             known = await self._prepare()
             database = self._database = Database(self._database_url)
             host = host_id(self._home)
-            self._shipper = Shipper(self._home / JOURNAL_FOLDER, database, on_shipped=self._shipped, host=host)
+            self._shipper = Shipper(self._journal, database, on_shipped=self._shipped, host=host)
             shipping = TreasuryShipping(self._shipper, self._shipped)
             self._treasury = Treasury(database, host, shipping, on_scopes=self._tell_scopes)
-            alerts = Alerts(database, self._treasury, self._config, _webhook(self._extras))
-            premises = Premises(database, self._home, self._pepper, self._config)
-            self._offices = Offices(premises, budgets.open_office(self._treasury, alerts))
+            to = self._extras.alert_url
+            hook = None if to is None else Webhook(to, self._extras.alert_secret)
+            alerts = Alerts(database, self._treasury, self._config, hook)
+            overlay = Overlay()
+            premises = Premises(database, self._home, self._pepper, lambda: overlay.over(self._config()))
+            own = budgets.open_office(self._treasury, alerts), settings.open_office(database, overlay)
+            self._offices = Offices(premises, *own)
             if known is None:
                 await self._open_books()
             else:
@@ -319,6 +321,10 @@ class Keeper(KeyBook):
         self._require()
         return _started(self._database)
 
+    @property
+    def _journal(self) -> Path:
+        return self._home / JOURNAL_FOLDER
+
     async def _key_made(self) -> None:
         await self.treasury.reload()  # guardrails may have made budgets for it
 
@@ -354,46 +360,9 @@ class Keeper(KeyBook):
         """End the request of ``hold``, which took ``tokens`` tokens and was charged ``paid``."""
         self.turnstile.settle(hold, tokens, paid)
 
-    async def generation(self, request_id: bytes) -> GenerationRecord | None:
-        """Return a request by id, also one that ended a moment ago; None when it is unknown."""
-        ledger = Ledger(self._books)
-        found = await ledger.generation(request_id)
-        if found is not None and found.attempts[-1].status != Status.FAILED:
-            return found
-        # The answer, or the attempt after the failed ones, may still be in the journal.
-        await self.catch_up()
-        return await ledger.generation(request_id)
-
-    async def recent(self, limit: int) -> Sequence[GenerationRecord]:
-        """Return the newest requests, newest first."""
-        return await Ledger(self._books).recent(limit)
-
-    async def catch_up(self) -> None:
-        """Bring what is in the journal now into the ledger, orphans of dead writers too. Raises ``Unavailable``."""
-        self._require()
-        try:
-            self._shipped(await self.shipper.ship())
-        except (OSError, ShipperBusy) as error:
-            raise Unavailable("the journal cannot be read now", retry_after=1.0) from error
-
-    async def audit(self) -> MeterReport:
-        """Compare journal, ledger and rollups, once what the journal holds now is in the ledger."""
-        await self.catch_up()
-        try:
-            return await audit(self._home / JOURNAL_FOLDER, self._books)
-        except OSError as error:
-            raise Unavailable("the journal cannot be read now", retry_after=1.0) from error
-
-    async def key_usage(self, key_ids: Sequence[str]) -> Mapping[str, KeyUsage]:
-        """Return what each of the keys was charged, by key id; zeros for a key that was never used."""
-        return await usage.key_usage(self._books, key_ids, datetime.now(UTC))
-
     def _tell_scopes(self, scopes: Sequence[Scope]) -> None:
         for on_change in tuple(self._scope_watchers):
             on_change(scopes)
-
-    def _shipped(self, shipped: Shipped) -> None:
-        self._remember_use(shipped.last_used)
 
     async def _keep_house(self) -> None:
         swept = time.monotonic()
@@ -423,10 +392,6 @@ class Keeper(KeyBook):
             await self._database.close()
         self._shipper = self._database = self._store = self._offices = self._treasury = None
         self._lock.release()
-
-
-def _webhook(extras: Extras) -> Webhook | None:
-    return None if extras.alert_url is None else Webhook(extras.alert_url, extras.alert_secret)
 
 
 def _started(part: R | None) -> R:

@@ -104,7 +104,8 @@ class Boards:
         """Return tokens per model of each day. Raises ``Unavailable``."""
         extent = Extent("model", window.team, "day", window.first, window.last)
         return [
-            DayTokens(day, labels, tokens) for day, labels, (tokens,) in await self._store.points(extent, ("tokens",))
+            DayTokens(day, list(labels), list(tokens))
+            for day, labels, (tokens,) in await self._store.points(extent, ("tokens",))
         ]
 
     async def app_window(self, window: AppWindow) -> list[AppStanding]:

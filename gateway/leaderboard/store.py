@@ -6,7 +6,7 @@ much was metered. Every query is a range of a primary key. Raises ``Unavailable`
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -14,12 +14,11 @@ from typing import Any, Final
 from gateway.db.bulk import Row, bulk_on
 from gateway.db.engine import Database
 from gateway.db.unit_of_work import reading
+from gateway.leaderboard.past import Past, Point, Version, runs_of
 from gateway.leaderboard.question import By, Grain, Totals
 from gateway.metering.record import ANSWERED
 from gateway.metering.totals import BLOCK_DAYS
 
-Point = tuple[int, list[str], list[list[int]]]
-"""A point of time, stored names, and for each column asked for the values of these names."""
 Read = Callable[[str, Sequence[Any]], Awaitable[list[Row]]]
 
 APPROVED: Final = "approved"
@@ -83,6 +82,7 @@ class BoardStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._past = Past()
 
     async def windows(
         self, extent: Extent, before: Extent, columns: Sequence[str] = _COLUMNS
@@ -93,16 +93,53 @@ class BoardStore:
 
     async def points(
         self, extent: Extent, columns: Sequence[str], names: Collection[str] | None = None
-    ) -> Iterator[Point]:
+    ) -> Iterable[Point]:
         """Return the points of a window that have usage, in order.
 
         Args:
             extent: the window.
             columns: of ``Totals``.
-            names: only these stored names.
+            names: these stored names, and others only where that is less work.
         """
         async with self._reading() as read:
-            rows = await read(*self._points(extent, columns, sorted(names) if names is not None else ()))
+            if extent.grain == "day" and (first := -(-extent.first // BLOCK_DAYS)) <= (
+                last := (extent.last + 1) // BLOCK_DAYS - 1
+            ):
+                versions = await _versions(read, extent, first, last)
+                if self._past.fits(versions, columns):
+                    return await self._remembered(read, extent, columns, versions, (first, last))
+            return await self._read(read, extent, columns, sorted(names) if names is not None else ())
+
+    async def _remembered(
+        self,
+        read: Read,
+        extent: Extent,
+        columns: Sequence[str],
+        versions: Mapping[int, Version],
+        blocks: tuple[int, int],
+    ) -> list[Point]:
+        """Return the points of a window of days, of its whole ``blocks`` as they are remembered where they are."""
+        place = (extent.team, _STORED[extent.by], tuple(columns))
+        found = self._past.found(place, versions)
+        missing = {block: version for block, version in versions.items() if block not in found}
+        fresh: list[Point] = []
+        for begin, end in runs_of(missing):
+            span = replace(extent, first=begin * BLOCK_DAYS, last=(end + 1) * BLOCK_DAYS - 1)
+            fresh += await self._read(read, span, columns)
+        if missing:
+            found |= self._past.keep(place, missing, fresh)
+        first, last = blocks[0] * BLOCK_DAYS, (blocks[1] + 1) * BLOCK_DAYS - 1
+        points = list(await self._read(read, replace(extent, last=first - 1), columns)) if extent.first < first else []
+        for block in sorted(found):
+            points += found[block]
+        if extent.last > last:
+            points += await self._read(read, replace(extent, first=last + 1), columns)
+        return points
+
+    async def _read(
+        self, read: Read, extent: Extent, columns: Sequence[str], names: Sequence[str] = ()
+    ) -> Iterator[Point]:
+        rows = await read(*self._points(extent, columns, names))
         return (
             (point, labels.split(_BETWEEN), [list(map(int, joined.split(_BETWEEN))) for joined in values])
             for point, labels, *values in sorted(rows)
@@ -148,6 +185,17 @@ async def _totals(read: Read, extent: Extent, columns: Sequence[str]) -> dict[st
     source, values = _blocks(extent, columns) if extent.grain == "day" else _source(extent, columns)
     rows = await read(f"SELECT name, {sums} {source} GROUP BY name", values)
     return {name: Totals(**dict(zip(columns, map(int, found), strict=True))) for name, *found in rows}
+
+
+async def _versions(read: Read, extent: Extent, first: int, last: int) -> dict[int, Version]:
+    """Return how many names each block has, and the sums of its totals: what tells whether any of it has changed."""
+    sums = ", ".join(f"SUM({column})" for column in _COLUMNS)
+    sql = (
+        f"SELECT block, COUNT(*), {sums} FROM board_block_total "  # noqa: S608 - only names of ours
+        "WHERE team = ? AND board = ? AND block BETWEEN ? AND ? GROUP BY block"
+    )
+    rows = await read(sql, (extent.team, _STORED[extent.by], first, last))
+    return {block: tuple(map(int, version)) for block, *version in rows}
 
 
 def _blocks(extent: Extent, columns: Sequence[str]) -> tuple[str, tuple[Any, ...]]:

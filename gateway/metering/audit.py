@@ -17,8 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from gateway.db.bulk import bulk_on
 from gateway.db.engine import Database
 from gateway.db.unit_of_work import reading
-from gateway.metering import checkpoints, ledger
+from gateway.metering import checkpoints, ledger, tallies
 from gateway.metering import totals as boards
+from gateway.metering.entry import SUMS as ROW_SUMS
 from gateway.metering.entry import RowKey, end_key
 from gateway.metering.labels import COLUMNS as LABEL_COLUMNS
 from gateway.metering.labels import id_of
@@ -28,6 +29,7 @@ from gateway.metering.rollups import SUMS
 from gateway.metering.segments import CHUNK, QUARANTINE, SUFFIX, SegmentFile, SegmentParser, list_segments
 from gateway.types.charge import Charge
 from gateway.types.generation import MeterReport
+from gateway.types.upstream_keys import OWN_KEY
 
 Sums = dict[tuple[int, str, str], tuple[int, ...]]
 """Day, model and team to the sums of ``SUMS``."""
@@ -38,9 +40,18 @@ V = TypeVar("V")
 _MOST_NAMED: Final = 5
 _KEYS_AT_ONCE: Final = 1_000
 _TOTALS: Final = ", ".join(f"SUM({name})" for name in SUMS)
-_TOTALS_BUT_REQUESTS: Final = ", ".join(f"COALESCE(SUM({name}), 0)" for name in SUMS[1:])
+_TOTALS_BUT_REQUESTS: Final = ", ".join(f"COALESCE(SUM({name}), 0)" for name in ROW_SUMS)
+_OWN: Final = ", ".join(
+    f"SUM(CASE WHEN cost_id = {OWN_KEY} THEN {value} ELSE 0 END)"
+    for value in (
+        "(CASE WHEN kind = 'usage' THEN 1 ELSE 0 END)",
+        "charge_nano + COALESCE(discount_nano, 0)",
+        "charge_nano",
+    )
+)
+"""What ``gateway.metering.rollups.OWN`` are, from the ledger."""
 _LEDGER_SUMS: Final = (
-    f"SELECT day, model, team, SUM(CASE WHEN kind = 'usage' THEN 1 ELSE 0 END), {_TOTALS_BUT_REQUESTS} "  # noqa: S608
+    f"SELECT day, model, team, SUM(CASE WHEN kind = 'usage' THEN 1 ELSE 0 END), {_TOTALS_BUT_REQUESTS}, {_OWN} "  # noqa: S608
     "FROM ledger JOIN label_set USING (label_id) GROUP BY day, model, team"  # S608: only names of ours
 )
 _HOUR_SUMS: Final = f"SELECT hour / 24, model, team, {_TOTALS} FROM usage_hour GROUP BY 1, 2, 3"  # noqa: S608 - ours
@@ -95,6 +106,8 @@ async def audit(directory: Path, database: Database) -> MeterReport:
         wrong += _differences("model_day_total", _since(totals, first), "the ledger", ledger_totals)
         held, due = await boards.compare(session)
         wrong += _differences("board_day_total", held, "usage_day", due)
+        held, due = await tallies.compare(session)
+        wrong += _differences("tally_day", held, "usage_day", due)
         wrong += await _broken_rows(session)
         journal = await _journal(directory, session, wrong, first)
         statuses = (await session.execute(text(_STATUSES))).all()

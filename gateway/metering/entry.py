@@ -147,7 +147,9 @@ def _counts(values: dict[str, Column]) -> dict[str, Column]:
         if field == "discount":
             amounts = tuple(each or nothing for each in amounts)
         by_class = zip(names, zip(*amounts, strict=True), strict=True)
-        used = {name: column for name, column in by_class if any(column)}
+        # Told by one comparison, because zero is always the same object; most columns are.
+        zeros = (0,) * len(amounts)
+        used = {name: column for name, column in by_class if column != zeros}
         if used and field != "usage":
             total, *others = used.values()
             for column in others:

@@ -16,6 +16,7 @@ from sqlmodel import SQLModel
 
 from gateway.db.tables.ledger import LabelSet
 from gateway.metering.record import Dimensions
+from gateway.types.upstream_keys import OWN_KEY
 
 Value = str | int
 
@@ -42,11 +43,13 @@ class Labels:
         label_id: its id.
         columns: its values, in the order of ``COLUMNS``.
         rollup: its values of ``ROLLUP``.
+        own: whether it is of what went with a key of the team's own.
     """
 
     label_id: int
     columns: tuple[Value, ...]
     rollup: tuple[Value, ...]
+    own: bool
 
 
 Known = tuple[Labels, int, str]
@@ -90,7 +93,8 @@ class LabelBook:
         found = self._sets.get(values)
         if found is None:
             label_id = id_of(values)
-            found = Labels(label_id, (label_id, *values), tuple(words[name] for name in ROLLUP))
+            rollup, own = tuple(words[name] for name in ROLLUP), words["cost_id"] == OWN_KEY
+            found = Labels(label_id, (label_id, *values), rollup, own)
             if len(self._sets) >= _MOST:
                 self._sets.clear()
             self._sets[values] = found

@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel, col, select
 
 from gateway.db.bulk import Bulk, Row
@@ -22,8 +23,10 @@ from gateway.metering.labels import COLUMNS as LABEL_COLUMNS
 from gateway.metering.labels import Labels
 from gateway.metering.record import Price, RowKind
 from gateway.metering.retention import Expired, first_day
+from gateway.pricing.charge import charge
 from gateway.types.generation import AttemptRecord, GenerationRecord
 from gateway.types.ids import day, unix_ms
+from gateway.types.money import LongContext, Rates, ServiceTier
 from gateway.types.tokens import Usage
 from gateway.types.upstream_keys import OWN_KEY
 
@@ -110,8 +113,12 @@ class Ledger:
         query = _ROWS.where(col(LedgerRow.day) == day(request_id), col(LedgerRow.request_id) == request_id)
         async with reading(self._database) as session:
             rows = (await session.execute(query)).all()
+            saved = await _saved(session, rows)
         records = _generations(rows)
-        return records[0] if records else None
+        if not records:
+            return None
+        attempts = [msgspec.structs.replace(each, cache_nano=saved.get(each.attempt)) for each in records[0].attempts]
+        return msgspec.structs.replace(records[0], attempts=tuple(attempts))
 
     async def recent(self, limit: int) -> Sequence[GenerationRecord]:
         """Return the newest ``limit`` requests, newest first.
@@ -133,6 +140,36 @@ class Ledger:
         async with reading(self._database) as session:
             rows = (await session.execute(query)).all()
         return _generations(rows)
+
+
+def stored_rates(row: PriceRow) -> Rates:
+    """Return rates as they were remembered."""
+    names = [name for name in Rates.__struct_fields__ if name not in {"tiers", "service_tiers"}]
+    tiers = msgspec.json.decode(row.tiers, type=tuple[LongContext, ...]) if row.tiers else ()
+    service = msgspec.json.decode(row.service_tiers, type=tuple[ServiceTier, ...]) if row.service_tiers else ()
+    return Rates(**{name: getattr(row, name) for name in names}, tiers=tiers, service_tiers=service)
+
+
+async def _saved(session: AsyncSession, rows: Iterable[Any]) -> dict[int, int]:
+    """Return by attempt what its charge for cached tokens is below that for as many plain ones."""
+    cached = [
+        (row, labels)
+        for row, labels in rows
+        if row.kind == RowKind.USAGE and row.charge_nano and (row.tokens_cache_read or row.tokens_cache_write)
+    ]
+    found: dict[int, int] = {}
+    for row, labels in cached:
+        price = await session.get(PriceRow, labels.price_id)
+        if price is not None:
+            parts = _usage(row).split()
+            plain = Usage(parts.cache_read + parts.cache_write + parts.cache_write_1h)
+            full = charge(plain, stored_rates(price), labels.tier, context=row.tokens_prompt)
+            found[row.attempt] = full.prompt - row.charge_cache_read - row.charge_cache_write
+    return found
+
+
+def _usage(row: LedgerRow) -> Usage:
+    return Usage(*(getattr(row, f"tokens_{name}") for name in Usage.__struct_fields__))
 
 
 def _generations(rows: Iterable[Any]) -> list[GenerationRecord]:

@@ -25,7 +25,9 @@ RESERVE_BYTES: Final = 4 * 1024 * 1024
 _UNACKNOWLEDGED: Final = RESERVE_BYTES // 2
 """Part of it for what is written and not yet acknowledged when the disk turns out to be full."""
 _ENDING_BYTES: Final = 1024
-"""The end and a progress of an attempt together are less than this longer than its beginning, in bytes."""
+"""The end and a progress of an attempt together are less than this longer than its beginning, in bytes.
+
+An open attempt may still take twice its beginning, which is repeated at the head of a segment, and these."""
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 """How a disk says that there is no room, or no right to more."""
 _NAME: Final = "reserve"
@@ -129,15 +131,15 @@ class Space:
 
     def began(self, begun: bytes) -> None:
         """Take note of an attempt that is open from now on, by the frame it began with."""
-        self.owed += _need(begun)
+        self.owed += 2 * len(begun) + _ENDING_BYTES
 
     def ended(self, begun: bytes) -> None:
         """Take note of the end of an attempt."""
-        self.owed -= _need(begun)
+        self.owed -= 2 * len(begun) + _ENDING_BYTES
 
     def covers(self, begun: bytes) -> bool:
         """Return whether the open attempts and another one could all be ended; set more aside for that."""
-        reserve, wanted = self._reserve, self.owed + _need(begun) + _UNACKNOWLEDGED
+        reserve, wanted = self._reserve, self.owed + 2 * len(begun) + _ENDING_BYTES + _UNACKNOWLEDGED
         if reserve is None or wanted <= reserve.size:
             return True
         try:
@@ -170,11 +172,6 @@ class Space:
         """Give back what is set aside."""
         if (reserve := self.take()) is not None:
             reserve.release()
-
-
-def _need(begun: bytes) -> int:
-    """Return how much room an open attempt may still take: repeated at the head of a segment, and ended there."""
-    return 2 * len(begun) + _ENDING_BYTES
 
 
 def _allocate(fd: int, size: int) -> None:

@@ -17,7 +17,7 @@ from operator import add, truediv
 from typing import Final
 
 from gateway.db.bulk import Bulk
-from gateway.metering import totals
+from gateway.metering import tallies, totals
 from gateway.metering.entry import SUMS as ROW_SUMS
 from gateway.metering.entry import Entries, Row
 from gateway.metering.labels import ROLLUP, Labels
@@ -27,11 +27,16 @@ from gateway.types.histogram import GAMMA, SMALLEST, Histogram
 Key = tuple[int | str, ...]
 """Hour or day, then the labels of ``ROLLUP``."""
 
-SUMS: Final = ("requests", *ROW_SUMS)
+OWN: Final = ("byok_requests", "byok_list_nano", "byok_charge_nano")
+"""Sums of what went with keys of the teams' own."""
+SUMS: Final = ("requests", *ROW_SUMS, *OWN)
 HISTOGRAMS: Final = ("ttft", "duration", "throughput")
 _KEY_ID: Final = 1 + ROLLUP.index("key_id")
 _LOG_GAMMA: Final = log(GAMMA)
 _ROWS_AT_ONCE: Final = 500
+"""Rows summed up before others get their turn on the event loop."""
+_BUCKET_ROWS: Final = 20
+"""As many rows as a bucket of no rows would take the time of."""
 _MERGE_SLICE: Final = 25
 
 
@@ -63,7 +68,7 @@ class Bucket:
         """
         values = dict(zip(columns, zip(*rows, strict=True), strict=True))
         last_us = max(values["opened_us"])
-        sums = [sum(values[name]) if name in values else 0 for name in SUMS[1:]]
+        sums = [sum(values[name]) if name in values else 0 for name in ROW_SUMS]
         requests = values["kind"].count(RowKind.USAGE.value)
         if requests < len(values["kind"]):
             counted = [kind == RowKind.USAGE for kind in values["kind"]]
@@ -73,7 +78,17 @@ class Bucket:
             pairs = zip(values["tokens_completion"], values["generation_us"], strict=True)
             rates = [tokens * 1e6 / time for tokens, time in pairs if time > 0 < tokens]
         ttft, duration = (_seconds(values.get(name, ())) for name in ("ttft_us", "duration_us"))
-        return cls(last_us, [requests, *sums], _histogram(ttft), _histogram(duration), _histogram(rates))
+        return cls(last_us, [requests, *sums, 0, 0, 0], _histogram(ttft), _histogram(duration), _histogram(rates))
+
+    @classmethod
+    def of_own(cls, columns: Sequence[str], rows: Iterable[Row]) -> Bucket:
+        """Return the sums of ``OWN`` alone, of ledger rows that went with keys of the teams' own."""
+        values = dict(zip(columns, zip(*rows, strict=True), strict=True))
+        charge, discount = (
+            sum(each or 0 for each in values.get(name, ())) for name in ("charge_nano", "discount_nano")
+        )
+        sums = [values["kind"].count(RowKind.USAGE.value), charge + discount, charge]
+        return cls(0, [*[0] * (1 + len(ROW_SUMS)), *sums], Histogram(), Histogram(), Histogram())
 
     def plus(self, other: Bucket) -> Bucket:
         """Return the sums of both."""
@@ -103,11 +118,20 @@ async def tally(inserted: Sequence[Entries]) -> dict[Key, Bucket]:
         by_key: dict[Key, list[Row]] = defaultdict(list)
         for labels, rows in by_labels.items():
             by_key[hour, *labels.rollup] += rows
+        done = 0
         for key, rows in by_key.items():
             for start in range(0, len(rows), _ROWS_AT_ONCE):
-                bucket = Bucket.of(columns, rows[start : start + _ROWS_AT_ONCE])
+                some_rows = rows[start : start + _ROWS_AT_ONCE]
+                bucket = Bucket.of(columns, some_rows)
                 hours[key] = hours[key].plus(bucket) if key in hours else bucket
-                await asyncio.sleep(0)
+                done += _BUCKET_ROWS + len(some_rows)
+                if done >= _ROWS_AT_ONCE:
+                    done = 0
+                    await asyncio.sleep(0)
+        for labels, rows in by_labels.items():
+            if labels.own:
+                key = (hour, *labels.rollup)
+                hours[key] = hours[key].plus(Bucket.of_own(columns, rows))
     return hours
 
 
@@ -133,6 +157,7 @@ async def post(connection: Bulk, hours: Mapping[Key, Bucket]) -> None:
     await _merge(connection, "usage_hour", "hour", hours)
     await _merge(connection, "usage_day", "day", days)
     await totals.post(connection, hours)
+    await tallies.post(connection, days, SUMS)
 
 
 def _seconds(microseconds: Sequence[int]) -> list[float]:

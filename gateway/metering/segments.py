@@ -331,18 +331,22 @@ def _scan(data: bytes, offset: int, most: int) -> tuple[list[bytes], list[bytes]
     """
     ends: list[bytes] = []
     others: list[bytes] = []
-    last = len(data) - HEADER.size
     unpack, size, checksum = HEADER.unpack_from, HEADER.size, google_crc32c.value
-    while offset <= last and len(ends) < most:
+    whole = len(data)
+    last = whole - size
+    while offset <= last and most:
         length, crc = unpack(data, offset)
         start = offset + size
         behind = start + length
-        payload = data[start:behind]
-        if length == 0 or length > MAX_PAYLOAD or len(payload) != length or checksum(payload) != crc:
+        if behind > whole or not 0 < length <= MAX_PAYLOAD:
             break
+        payload = data[start:behind]
+        if checksum(payload) != crc:
+            break
+        offset = behind
         if payload[0] == _LONG_ARRAY:
             ends.append(payload)
+            most -= 1
         elif payload[1:3] not in _UNDER_WAY:
             others.append(payload)
-        offset = behind
     return ends, others, offset

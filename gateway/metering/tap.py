@@ -240,6 +240,7 @@ class Tap:
             sum(usage.audio_completion for usage in each.values()),
             sum(usage.image_prompt for usage in prompts),
             sum(usage.image_completion for usage in each.values()),
+            sum(usage.cache_write_1h for usage in prompts),
         )
 
 
@@ -276,6 +277,7 @@ def usage_of(document: Any) -> Usage | None:
         _count(completion.get("audio_tokens")),
         _count(prompt.get("image_tokens")),
         _count(completion.get("image_tokens")),
+        _count(prompt.get("cache_write_1h_tokens")),
     )
 
 
@@ -302,6 +304,7 @@ def _with_completion(usage: Usage, completion: int) -> Usage:
         usage.audio_completion,
         usage.image_prompt,
         usage.image_completion,
+        usage.cache_write_1h,
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from gateway.keeper.client import KeeperClient
 from gateway.keeper.process import serving
 from gateway.keeper.service import Keeper
+from tests.fakes.ledgers import furnish
 from tests.integration.keeper.processes import PEPPER, Connect, Processes, url_of
 
 
@@ -23,6 +24,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def keeper(home: Path) -> AsyncIterator[Keeper]:
     """A keeper in this process, serving its socket."""
+    furnish(home)
     async with serving(home, url_of(home), PEPPER) as keeper:
         yield keeper
 

@@ -18,7 +18,8 @@ from gateway.db.engine import Database
 from gateway.db.office import Premises
 from gateway.db.unit_of_work import writing
 from gateway.keeper.content import Archive
-from gateway.keeper.repetition import LEASE_S, Cache, Claims
+from gateway.keeper.living import LEASE_S
+from gateway.keeper.repetition import Cache, Claims
 from gateway.keeper.together import Together
 from gateway.metering.journal import Journal
 from gateway.types import ids

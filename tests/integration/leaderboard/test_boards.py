@@ -301,3 +301,26 @@ async def test_hosts_with_other_lines_do_not_undo_each_other(office: Desk, tmp_p
     await here.turn()
     await there.turn()
     assert await lines_of(office.database) == [5_000]
+
+
+async def test_usage_of_a_day_long_past_is_on_the_board_that_was_asked_for_before(office: Desk) -> None:
+    """Days are remembered, and still the series of a year is the ledger's as soon as the shipper has moved it."""
+    rows = [used(1_000 + day, DAY - day, model=f"qwen/{day % 3}") for day in range(0, 360, 7)]
+    await office.ship(rows)
+    question = Question("model", "tokens", DAY - 365, DAY)
+
+    def series(name: str) -> list[int]:
+        values = dict.fromkeys(range(DAY - 365, DAY + 1), 0)
+        for row in rows:
+            if row.dims.model == name:
+                values[ids.day(row.request_id)] += row.usage.total
+        return list(values.values())
+
+    for late in ((), [used(5_000, DAY - 200, model="qwen/1")], [used(7, DAY - 365, model="new/one"), used(9, DAY)]):
+        if late:
+            rows += late
+            await office.ship(late)
+        for _ in range(2):
+            board = await office.ask(BOARD, question)
+            assert {row.name: row.series for row in board.rows} == {row.name: series(row.name) for row in board.rows}
+            assert sum(row.value for row in board.rows) == sum(row.usage.total for row in rows)

@@ -68,8 +68,8 @@ def rollup(home: Path, *, daily: bool) -> dict[tuple[Any, ...], tuple[Any, ...]]
         home,
         f"SELECT {time}, team, key_id, model, endpoint, app, tier, status, requests, tokens_prompt, "
         "tokens_completion, tokens_cache_read, tokens_cache_write, tokens_reasoning, tokens_audio_prompt, "
-        "tokens_audio_completion, tokens_image_prompt, tokens_image_completion, charge_nano, cost_nano, "
-        f"ttft, duration, throughput FROM {table}",
+        "tokens_audio_completion, tokens_image_prompt, tokens_image_completion, tokens_cache_write_1h, charge_nano, "
+        f"cost_nano, ttft, duration, throughput FROM {table}",
     )
     return {row[:8]: row[8:] for row in rows}
 

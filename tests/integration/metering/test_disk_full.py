@@ -210,7 +210,7 @@ async def test_what_a_dead_worker_had_set_aside_is_taken_over(disk: SmallDisk) -
     first = begin(folder)
     (set_aside,) = folder.glob("reserve-*")
     # As a death leaves it: the lock is gone and the file is there.
-    reserve = first._space.take()
+    reserve = first._series.space.take()
     assert reserve is not None
     os.close(reserve.fd)
     second, third = begin(folder), begin(folder)
