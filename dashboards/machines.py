@@ -1,16 +1,26 @@
-"""The fleet of this process in words: what a page and the live stream show of each backend. Nothing here raises."""
+"""The fleet in words: what a page and the live stream show of each backend. Nothing here raises.
+
+Health and predictions are those of the worker that answers, requests in flight and saturation those of all workers of
+the host: others hand theirs in every few seconds, so they are that much behind.
+"""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 from dashboards import figures
 from gateway.fleet.snapshot import Replica
 
 if TYPE_CHECKING:
     from dashboards.site import Site
+
+AROUND_S: Final = 2.0
+OLD_S: Final = 15.0
+_HOST: Final = "host"
+_IN_FLIGHT: Final = "weir_backend_in_flight"
+_SATURATION: Final = "weir_backend_saturation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +78,35 @@ class Machine:
         }
 
 
+async def look_around(site: Site) -> None:
+    """Learn what the other workers of the host have in flight, unless that was done a moment ago."""
+    known = site.shelf.get(_HOST)
+    if known is None or time.monotonic() - known[0] > AROUND_S:
+        # Others that come meanwhile need not ask.
+        site.shelf[_HOST] = (time.monotonic(), known[1] if known is not None else {})
+        site.shelf[_HOST] = (time.monotonic(), await site.host((_IN_FLIGHT, _SATURATION)))
+
+
 def machines(site: Site) -> list[Machine]:
-    """Return all backends by name."""
+    """Return all backends by name; requests and saturation over all workers, as far as ``look_around`` knows them."""
+    return [_of_host(site, machine) for machine in _here(site)]
+
+
+def _of_host(site: Site, machine: Machine) -> Machine:
+    at, known = site.shelf.get(_HOST, (0.0, {}))
+    if time.monotonic() - at > OLD_S:
+        return machine
+    label = (machine.name,)
+    in_flight, full = (known.get(name, {}).get(label) for name in (_IN_FLIGHT, _SATURATION))
+    return replace(
+        machine,
+        in_flight=machine.in_flight if in_flight is None else max(machine.in_flight, round(in_flight[0])),
+        saturation=machine.saturation if full is None else max(machine.saturation, min(full[0], 9.99)),
+    )
+
+
+def _here(site: Site) -> list[Machine]:
+    """Return all backends by name, as this worker knows them."""
     fleet, now = site.registry.fleet, time.monotonic()
     served: dict[str, list[str]] = {name: [] for name in fleet.replicas}
     for model in fleet.models.values():

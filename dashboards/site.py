@@ -6,8 +6,9 @@ turned into pages by ``dashboards.visit``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from starlette.requests import Request
@@ -19,6 +20,7 @@ from dashboards.pages import PAGES
 from dashboards.visit import Page, serve
 from gateway.config.snapshot import BoardsSpec, ConfigSnapshot
 from gateway.fleet.registry import FleetRegistry
+from gateway.routing.pipeline import Policy
 from gateway.types.generation import LedgerReader
 from gateway.types.keys import KeyAdmin
 from gateway.types.method import Asking
@@ -36,10 +38,14 @@ class Site:
         books: the keeper.
         registry: the fleet of this process.
         config: returns the configuration of now.
-        accepts: whether a token is a management key at a moment (microseconds since 1970).
+        accepts: whether a token is the operator's management key at a moment (microseconds since 1970).
         explain: explains what would be decided for a request body under a preset, ``""`` for the usual one.
-        presets: names of the routing presets.
+        policies: the routing presets by name.
+        preset_folder: where their files are.
+        reports: folders with reports of the lab.
+        environment: what the environment says, by variable, as far as it is no secret.
         version: of Weir.
+        host: returns a few metrics, by name and labels, over all workers of the host.
         active: returns how many requests this process answers now.
         shelf: what views keep for the life of the process, such as an identity provider's metadata.
     """
@@ -49,10 +55,19 @@ class Site:
     config: Callable[[], ConfigSnapshot]
     accepts: Callable[[bytes, int], bool]
     explain: Callable[[bytes, str], dict[str, Any]]
-    presets: frozenset[str]
+    policies: Mapping[str, Policy]
+    preset_folder: Path
+    reports: tuple[Path, ...]
+    environment: Mapping[str, str]
     version: str
+    host: Callable[[Collection[str]], Awaitable[Mapping[str, Mapping[tuple[str, ...], Sequence[float]]]]]
     active: Callable[[], int]
     shelf: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def presets(self) -> frozenset[str]:
+        """Names of the routing presets."""
+        return frozenset(self.policies)
 
     @property
     def ranked(self) -> bool:

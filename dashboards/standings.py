@@ -10,16 +10,15 @@ from __future__ import annotations
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
-from msgspec import structs
-
 from dashboards import door, figures
 from dashboards.visit import Visit
+from gateway.console.measure import FIRST_DAY, USAGE, Pick, Sum, UsageQuestion
 from gateway.console.roles import Permission
 from gateway.leaderboard.question import (
     BOARD,
@@ -35,6 +34,7 @@ from gateway.leaderboard.question import (
     Question,
     Records,
     RecordsQuestion,
+    Totals,
 )
 from gateway.leaderboard.view import View, view_of, visit_of
 from gateway.leaderboard.window import EPOCH, Window, board_window, today
@@ -58,6 +58,12 @@ MEASURED: Final[tuple[tuple[Measure, str], ...]] = (
 )
 ROWS: Final = 100
 """Names with a series of their own; the others are summed up."""
+_USED: Final[dict[Measure, Callable[[Sum], int]]] = {
+    "tokens": lambda row: row.tokens,
+    "requests": lambda row: row.requests - row.errors,
+    "spend": lambda row: row.charge_nano,
+}
+"""What the sums of a day are worth on a board; requests are answered ones there."""
 FRESH_S: Final = 8.0
 RECORDS_S: Final = 60.0
 RECORD_DAYS: Final = 366
@@ -213,11 +219,17 @@ async def board_of(visit: Visit, choice: Choice, view: View) -> tuple[Board, lis
         return board, nothing
     if (board.other, board.unattributed) == (type(board.other)(), type(board.unattributed)()):
         return board, nothing
-    # Authors are few and nobody is without one, so that their sum is everything.
-    whole = await kept(visit, BOARD, (structs.replace(question, by="author", limit=500, approved=False),), FRESH_S)
-    sums = [sum(column) for column in zip(*(row.series for row in whole.rows), strict=True)] or nothing
+    sums = nothing.copy()
+    for row in await used(visit, choice.window, view, FRESH_S):
+        sums[row.point - choice.window.first] += _USED[choice.measure](row)
     shown = [sum(column) for column in zip(*(row.series for row in board.rows), strict=True)] or nothing
     return board, [max(0, one - other) for one, other in zip(sums, shown, strict=True)]
+
+
+async def used(visit: Visit, window: Window, view: View, seconds: float) -> Sequence[Sum]:
+    """Return everything that was used on each day of a window, in names of no board or of any."""
+    pick = Pick((view.team,) if view.team else None)
+    return await kept(visit, USAGE, (UsageQuestion("day", window.first, window.last, pick=pick),), seconds)
 
 
 async def records_of(visit: Visit, choice: Choice, view: View) -> Records:
@@ -234,11 +246,21 @@ async def milestones_of(visit: Visit, choice: Choice, view: View) -> list[Milest
     return await kept(visit, MILESTONES, (), RECORDS_S)
 
 
-async def today_of(visit: Visit, choice: Choice, view: View) -> Board:
-    """Return today so far, of which the totals count."""
+async def is_new(visit: Visit, choice: Choice, view: View) -> bool:
+    """Return whether the books begin after the window before did, so that there is nothing whole to compare with."""
+    first = await kept(visit, FIRST_DAY, (view.team,), RECORDS_S)
+    return first > choice.window.first - choice.days
+
+
+async def today_of(visit: Visit, view: View, choice: Choice | None = None) -> Totals:
+    """Return what today has come to so far; with a ``choice`` that ends today, out of what is asked for it anyway."""
     day = today(visit.now_us)
-    now = replace(choice, window=Window("day", day, day), days=1, measure="tokens")
-    return await kept(visit, BOARD, (question_of(now, view, 1),), 3.0)
+    if choice is not None and choice.runs:
+        rows = await used(visit, choice.window, view, FRESH_S)
+    else:
+        rows = await used(visit, Window("day", day, day), view, 3.0)
+    now = [row for row in rows if row.point == day]
+    return Totals(sum(map(_USED["tokens"], now)), sum(map(_USED["requests"], now)))
 
 
 def short(measure: Measure, value: float | None) -> str:

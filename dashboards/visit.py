@@ -7,6 +7,7 @@ becomes a page without its text. Who has not signed in is sent to the sign-in pa
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from urllib.parse import parse_qsl, urlencode
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
-from dashboards import door, render
+from dashboards import door, render, upload
 from gateway.console.question import SESSION, Session
 from gateway.console.roles import Permission, Reach, reach
 from gateway.telemetry import logs
@@ -42,12 +43,14 @@ class Page:
         view: makes the answer.
         permission: what a visitor needs; None for what is open to everybody.
         methods: GET for pages, POST for forms.
+        upload: bytes of the largest form with a file that is taken; 0 takes none.
     """
 
     path: str
     view: View
     permission: Permission | None
     methods: tuple[str, ...] = ("GET",)
+    upload: int = 0
 
 
 @dataclass(slots=True)
@@ -56,7 +59,7 @@ class Visit:
 
     Attributes:
         session: who is signed in, or None.
-        form: what was sent with a form: the last value of each field; ``many`` has all.
+        form: what was sent with a form: the last value of each field; ``many`` has all, ``files`` what was uploaded.
         now_us: when the visit began, microseconds since 1970.
     """
 
@@ -66,6 +69,7 @@ class Visit:
     session: Session | None = None
     form: dict[str, str] = field(default_factory=dict)
     many: dict[str, list[str]] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
     now_us: int = field(default_factory=lambda: time.time_ns() // 1_000)
     visit_cookie: str = ""
 
@@ -179,22 +183,31 @@ def _to_sign_in(request: Request) -> Response:
 async def _read_form(visit: Visit) -> None:
     """Read what was sent, and let it in only from a page of ours."""
     request = visit.request
-    kind = request.headers.get("content-type", "").partition(";")[0].strip()
-    if kind != "application/x-www-form-urlencoded":
+    said = request.headers.get("content-type", "")
+    kind = said.partition(";")[0].strip()
+    largest = visit.page.upload if kind == upload.KIND else MAX_FORM
+    if kind not in ("application/x-www-form-urlencoded", upload.KIND) or not largest:
         raise BadRequest("a form is sent as application/x-www-form-urlencoded")
     data = bytearray()
     async for piece in request.stream():
         data += piece
-        if len(data) > MAX_FORM:
-            raise PayloadTooLarge(f"the form is over {MAX_FORM} bytes")
-    try:
-        pairs = parse_qsl(data.decode("utf-8"), keep_blank_values=True, max_num_fields=1_000)
-    except ValueError:
-        raise BadRequest("the form cannot be read") from None
+        if len(data) > largest:
+            raise PayloadTooLarge(f"the form is over {largest} bytes")
+    if kind == upload.KIND:
+        pairs, visit.files = await asyncio.to_thread(upload.parsed, said, bytes(data))
+    else:
+        pairs = _pairs(bytes(data))
     for name, value in pairs:
         visit.form[name] = value
         visit.many.setdefault(name, []).append(value)
     door.check_form(request, visit.cookie, visit.form.get(door.FIELD, ""))
+
+
+def _pairs(data: bytes) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(data.decode("utf-8"), keep_blank_values=True, max_num_fields=1_000)
+    except ValueError:
+        raise BadRequest("the form cannot be read") from None
 
 
 _TITLES: Final[Mapping[int, str]] = {
@@ -202,6 +215,8 @@ _TITLES: Final[Mapping[int, str]] = {
     401: "You are signed out",
     403: "Not for your role",
     404: "Nothing here",
+    409: "Somebody was faster",
+    413: "Too large",
     429: "Too often",
     503: "The books cannot be reached",
 }

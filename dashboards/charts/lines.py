@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dashboards.charts.scale import ticks
-from dashboards.charts.strata import HEIGHT, PLACE, marked
+from dashboards.charts.axes import PLACE, Axes, height_of, marked, scaled
 
 MOST: Final = 8
 
@@ -25,24 +24,10 @@ class Line:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """A chart of ``width`` by ``HEIGHT``; its axes are as those of ``dashboards.charts.strata.Strata``."""
+class Lines(Axes[Line]):
+    """Lines, the first one undermost."""
 
-    layers: tuple[Line, ...]
-    labels: tuple[str, ...]
-    ticks: tuple[tuple[float, str], ...]
-    marks: tuple[tuple[float, str], ...]
-
-    @property
-    def width(self) -> int:
-        """Of the drawing."""
-        return max(1, len(self.labels)) * PLACE
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to see."""
-        return not self.layers
+    __slots__ = ()
 
 
 def lines(
@@ -55,11 +40,9 @@ def lines(
 ) -> Lines:
     """Return the first ``most`` series that have a value, each as a line."""
     used = [(name, tuple(values)) for name, values in series if any(value is not None for value in values)][:most]
-    steps = ticks(max((value for _, values in used for value in values if value is not None), default=0.0))
-    layers = tuple(
-        Line(name, str(number), values, _path(values, steps[-1])) for number, (name, values) in enumerate(used)
-    )
-    shown = tuple((step / steps[-1], words(step)) for step in steps)
+    largest = max((value for _, values in used for value in values if value is not None), default=0.0)
+    top, shown = scaled(largest, words)
+    layers = tuple(Line(name, str(number), values, _path(values, top)) for number, (name, values) in enumerate(used))
     return Lines(layers, tuple(labels), shown, marked(marks or labels))
 
 
@@ -70,7 +53,7 @@ def _path(values: Sequence[float | None], top: float) -> str:
         if value is None:
             down = False
             continue
-        x, y = point * PLACE + PLACE // 2, round(HEIGHT - HEIGHT * value / top)
+        x, y = point * PLACE + PLACE // 2, height_of(value, top)
         alone = not down and (point + 1 == len(values) or values[point + 1] is None)
         parts.append(f"{'L' if down else 'M'}{x} {y}" + ("h0" if alone else ""))
         down = True

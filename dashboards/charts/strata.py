@@ -1,7 +1,6 @@
 """Stacked columns drawn as one path for each series, for windows of up to a year. Nothing here raises.
 
-A column takes ``PLACE`` units of the width, so that all its edges are whole numbers and a year stays small; edges are
-rounded, not heights, so that the parts of a column touch and add up.
+Edges are rounded, not heights, so that the parts of a column touch and add up.
 """
 
 from __future__ import annotations
@@ -10,14 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dashboards.charts.scale import ticks
+from dashboards.charts.axes import PLACE, Axes, height_of, marked, scaled
 
-PLACE: Final = 10
-HEIGHT: Final = 4_000
 MOST: Final = 8
 """Series that are told apart by colour."""
 OTHER: Final = "other"
-_LABELS: Final = 7
 _BAR: Final = 8
 
 
@@ -49,32 +45,14 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class Strata:
-    """A chart of ``width`` by ``HEIGHT``.
+class Strata(Axes[Layer]):
+    """Columns in layers, from the bottom up, the rest last.
 
     Attributes:
-        layers: from the bottom up, the rest last.
-        labels: of every point of time.
         totals: of every point of time.
-        ticks: of the value axis: the share of the height from below, and the number in words.
-        marks: of the time axis: the share of the width, and the words.
     """
 
-    layers: tuple[Layer, ...]
-    labels: tuple[str, ...]
     totals: tuple[int, ...]
-    ticks: tuple[tuple[float, str], ...]
-    marks: tuple[tuple[float, str], ...]
-
-    @property
-    def width(self) -> int:
-        """Of the drawing."""
-        return max(1, len(self.labels)) * PLACE
-
-    @property
-    def empty(self) -> bool:
-        """Whether there is nothing to see."""
-        return not self.layers
 
 
 def strata(
@@ -102,26 +80,14 @@ def strata(
     if any(beyond):
         drawn.append((OTHER, "o", tuple(beyond)))
     totals = tuple(sum(values[point] for _, _, values in drawn) for point in range(len(labels)))
-    steps = ticks(float(max(totals, default=0)))
+    whole, shown = scaled(float(max(totals, default=0)), words)
     layers, floor = [], [0] * len(labels)
     for name, colour, values in drawn:
         bars = []
         for point, value in enumerate(values):
             low, floor[point] = floor[point], floor[point] + value
-            bottom, top = _edge(low, steps[-1]), _edge(floor[point], steps[-1])
+            bottom, top = height_of(low, whole), height_of(floor[point], whole)
             if value:
                 bars.append(Bar(point, top, bottom - top))
         layers.append(Layer(name, colour, values, tuple(bars)))
-    shown = tuple((step / steps[-1], words(step)) for step in steps)
-    return Strata(tuple(layers), tuple(labels), totals, shown, marked(marks or labels))
-
-
-def _edge(value: int, top: float) -> int:
-    return round(HEIGHT - HEIGHT * value / top)
-
-
-def marked(labels: Sequence[str], most: int = _LABELS) -> tuple[tuple[float, str], ...]:
-    """Return a few labels, evenly spaced, each with its middle as a share of the width."""
-    count = len(labels)
-    step = max(1, -(-count // most))
-    return tuple(((index + 0.5) / count, labels[index]) for index in range((step - 1) // 2, count, step))
+    return Strata(tuple(layers), tuple(labels), shown, marked(marks or labels), totals)

@@ -5,18 +5,31 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 from starlette.responses import Response
 
 from dashboards import figures
-from dashboards.charts.columns import stacked
-from dashboards.span import SPANS, Span, span_of
+from dashboards.charts.usage import drawn
+from dashboards.span import SPANS, span_of
+from dashboards.standings import tick
 from dashboards.views.overview import per_point, total
 from dashboards.visit import Page, Visit
-from gateway.console.measure import REQUESTS, USAGE, Group, Pick, RequestRow, RequestsQuestion, Sum, UsageQuestion
+from gateway.console.measure import (
+    REQUESTS,
+    REST,
+    USAGE,
+    Group,
+    Pick,
+    Ranked,
+    RequestRow,
+    RequestsQuestion,
+    Sum,
+    UsageQuestion,
+)
 from gateway.console.roles import Permission
 from gateway.metering.record import Status
 from gateway.types import ids
@@ -33,8 +46,15 @@ BY: Final[dict[str, Group]] = {
     "status": "status",
 }
 """Groups by their name in the URL."""
-MEASURES: Final = (("tokens", "Tokens"), ("charge", "Spend"), ("requests", "Requests"), ("errors", "Errors"))
+MEASURES: Final[tuple[tuple[Ranked, str], ...]] = (
+    ("tokens", "Tokens"),
+    ("charge", "Spend"),
+    ("requests", "Requests"),
+    ("errors", "Errors"),
+)
 PAGE: Final = 25
+GROUPED: Final = 12
+"""Names that are told apart."""
 
 
 def picked(visit: Visit) -> Pick:
@@ -59,9 +79,9 @@ def value(row: Sum, measure: str) -> int:
     return {"charge": row.charge_nano, "requests": row.requests, "errors": row.errors}.get(measure, row.tokens)
 
 
-def words(measure: str) -> Any:
-    """Return what says a value of a measure."""
-    return (lambda amount: figures.usd(int(amount))) if measure == "charge" else figures.short
+def words(measure: str) -> Callable[[float], str]:
+    """Return what says a value of a measure at an axis."""
+    return partial(tick, "spend" if measure == "charge" else "tokens")
 
 
 async def shown(visit: Visit) -> Response:
@@ -69,12 +89,12 @@ async def shown(visit: Visit) -> Response:
     span, pick = span_of(visit.asked("span"), visit.now_us, "7d"), picked(visit)
     by = visit.asked("by", "model")
     by = by if by in BY else "model"
-    measure = visit.asked("measure", "tokens")
-    measure = measure if measure in dict(MEASURES) else "tokens"
+    wanted = visit.asked("measure")
+    measure: Ranked = next((each for each, _ in MEASURES if each == wanted), "tokens")
     before = _cursor(visit.asked("before"))
     ask = visit.site.books.ask
     rows, page, keys = await asyncio.gather(
-        ask(USAGE, (UsageQuestion(span.grain, span.first, span.last, BY[by], pick),)),
+        ask(USAGE, (UsageQuestion(span.grain, span.first, span.last, BY[by], pick, most=GROUPED, by=measure),)),
         ask(REQUESTS, (RequestsQuestion(*span.hours, pick, before, PAGE),)),
         _key_names(visit),
     )
@@ -88,11 +108,11 @@ async def shown(visit: Visit) -> Response:
         measures=MEASURES,
         pick=pick,
         total=total(rows),
-        chart=stacked(
-            [span.words(point) for point in span.points], _series(rows, span, measure, by, keys), words(measure)
-        ),
+        chart=drawn(rows, span, partial(value, measure=measure), words(measure), keys if by == "key" else None),
+        exact=figures.exact_usd if measure == "charge" else figures.whole,
         points=per_point(rows, span),
         groups_of=_groups(rows, measure),
+        others=REST,
         name_of=lambda name: keys.get(name, name) if by == "key" else name,
         rows=page.rows,
         more=page.next.hex(),
@@ -119,16 +139,8 @@ async def _key_names(visit: Visit) -> dict[str, str]:
     return {record.key_id: record.name for record in found if visit.may(Permission.USAGE_SEE, record.team)}
 
 
-def _series(rows: Sequence[Sum], span: Span, measure: str, by: str, keys: dict[str, str]) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        name = (keys.get(row.name, row.name) if by == "key" else row.name) or "none"
-        found.setdefault(name, [0.0] * span.length)[row.point - span.first] += value(row, measure)
-    return found
-
-
-def _groups(rows: Sequence[Sum], measure: str, most: int = 12) -> list[tuple[str, dict[str, int], float]]:
-    """Return the biggest names with their sums and their share of the biggest."""
+def _groups(rows: Sequence[Sum], measure: str) -> list[tuple[str, dict[str, int], float]]:
+    """Return names with their sums and their share of the biggest, the others together at the end."""
     found: dict[str, dict[str, int]] = {}
     for row in rows:
         sums = found.setdefault(row.name, dict.fromkeys(("tokens", "requests", "errors", "charge", "value"), 0))
@@ -137,8 +149,8 @@ def _groups(rows: Sequence[Sum], measure: str, most: int = 12) -> list[tuple[str
         sums["errors"] += row.errors
         sums["charge"] += row.charge_nano
         sums["value"] += value(row, measure)
-    ranked = sorted(found.items(), key=lambda each: (-each[1]["value"], each[0]))[:most]
-    top = max((sums["value"] for _, sums in ranked), default=0)
+    ranked = sorted(found.items(), key=lambda each: (each[0] == REST, -each[1]["value"], each[0]))
+    top = max((sums["value"] for name, sums in ranked if name != REST), default=0)
     return [(name, sums, sums["value"] / top if top else 0.0) for name, sums in ranked]
 
 

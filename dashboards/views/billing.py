@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Final
+from urllib.parse import urlsplit
 
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from dashboards.visit import Page, Visit
 from gateway.billing import methods, paper
+from gateway.billing.export import export_of, pieces, selection
+from gateway.billing.table import FORMATS
+from gateway.config.snapshot import SinkSpec
 from gateway.console.roles import Permission
 from gateway.types.errors import BadRequest, NotFound
 
 PATH: Final = "/console/billing"
+EXPORTS: Final = tuple((dataset, form) for dataset in ("focus", "usage") for form in FORMATS)
+"""Exports of a period, and their forms."""
 TYPES: Final = {"json": "application/json", "csv": "text/csv", "html": "text/html", "text": "text/plain"}
 
 
@@ -30,6 +37,7 @@ async def _listed(visit: Visit, errors: dict[str, str], status: int = 200) -> Re
         whole=whole,
         closes=visit.may(Permission.BILLING_CLOSE),
         outbox=(await books.ask(methods.OUTBOX))[:50] if whole else (),
+        sinks=[(sink, _goes_to(sink)) for sink in visit.site.config().billing.sinks] if whole else (),
         errors=errors,
         done=visit.asked("done"),
     )
@@ -47,6 +55,7 @@ async def period(visit: Visit) -> Response:
         period=found,
         teams=[team for team in teams if visit.may(Permission.BILLING_SEE, team.slug)],
         forms=paper.FORMS,
+        exports=EXPORTS,
         closes=visit.may(Permission.BILLING_CLOSE),
         whole=visit.reach(Permission.BILLING_SEE).everything,
     )
@@ -65,6 +74,36 @@ async def statement(visit: Visit) -> Response:
     name = f"statement-{visit.named('period')}-{team}.{form}"
     headers = {"content-disposition": f'attachment; filename="{name}"', "etag": f'"{found.digest}"'}
     return Response(found.content, media_type=TYPES.get(form, "application/octet-stream"), headers=headers)
+
+
+def _goes_to(sink: SinkSpec) -> str:
+    """Return where a sink puts things; of an address only the host, for the rest may be secret."""
+    if sink.kind == "folder":
+        return sink.path or ""
+    if sink.kind == "s3":
+        return f"{sink.bucket}/{sink.prefix}"
+    return urlsplit(sink.url or "").hostname or sink.kind
+
+
+async def export(visit: Visit) -> Response:
+    """Give out an export of a period, as it is made; who sees all of billing alone may have it."""
+    dataset, form = visit.named("dataset"), visit.named("form")
+    if not visit.reach(Permission.BILLING_SEE).everything or (dataset, form) not in EXPORTS:
+        raise NotFound("there is no such export")
+    try:
+        chosen = export_of(dataset, form, selection(None, visit.named("period"), None, None))
+        made = pieces(visit.site.books, chosen)
+        first = await anext(made, b"")
+    except BadRequest:
+        raise NotFound("there is no such export") from None
+
+    async def rest() -> AsyncIterator[bytes]:
+        yield first
+        async for data in made:
+            yield data
+
+    headers = {"content-disposition": f'attachment; filename="{chosen.name}"'}
+    return StreamingResponse(rest(), media_type=chosen.media, headers=headers)
 
 
 async def close(visit: Visit) -> Response:
@@ -90,5 +129,6 @@ PAGES: Final = (
     Page(f"{PATH}/close", close, Permission.BILLING_CLOSE, ("POST",)),
     Page(f"{PATH}/retry", retry, Permission.BILLING_CLOSE, ("POST",)),
     Page(f"{PATH}/{{period}}", period, Permission.BILLING_SEE),
+    Page(f"{PATH}/{{period}}/exports/{{dataset}}.{{form}}", export, Permission.BILLING_SEE),
     Page(f"{PATH}/{{period}}/{{team}}.{{form}}", statement, Permission.BILLING_SEE),
 )

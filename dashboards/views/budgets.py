@@ -1,4 +1,4 @@
-"""Budgets: where each stands, making, changing and deleting them."""
+"""Budgets: where each stands, making, changing and deleting them; which alerts there were and what came of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ from starlette.responses import Response
 from dashboards import forms
 from dashboards.visit import Page, Visit
 from gateway.console.roles import Permission
-from gateway.types.budgets import BUDGETS, DELETE_BUDGET, SET_BUDGET, BudgetState, NewBudget, Scope, Window
+from gateway.types.budgets import (
+    ALERTS,
+    BUDGETS,
+    DELETE_BUDGET,
+    SET_BUDGET,
+    AlertsQuestion,
+    BudgetState,
+    NewBudget,
+    Scope,
+    Window,
+)
 from gateway.types.errors import BadRequest, NotFound
 
 PATH: Final = "/console/budgets"
@@ -33,11 +43,14 @@ async def _listed(visit: Visit, errors: dict[str, str], status: int = 200) -> Re
     states = [
         state for state in await books.ask(BUDGETS, (None, None)) if visit.may(Permission.BUDGETS_SEE, team_of(state))
     ]
+    reach = visit.reach(Permission.BUDGETS_SEE)
+    alerts = await books.ask(ALERTS, (AlertsQuestion(None if reach.everything else tuple(sorted(reach.teams))),))
     states.sort(key=lambda state: -(state.spent / state.budget.limit_nano if state.budget.limit_nano else 1))
     return visit.render(
         "budgets.html",
         status=status,
         states=states,
+        alerts=alerts,
         keys=keys,
         changes=visit.may(Permission.BUDGETS_CHANGE),
         windows=WINDOWS,

@@ -59,6 +59,7 @@ async def listed(visit: Visit) -> Response:
         sort=sort,
         sorts=SORTS,
         makes=visit.may(Permission.KEYS_CHANGE),
+        manages=visit.may(Permission.USERS_CHANGE),
         done=visit.asked("done"),
     )
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -17,7 +18,7 @@ import msgspec
 from starlette.responses import Response, StreamingResponse
 
 from dashboards import door, figures
-from dashboards.machines import machines
+from dashboards.machines import Machine, look_around, machines
 from dashboards.visit import Page, Visit
 from gateway.console.measure import USAGE, Pick, Sum, UsageQuestion
 from gateway.console.question import SESSION
@@ -28,6 +29,9 @@ BEAT_S: Final = 1.0
 SUMS_S: Final = 5.0
 LONGEST_S: Final = 600.0
 SESSION_S: Final = 30.0
+SAMPLES: Final = 600
+"""Of the fleet that are kept."""
+_SAMPLES: Final = "samples"
 
 
 async def stream(visit: Visit) -> Response:
@@ -48,6 +52,7 @@ async def _events(visit: Visit) -> AsyncIterator[bytes]:
                     return
         found = await _today(visit)
         if visit.may(Permission.FLEET_SEE):
+            await look_around(visit.site)
             found |= fleet_now(visit)
         news = {name: value for name, value in found.items() if sent.get(name) != value}
         sent |= news
@@ -62,12 +67,30 @@ def fleet_now(visit: Visit) -> dict[str, str]:
     for machine in fleet:
         found |= machine.live()
     usable = [machine.saturation for machine in fleet if machine.state in ("ready", "cooling")]
+    _note(visit, fleet, usable)
     return found | {
+        "now.sample": visit.site.shelf[_SAMPLES][-1],
         "now.in_flight": figures.whole(sum(machine.in_flight for machine in fleet)),
         "now.waiting": figures.short(sum(machine.waiting or 0 for machine in fleet)),
         "now.saturation": figures.percent(sum(usable) / len(usable)) if usable else figures.NONE,
         "now.ready": f"{len(usable)} of {len(fleet)}",
     }
+
+
+def history(visit: Visit) -> str:
+    """Return what was seen of the fleet lately, while somebody looked: samples of ``now.sample``, oldest first."""
+    return " ".join(visit.site.shelf.get(_SAMPLES, ()))
+
+
+def _note(visit: Visit, fleet: Sequence[Machine], usable: Sequence[float]) -> None:
+    """Keep a sample a second: seconds since 1970, requests in flight, waiting, mean saturation."""
+    samples: deque[str] = visit.site.shelf.setdefault(_SAMPLES, deque(maxlen=SAMPLES))
+    now = time.time_ns() // 1_000_000_000
+    if not samples or int(samples[-1].partition(",")[0]) < now:
+        in_flight = sum(machine.in_flight for machine in fleet)
+        waiting = sum(machine.waiting or 0 for machine in fleet)
+        full = sum(usable) / len(usable) if usable else 0.0
+        samples.append(f"{now},{in_flight},{waiting:.0f},{full:.3f}")
 
 
 async def _today(visit: Visit) -> dict[str, str]:

@@ -21,12 +21,13 @@ from dashboards.standings import Choice
 from dashboards.views.models import per_million
 from dashboards.views.rankings import packed
 from dashboards.visit import SIGN_IN, Page, Visit
-from gateway.console.measure import PACES, Pick, Speed
+from gateway.console.measure import PACES, USAGE, Pick, Speed, UsageQuestion
 from gateway.console.roles import Permission
 from gateway.edge.endpoints import endpoint_object
 from gateway.edge.models import model_object
 from gateway.fleet.snapshot import Endpoint, Model
 from gateway.leaderboard.question import BOARD, MilestoneRecord, Question, Standing
+from gateway.leaderboard.ranking import value_of
 from gateway.leaderboard.window import Window, today
 from gateway.types.errors import Forbidden, NotFound, Unauthorized
 
@@ -68,6 +69,7 @@ async def shown(visit: Visit) -> Response:
         raise NotFound(f"there is no model {model_id[:120]}")
     passed = await _passed(visit, choice, model_id) if standing is not None else []
     first_token, throughput = await _speeds(visit, model_id) if standing is not None else (None, None)
+    answered = await _answered(visit, choice, model_id) if standing is not None else None
     page = visit.render(
         "model.html",
         id=model_id,
@@ -77,10 +79,14 @@ async def shown(visit: Visit) -> Response:
         choice=choice,
         spans=standings.SPANS,
         standing=standing,
+        fresh=standing is not None and await standings.is_new(visit, choice, standings.look(visit, "model")),
         names=names,
         usage=_usage(standing, choice),
         first_token=first_token,
         throughput=throughput,
+        answered=answered,
+        percent=_percent,
+        per_dollar=_per_dollar(standing),
         seconds=figures.seconds,
         tick=partial(standings.tick, "tokens"),
         rate=_rate,
@@ -147,6 +153,29 @@ async def _speeds(visit: Visit, model_id: str) -> tuple[Lines, Lines]:
     return lines(labels, waits, figures.seconds, marks), lines(labels, rates, _rate, marks)
 
 
+async def _answered(visit: Visit, choice: Choice, model_id: str) -> Lines:
+    """Return the chart of the share of attempts that engines answered, by day."""
+    window, team = choice.window, standings.look(visit, "model").team
+    asked = UsageQuestion("day", window.first, window.last, pick=Pick((team,) if team else None, model=model_id))
+    days = {row.point: row for row in await standings.kept(visit, USAGE, (asked,), PACES_S)}
+    shares: list[float | None] = []
+    for day in range(window.first, window.last + 1):
+        row = days.get(day)
+        tried = row.requests + row.retries if row is not None else 0
+        shares.append((row.requests - row.errors) / tried if row is not None and tried else None)
+    return lines(choice.labels, [("answered", shares)], figures.percent, choice.marks)
+
+
+def _percent(value: float | None) -> str:
+    return figures.NONE if value is None else f"{value * 100:.2f} %"
+
+
+def _per_dollar(standing: Standing | None) -> str:
+    """Return how many tokens a dollar charged bought, in words; ``""`` where nothing was charged."""
+    value = value_of("tokens_per_dollar", standing.totals) if standing is not None else 0
+    return standings.short("tokens_per_dollar", value) if value else ""
+
+
 def _rate(value: float | None) -> str:
     return figures.NONE if value is None else f"{value:.0f}/s"
 
@@ -164,19 +193,13 @@ def _offer(model: Model, endpoint: Endpoint) -> Offer:
         region=told["region"] or figures.NONE,
         context=told["context_length"],
         most=told["max_completion_tokens"],
-        price={name: _cents(price) for name, price in per_million(endpoint.price).items()},
+        price=per_million(endpoint.price),
         up=told["status"] == 0,
         uptime_5m=told["uptime_last_5m"],
         uptime_30m=told["uptime_last_30m"],
         latency=told["latency_last_30m"] or {},
         throughput=told["throughput_last_30m"] or {},
     )
-
-
-def _cents(price: str) -> str:
-    """Return a price with two decimals at least."""
-    whole, _, decimals = price.partition(".")
-    return f"{whole}.{decimals.ljust(2, '0')}"
 
 
 PAGES: Final = (Page("/models/{author}/{slug:path}", shown, None),)

@@ -23,7 +23,13 @@ _OWN: Final = (Kind.COST, Kind.HOUR)
 def per_million(rates: Rates) -> dict[str, str]:
     """Return the rates people ask for first, in USD per million tokens."""
     full = rates.resolved()
-    return {name: f"${usd_per_million_text(getattr(full, name))}" for name in ("prompt", "completion", "cache_read")}
+    return {name: _cents(getattr(full, name)) for name in ("prompt", "completion", "cache_read")}
+
+
+def _cents(rate: int) -> str:
+    """Return a rate with two decimals at least, so that prices stand under one another."""
+    whole, _, decimals = usd_per_million_text(rate).partition(".")
+    return f"${whole}.{decimals.ljust(2, '0')}"
 
 
 def said(version: Version) -> str:
@@ -97,7 +103,8 @@ async def set_price(visit: Visit) -> Response:
         )
         await visit.site.books.ask(ACCEPT, ((proposal_of(wanted, who=visit.login, source="console"),),))
     except BadRequest as error:
-        return await _listed(visit, forms.problem(error, "prompt"), 400)
+        field = "valid_from" if "valid_from" in error.message else "prompt"
+        return await _listed(visit, forms.problem(error, field), 400)
     return visit.go(PATH, done="priced", model=model)
 
 

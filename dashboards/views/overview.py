@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from typing import Final
 
 from starlette.responses import Response
 
 from dashboards import figures
-from dashboards.charts.columns import sparkline, stacked
-from dashboards.machines import machines
+from dashboards.charts.spark import sparkline
+from dashboards.charts.strata import MOST
+from dashboards.charts.usage import drawn
+from dashboards.machines import look_around, machines
 from dashboards.span import SPANS, Span, span_of
-from dashboards.views.live import fleet_now
+from dashboards.standings import tick
+from dashboards.views.live import fleet_now, history
 from dashboards.visit import Page, Visit
-from gateway.console.measure import SPEED, USAGE, Pick, Sum, UsageQuestion
+from gateway.console.measure import FIRST_DAY, SPEED, USAGE, Pick, Sum, UsageQuestion
 from gateway.console.roles import Permission
 
 MOST_ROWS: Final = 6
@@ -75,14 +80,6 @@ def ranked(rows: Iterable[Sum], most: int = MOST_ROWS) -> list[Row]:
     ]
 
 
-def by_name(rows: Iterable[Sum], span: Span) -> dict[str, list[float]]:
-    """Return tokens by name, a value for each point of the window."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        found.setdefault(row.name, [0.0] * span.length)[row.point - span.first] += row.tokens
-    return found
-
-
 def per_point(rows: Iterable[Sum], span: Span) -> dict[str, list[float]]:
     """Return tokens, requests, charge and errors, a value for each point of the window."""
     found = {name: [0.0] * span.length for name in ("tokens", "requests", "charge", "errors")}
@@ -101,10 +98,13 @@ async def overview(visit: Visit) -> Response:
     reached = visit.reach(Permission.USAGE_SEE)
     pick = Pick(None if reached.everything else tuple(sorted(reached.teams)))
     ask, before = visit.site.books.ask, span.before
-    models, earlier, teams, speed = await asyncio.gather(
-        ask(USAGE, (UsageQuestion(span.grain, span.first, span.last, "model", pick),)),
+    alone = pick.teams[0] if pick.teams is not None and len(pick.teams) == 1 else ""
+    models, ranking, earlier, teams, first, speed = await asyncio.gather(
+        ask(USAGE, (UsageQuestion(span.grain, span.first, span.last, "model", pick, most=MOST),)),
+        ask(USAGE, (UsageQuestion(span.grain, span.first, span.last, "model", pick, series=False),)),
         ask(USAGE, (UsageQuestion(span.grain, before.first, before.last, pick=pick, series=False),)),
         ask(USAGE, (UsageQuestion(span.grain, span.first, span.last, "team", pick, series=False),)),
+        ask(FIRST_DAY, (alone,)),
         ask(
             SPEED, (span.hours[1] - 23, span.hours[1] if span.grain == "hour" else visit.now_us // 3_600_000_000, pick)
         ),
@@ -112,35 +112,26 @@ async def overview(visit: Visit) -> Response:
     now, then = total(models), total(earlier)
     points = per_point(models, span)
     sees_fleet = visit.may(Permission.FLEET_SEE)
+    if sees_fleet:
+        await look_around(visit.site)
     return visit.render(
         "overview.html",
         span=span,
         spans=SPANS,
         now=now,
         then=then,
-        growth=figures.growth,
+        # Where the books begin later than the window before, there is nothing whole to compare with.
+        growth=figures.growth if first * (24 if span.grain == "hour" else 1) <= before.first else lambda *_sums: None,
         sparks={name: sparkline(values[:-1]) for name, values in points.items()},  # the point that runs is not whole
-        chart=stacked([span.words(point) for point in span.points], by_name(models, span), figures.short),
-        models=ranked(_summed(models)),
+        chart=drawn(models, span, attrgetter("tokens"), partial(tick, "tokens")),
+        models=ranked(ranking),
         teams=ranked(teams),
         speed=speed,
         fleet=machines(visit.site) if sees_fleet else [],
         live=fleet_now(visit) if sees_fleet else {},
+        history=history(visit) if sees_fleet else "",
         sees_cost=visit.may(Permission.COST_SEE),
     )
-
-
-def _summed(rows: Sequence[Sum]) -> list[Sum]:
-    """Return ``rows`` with the points of each name added up."""
-    found: dict[str, Sum] = {}
-    for row in rows:
-        known = found.get(row.name)
-        if known is None:
-            found[row.name] = row
-            continue
-        numbers = (getattr(known, name) + getattr(row, name) for name in Sum.__struct_fields__[2:])
-        found[row.name] = Sum(known.point, row.name, *numbers)
-    return list(found.values())
 
 
 PAGES: Final = (Page("/console", overview, Permission.USAGE_SEE),)

@@ -22,8 +22,8 @@ import msgspec
 from starlette.responses import Response
 
 from dashboards import door, render, standings
-from dashboards.charts.columns import sparkline
 from dashboards.charts.lines import Lines, lines
+from dashboards.charts.spark import sparkline
 from dashboards.charts.strata import MOST, Strata, strata
 from dashboards.standings import Choice
 from dashboards.views.activity import harmless
@@ -77,7 +77,7 @@ async def shown(visit: Visit) -> Response:
             return visit.go(PATH, by=boards[0][0])
         return visit.go(SIGN_IN, next=f"{PATH}?{visit.request.url.query}")
     board, rest = await standings.board_of(visit, choice, view)
-    now = await standings.today_of(visit, choice, view)
+    now = await standings.today_of(visit, view, choice)
     records = await standings.records_of(visit, choice, view)
     milestones = await standings.milestones_of(visit, choice, view)
     many = visit.asked("rows") == "all"
@@ -89,13 +89,14 @@ async def shown(visit: Visit) -> Response:
         spans=standings.SPANS,
         board=board,
         view=view,
-        now=now.totals,
+        now=now,
         chart=drawn(board, rest, choice),
         rows=rows_of(board, choice, standings.ROWS if many else SHOWN),
         say=partial(standings.short, choice.measure),
         exact=partial(standings.exact, choice.measure),
         whole=_whole(board, choice.measure),
         growth=_growth(board, choice.measure),
+        fresh=await standings.is_new(visit, choice, view),
         records=records,
         milestones=milestones,
         titles={row.name: row.title for row in board.rows if row.title},
@@ -176,8 +177,8 @@ def _href(name: str, choice: Choice) -> str:
 async def live(visit: Visit) -> Response:
     """Tell what today has come to, for the counter that moves."""
     choice = standings.choice_of(visit)
-    board = await standings.today_of(visit, choice, standings.look(visit, choice.by, choice.team))
-    return _json({"tokens": str(board.totals.tokens), "requests": str(board.totals.requests)})
+    now = await standings.today_of(visit, standings.look(visit, choice.by, choice.team))
+    return _json({"tokens": str(now.tokens), "requests": str(now.requests)})
 
 
 async def data(visit: Visit) -> Response:
@@ -275,8 +276,17 @@ def _csv(rows: Sequence[dict[str, Any]], name: str, columns: Sequence[str] = ("r
 
 
 def packed(visit: Visit, response: Response) -> Response:
-    """Return an answer compressed, where the browser reads that. Only for answers that hold nothing secret."""
+    """Return an answer compressed, where the browser reads that. Only for answers that hold nothing secret.
+
+    A stranger's browser keeps it for some seconds, and is told 304 as long as nothing has changed.
+    """
     response.headers["vary"] = "accept-encoding, cookie"
+    if visit.session is None and response.status_code == 200:
+        tag = f'W/"{sha256(response.body).hexdigest()[:24]}"'
+        response.headers["etag"] = tag
+        response.headers.setdefault("cache-control", "private, max-age=5")
+        if visit.request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers={"etag": tag, "vary": response.headers["vary"]})
     if "gzip" in visit.request.headers.get("accept-encoding", "") and len(response.body) > _PACK:
         response.body = gzip.compress(bytes(response.body), 2, mtime=0)
         response.headers["content-encoding"] = "gzip"

@@ -1,12 +1,14 @@
-"""Routing: decisions that were kept, each with its explanation, and what would be decided for a request now."""
+"""Routing: kept decisions with their explanation, what would be decided now, presets, and reports of the lab."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 import msgspec
 from starlette.responses import Response
 
+from dashboards import reports
 from dashboards.visit import Page, Visit
 from gateway.console.roles import Permission
 from gateway.routing.decisions.record import FIND, RECENT, unpacked
@@ -23,7 +25,9 @@ async def shown(visit: Visit) -> Response:
     """Show recent decisions, and the what-if form with its answer when one was asked for."""
     failed = visit.asked("failed") == "yes"
     decisions = await visit.site.books.ask(RECENT, (MOST, failed))
-    answer, problem = _what_if(visit) if visit.asked("model") else (None, "")
+    longest = visit.asked("longest")
+    wrong = {} if not longest or _tokens(longest) else {"longest": "a whole number of tokens, or nothing"}
+    answer, problem = _what_if(visit) if visit.asked("model") and not wrong else (None, "")
     return visit.render(
         "routing.html",
         decisions=decisions,
@@ -34,11 +38,18 @@ async def shown(visit: Visit) -> Response:
         default=visit.site.registry.fleet.default_preset,
         answer=answer,
         problem=problem,
+        errors=wrong,
         model=visit.asked("model"),
         preset=visit.asked("preset"),
         prompt=visit.request.query_params.get("prompt", "")[:LONGEST],
-        longest=visit.asked("longest"),
+        longest=longest,
+        policies=sorted(visit.site.policies.values(), key=lambda each: each.name),
+        reports=await asyncio.to_thread(reports.listed, visit.site.reports),
     )
+
+
+def _tokens(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and 0 < int(text) < 10**7 else None
 
 
 def _what_if(visit: Visit) -> tuple[dict[str, Any] | None, str]:
@@ -47,9 +58,9 @@ def _what_if(visit: Visit) -> tuple[dict[str, Any] | None, str]:
         "model": visit.asked("model"),
         "messages": [{"role": "user", "content": visit.request.query_params.get("prompt", "")[:LONGEST] or "Hello"}],
     }
-    longest = visit.asked("longest")
-    if longest.isdigit() and 0 < int(longest) < 10**7:
-        body["max_tokens"] = int(longest)
+    longest = _tokens(visit.asked("longest"))
+    if longest is not None:
+        body["max_tokens"] = longest
     try:
         return visit.site.explain(msgspec.json.encode(body), visit.asked("preset")), ""
     except WeirError as error:
@@ -69,7 +80,37 @@ async def decision(visit: Visit) -> Response:
     return visit.render("decision.html", told=told, found=found)
 
 
+async def preset(visit: Visit) -> Response:
+    """Show what a preset is made of, part by part, and its file."""
+    found = visit.site.policies.get(visit.named("preset"))
+    if found is None:
+        raise NotFound("there is no such preset")
+    file = visit.site.preset_folder / f"{found.name}.yaml"
+    return visit.render(
+        "preset.html",
+        policy=found,
+        usual=visit.site.registry.fleet.default_preset,
+        said=said,
+        text=(await asyncio.to_thread(file.read_text, "utf-8")),
+    )
+
+
+def said(part: object) -> str:
+    """Return the first sentence of what a part of a preset says of itself."""
+    return " ".join((type(part).__doc__ or "").partition("\n\n")[0].split())
+
+
+async def report(visit: Visit) -> Response:
+    """Give out a report of the lab."""
+    page = await asyncio.to_thread(reports.content, visit.site.reports, visit.named("report"))
+    if page is None:
+        raise NotFound("there is no such report")
+    return Response(page, media_type="text/html", headers={"content-security-policy": reports.policy(page)})
+
+
 PAGES: Final = (
     Page(PATH, shown, Permission.ROUTING_SEE),
+    Page(f"{PATH}/presets/{{preset}}", preset, Permission.ROUTING_SEE),
+    Page(f"{PATH}/lab/{{report}}", report, Permission.ROUTING_SEE),
     Page(f"{PATH}/{{request_id}}", decision, Permission.ROUTING_SEE),
 )

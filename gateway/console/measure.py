@@ -18,6 +18,12 @@ Group = Literal["", "team", "key_id", "model", "endpoint", "app", "status"]
 GROUPS: Final[tuple[Group, ...]] = ("", "team", "key_id", "model", "endpoint", "app", "status")
 
 
+Ranked = Literal["tokens", "charge", "requests", "errors"]
+"""What names are ranked by."""
+REST: Final = "*"
+"""The name of all names together that are not told apart."""
+
+
 class Pick(msgspec.Struct, frozen=True):
     """Whose usage counts: what agrees with every part that is not empty.
 
@@ -35,7 +41,11 @@ class Pick(msgspec.Struct, frozen=True):
 
 
 class UsageQuestion(msgspec.Struct, frozen=True):
-    """Sums of a window (both ends inclusive) by ``group`` and, when ``series`` says so, by point of time."""
+    """Sums of a window (both ends inclusive) by ``group`` and, when ``series`` says so, by point of time.
+
+    Attributes:
+        most: names of a series that are told apart, the greatest ``by`` a measure; the others are ``REST``. 0 for all.
+    """
 
     grain: Grain
     first: int
@@ -43,6 +53,8 @@ class UsageQuestion(msgspec.Struct, frozen=True):
     group: Group = ""
     pick: Pick = Pick()
     series: bool = True
+    most: int = 0
+    by: Ranked = "tokens"
 
 
 class Sum(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -137,9 +149,30 @@ class RequestPage(msgspec.Struct, frozen=True):
     next: bytes
 
 
+class Yield(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What came out of money that the owner spent.
+
+    Attributes:
+        backend: an own machine, or ``""`` for an endpoint that is billed by token.
+        endpoint: its slug, ``""`` of a machine, which may have several.
+        cost_nano: idle hours of a machine included.
+        idle_nano: those alone.
+    """
+
+    backend: str
+    endpoint: str
+    tokens: int
+    cost_nano: int
+    idle_nano: int = 0
+
+
 USAGE: Final[Method[Sequence[Sum]]] = method("console.usage", tuple[UsageQuestion], list[Sum])
 SPEED: Final[Method[Speed]] = method("console.speed", tuple[int, int, Pick], Speed)
 """Percentiles of a window of hours."""
 REQUESTS: Final[Method[RequestPage]] = method("console.requests", tuple[RequestsQuestion], RequestPage)
+FIRST_DAY: Final[Method[int]] = method("console.first_day", tuple[str], int)
+"""The first day with usage of a team, or of all for ``""``; 0 when there is none."""
 PACES: Final[Method[list[Pace]]] = method("console.paces", tuple[int, int, Pick], list[Pace])
 """Percentiles of each hour of a window in which anything was measured, in the order of time."""
+YIELDS: Final[Method[list[Yield]]] = method("console.yields", tuple[int, int, tuple[str, ...]], list[Yield])
+"""Of the days from the first to the last: own machines by name, and the endpoints that are named."""

@@ -6,11 +6,11 @@ Times are microseconds since 1970. Imported by whoever asks, so it knows no data
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from gateway.console.measure import PACES, REQUESTS, SPEED, USAGE
+from gateway.console.measure import FIRST_DAY, PACES, REQUESTS, SPEED, USAGE, YIELDS
 from gateway.console.roles import Grant
 from gateway.types.method import Method, method
 
@@ -107,6 +107,92 @@ class UserPatch(msgspec.Struct, frozen=True):
     disabled: bool | None = None
 
 
+class Sample(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A request that was measured.
+
+    Attributes:
+        tokens: of the prompt, none of them cached.
+        batch, context: requests that ran beside it, and the tokens they held.
+        ttft: seconds to the first token.
+        itl: mean seconds between two tokens, None when there were too few.
+    """
+
+    tokens: int
+    batch: float
+    context: float
+    ttft: float
+    itl: float | None
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """What a calibration found.
+
+    Attributes:
+        model: that was asked, by its name on the backend.
+        samples: what was measured.
+        before, after: how far predictions were off, as a share of the true value in the median, before and after the
+            samples were learned from.
+        base: seconds to the first token of an empty prompt.
+        rate: prompt tokens read per second.
+        step: seconds between two tokens of one request alone.
+    """
+
+    model: str
+    samples: tuple[Sample, ...]
+    before: float
+    after: float
+    base: float
+    rate: float
+    step: float
+
+
+class Calibration(msgspec.Struct, frozen=True):
+    """The last calibration of a backend; it runs while ``ended_us`` is None."""
+
+    backend: str
+    run_id: str
+    who: str
+    began_us: int
+    ended_us: int | None
+    problem: str
+    measured: Measured | None
+
+    def runs(self, now_us: int) -> bool:
+        """Return whether it runs; one whose process died does not for ever."""
+        return self.ended_us is None and now_us - self.began_us < LONGEST_CALIBRATION_US
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """What operators changed of a section of the configuration; see ``gateway.config.overlay``."""
+
+    name: str
+    content: dict[str, Any]
+    version: int
+    who: str
+    changed_us: int
+
+
+class ManagementKey(msgspec.Struct, frozen=True):
+    """A management key with a role; ``digest`` is its HMAC under the gateway's secret."""
+
+    key_id: str
+    name: str
+    role: str
+    digest: bytes
+    who: str
+    created_us: int
+
+
+class IssuedManagementKey(msgspec.Struct, frozen=True):
+    """A new one: the only moment its text is known."""
+
+    record: ManagementKey
+    key: str
+
+
+LONGEST_CALIBRATION_US: Final = 180_000_000
+
+
 class AuditQuestion(msgspec.Struct, frozen=True):
     """A page of the audit log, newest first.
 
@@ -167,6 +253,28 @@ DRAINED: Final[Method[Sequence[str]]] = method("console.drained", tuple[()], tup
 DRAIN: Final[Method[None]] = method("console.drain", tuple[str, bool], None)
 """Drain a backend, or let it take new requests again."""
 
+BEGIN_CALIBRATION: Final[Method[str]] = method("console.begin_calibration", tuple[str], str, repeatable=False)
+"""Begin to calibrate a backend and return the id of the run. ``Conflict`` while another one runs."""
+END_CALIBRATION: Final[Method[None]] = method("console.end_calibration", tuple[str, str, str, Measured | None], None)
+"""End the run of a backend: its id, the problem that ended it or ``""``, and what was measured."""
+CALIBRATIONS: Final[Method[Sequence[Calibration]]] = method("console.calibrations", tuple[()], tuple[Calibration, ...])
+"""The last calibration of each backend."""
+
+SETTINGS: Final[Method[Sequence[Setting]]] = method("console.settings", tuple[()], tuple[Setting, ...])
+CHANGE_SETTINGS: Final[Method[Setting]] = method(
+    "console.change_settings", tuple[str, dict[str, Any], int], Setting, repeatable=False
+)
+"""Change a section: all that goes before the file, and the version that this replaces, 0 for none."""
+
+MANAGEMENT_KEYS: Final[Method[Sequence[ManagementKey]]] = method(
+    "console.management_keys", tuple[()], tuple[ManagementKey, ...]
+)
+"""Those that are not revoked."""
+CREATE_MANAGEMENT_KEY: Final[Method[IssuedManagementKey]] = method(
+    "console.create_management_key", tuple[str, str], IssuedManagementKey, repeatable=False
+)
+REVOKE_MANAGEMENT_KEY: Final[Method[None]] = method("console.revoke_management_key", tuple[str], None)
+
 OFFICE: Final = (
     SIGN_IN,
     FIRST_OWNER,
@@ -187,6 +295,8 @@ OFFICE: Final = (
     USAGE,
     SPEED,
     PACES,
+    FIRST_DAY,
     REQUESTS,
+    YIELDS,
 )
 """What ``gateway.console.office`` answers."""

@@ -1,4 +1,4 @@
-"""Keeping the backends that operators drained drained: every worker follows the keeper's list.
+"""Following what operators set: every worker keeps drained backends drained, goes by settings, knows keys.
 
 While the keeper is away its last word holds. Only what was drained by the list is ever taken back.
 """
@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
-from gateway.console.question import DRAINED
+from gateway.config.overlay import Overlay
+from gateway.console.question import DRAINED, MANAGEMENT_KEYS, SETTINGS
 from gateway.fleet.snapshot import Replica
 from gateway.types.errors import WeirError
 from gateway.types.method import Asking
@@ -40,3 +41,19 @@ def steer(replicas: Mapping[str, Replica], wanted: frozenset[str], before: froze
         if replica is not None and replica.load.draining != (name in wanted):
             replica.load.draining = name in wanted
     return wanted
+
+
+async def follow_settings(books: Asking, overlay: Overlay) -> None:
+    """Go by the settings. Runs until cancelled; without the keeper they stay."""
+    while True:
+        with suppress(WeirError):
+            overlay.take({each.name: each.content for each in await books.ask(SETTINGS)})
+        await asyncio.sleep(EVERY_S)
+
+
+async def follow_management_keys(books: Asking, learn: Callable[[Mapping[bytes, tuple[str, str]]], None]) -> None:
+    """Tell of the management keys with a role: name and role by digest. Runs until cancelled."""
+    while True:
+        with suppress(WeirError):
+            learn({each.digest: (each.name, each.role) for each in await books.ask(MANAGEMENT_KEYS)})
+        await asyncio.sleep(EVERY_S)

@@ -1,4 +1,4 @@
-"""Usage as pages show it, read from the rollups; single requests from the ledger, found through the rollups.
+"""Usage as pages show it, read from tallies and rollups; single requests from the ledger, found through the rollups.
 
 A page of requests must not cost more when the ledger grows: the hourly sums say in which hours the wanted requests are,
 and only these hours of the ledger are looked at. Errors are those of the unit of work.
@@ -6,25 +6,30 @@ and only these hours of the ledger are looked at. Errors are those of the unit o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, cast
 
 from sqlalchemy import case, func, literal, select, union_all
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from gateway.console import measure as asked
+from gateway.console import tallied
+from gateway.db.bulk import bulk_on
 from gateway.db.engine import Database
 from gateway.db.tables.ledger import LabelSet, LedgerRow, UsageDay, UsageHour
+from gateway.db.tables.tariff import AllocationHour
 from gateway.db.unit_of_work import reading
-from gateway.metering.record import RowKind, Status
+from gateway.metering.record import RowKind
+from gateway.metering.tallies import ERRORS, TRIES
 from gateway.types.histogram import Histogram
 from gateway.types.method import Handler, Method
 
-ERRORS: Final = (Status.UPSTREAM_ERROR, Status.REFUSED)
-TRIES: Final = (Status.FAILED, Status.CONTINUED)
-"""Attempts that another one followed: no request of a caller by itself."""
 MOST: Final = 500
 HOURS_AT_ONCE: Final = 12
+FIRST_LOOK: Final = 36
+"""Hours that are looked through first."""
 _HOUR_MS: Final = 3_600_000
 _PICKED: Final = ("team", "key_id", "model", "endpoint", "app", "status")
 
@@ -36,7 +41,9 @@ def handlers(database: Database) -> dict[Method[Any], Handler]:
         asked.USAGE: usage.sums,
         asked.SPEED: usage.speed,
         asked.PACES: usage.paces,
+        asked.FIRST_DAY: usage.first_day,
         asked.REQUESTS: usage.requests,
+        asked.YIELDS: usage.yields,
     }
 
 
@@ -48,6 +55,10 @@ class Usage:
 
     async def sums(self, question: asked.UsageQuestion) -> list[asked.Sum]:
         """See ``USAGE``."""
+        place = tallied.plan(question)
+        if place is not None:
+            async with reading(self._database) as session:
+                return await tallied.sums(await bulk_on(await session.connection()), place, question)
         table: Any = UsageDay if question.grain == "day" else UsageHour
         point = table.day if question.grain == "day" else table.hour
         at: Any = point if question.series else literal(question.first)
@@ -65,31 +76,36 @@ class Usage:
             func.sum(table.tokens_cache_read),
             func.sum(table.charge_nano),
             func.sum(table.cost_nano),
-        ).where(point >= question.first, point <= question.last, *_where(table, question.pick))
+        ).where(_within(point, question), *_where(table, question.pick))
         grouped = ([point] if question.series else []) + ([name] if question.group else [])
         if grouped:
             query = query.group_by(*grouped)
         async with reading(self._database) as session:
             rows = (await session.execute(query)).all()
         found = [asked.Sum(int(row[0]), row[1], *(int(value or 0) for value in row[2:])) for row in rows]
-        return sorted(found, key=lambda each: (each.point, each.name))
+        found.sort(key=lambda each: (each.point, each.name))
+        return tallied.folded(found, question.most, question.by) if question.series else found
 
     async def speed(self, first: int, last: int, pick: asked.Pick) -> asked.Speed:
         """See ``SPEED``."""
-        ttft, rate = Histogram(), Histogram()
-        for _, first_token, throughput in await self._measured(first, last, pick):
-            ttft.merge(Histogram.load(first_token))
-            rate.merge(Histogram.load(throughput))
-        return _speed(ttft, rate)
+        rows = await self._measured(first, last, pick)
+        return await asyncio.to_thread(_speed, [row[1] for row in rows], [row[2] for row in rows])
 
     async def paces(self, first: int, last: int, pick: asked.Pick) -> list[asked.Pace]:
         """See ``PACES``."""
-        hours: dict[int, tuple[Histogram, Histogram]] = {}
+        hours: dict[int, tuple[list[bytes], list[bytes]]] = {}
         for hour, first_token, throughput in await self._measured(first, last, pick):
-            ttft, rate = hours.setdefault(int(hour), (Histogram(), Histogram()))
-            ttft.merge(Histogram.load(first_token))
-            rate.merge(Histogram.load(throughput))
+            ttft, rate = hours.setdefault(int(hour), ([], []))
+            ttft.append(first_token)
+            rate.append(throughput)
         return [asked.Pace(hour, _speed(*found)) for hour, found in sorted(hours.items())]
+
+    async def first_day(self, team: str) -> int:
+        """See ``FIRST_DAY``."""
+        async with reading(self._database) as session:
+            connection = await bulk_on(await session.connection())
+            rows = await connection.read("SELECT MIN(day) FROM tally_day WHERE team = ? AND kind = 'status'", (team,))
+        return int(rows[0][0] or 0)
 
     async def _measured(self, first: int, last: int, pick: asked.Pick) -> Sequence[Any]:
         """Return hour and histograms of the rollup's rows."""
@@ -99,23 +115,37 @@ class Usage:
         async with reading(self._database) as session:
             return (await session.execute(query)).all()
 
+    async def yields(self, first: int, last: int, endpoints: Sequence[str]) -> list[asked.Yield]:
+        """See ``YIELDS``."""
+        hour: Any = AllocationHour
+        idle = func.sum(case((hour.model == "", hour.cost_nano), else_=0))
+        machines = (
+            select(hour.backend, func.sum(hour.tokens), func.sum(hour.cost_nano), idle)
+            .where(hour.hour >= first * 24, hour.hour <= last * 24 + 23)
+            .group_by(hour.backend)
+            .order_by(hour.backend)
+        )
+        async with reading(self._database) as session:
+            found = [
+                asked.Yield(name, "", int(tokens), int(cost), int(unused))
+                for name, tokens, cost, unused in await session.execute(machines)
+            ]
+            if endpoints:
+                whole = asked.UsageQuestion("day", first, last, "endpoint", series=False)
+                sums = await tallied.sums(
+                    await bulk_on(await session.connection()), tallied.Place("endpoint", ("",)), whole
+                )
+                found += [asked.Yield("", row.name, row.tokens, row.cost_nano) for row in sums if row.name in endpoints]
+        return found
+
     async def requests(self, question: asked.RequestsQuestion) -> asked.RequestPage:
         """See ``REQUESTS``."""
         limit = max(1, min(question.limit, MOST))
         last = question.last
         if question.before:
             last = min(last, int.from_bytes(question.before[:6], "big") // _HOUR_MS)
-        busy = (
-            select(col(UsageHour.hour), func.sum(col(UsageHour.requests)))
-            .where(
-                col(UsageHour.hour) >= question.first, col(UsageHour.hour) <= last, *_where(UsageHour, question.pick)
-            )
-            .group_by(col(UsageHour.hour))
-            .order_by(col(UsageHour.hour).desc())
-        )
         async with reading(self._database) as session:
-            known = (await session.execute(busy)).all()
-            hours = _enough(known, limit)
+            known, hours = await _busy(session, question, last, limit)
             if not hours:
                 return asked.RequestPage([], b"")
             wanted = union_all(*(_hour_of_ledger(hour, question, limit + 1) for hour in hours)).subquery()
@@ -127,12 +157,38 @@ class Usage:
             following = rows[limit].request_id
             whole = [row for row in found if row.request_id != following] or found
             return asked.RequestPage(whole, whole[-1].request_id)
-        more = len(known) > len(hours)
+        more = known
         return asked.RequestPage(found, (hours[-1] * _HOUR_MS).to_bytes(6, "big") + bytes(10) if more else b"")
 
 
-def _speed(ttft: Histogram, rate: Histogram) -> asked.Speed:
+def _speed(first_tokens: Iterable[bytes], throughputs: Iterable[bytes]) -> asked.Speed:
+    ttft, rate = Histogram.merged(first_tokens), Histogram.merged(throughputs)
     return asked.Speed(ttft.quantile(0.5), ttft.quantile(0.95), rate.quantile(0.5))
+
+
+async def _busy(
+    session: AsyncSession, question: asked.RequestsQuestion, last: int, limit: int
+) -> tuple[bool, list[int]]:
+    """Return whether there may be more, and the newest hours that have enough of the wanted requests.
+
+    They are looked for in the last hours first, and in ever longer windows before them.
+    """
+    hours: list[Any] = []
+    length = FIRST_LOOK
+    while last >= question.first:
+        begin = max(question.first, last - length + 1)
+        busy = (
+            select(col(UsageHour.hour), func.sum(col(UsageHour.requests)))
+            .where(col(UsageHour.hour) >= begin, col(UsageHour.hour) <= last, *_where(UsageHour, question.pick))
+            .group_by(col(UsageHour.hour))
+            .order_by(col(UsageHour.hour).desc())
+        )
+        hours += (await session.execute(busy)).all()
+        last, length = begin - 1, length * 6
+        found = _enough(hours, limit)
+        if len(found) < len(hours) or len(hours) >= HOURS_AT_ONCE:
+            return len(hours) > len(found) or last >= question.first, found
+    return False, _enough(hours, limit)
 
 
 def _enough(hours: Sequence[Any], limit: int) -> list[int]:
@@ -185,6 +241,13 @@ def _hour_of_ledger(hour: int, question: asked.RequestsQuestion, limit: int) -> 
         .subquery()
     )
     return select(rows)
+
+
+def _within(point: Any, question: asked.UsageQuestion) -> Any:
+    """Return the condition of a window; as single points where teams are named, so that only their rows are met."""
+    if tallied.teams_of(question.pick) != ("",):
+        return point.in_(range(question.first, question.last + 1))
+    return point.between(question.first, question.last)
 
 
 def _where(table: Any, pick: asked.Pick) -> list[Any]:

@@ -8,26 +8,36 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import httpx
 from sqlalchemy import event
 
+from bench.loader import SERVED, models
+from dashboards import site
 from gateway.console.question import CREATE_USER, SIGN_IN, NewUser, SignIn
 from gateway.console.roles import Grant, Role
+from gateway.db.bulk_sqlite import SqliteBulk
+from gateway.db.engine import Database
 from gateway.demo import fleet, write_config
+from gateway.leaderboard.question import MADE_UP
 from gateway.sim import SimServer
 from gateway.sim.history.fill import fill
+from gateway.types.errors import BadRequest
 from tests.harness import NO_TLS, Stage, chat_body, staged
 
 T = TypeVar("T")
 PASSWORD = "a password of the tests"
 MINE, OTHERS = "demo-search", "demo-coding"
+LOADED = tuple(name for name in models(100) if name not in (*SERVED, "openai/gpt-oss-120b"))
+"""Models of ``bench.loader`` that are served besides the demo's; one is not any more."""
 ROLES: dict[str, tuple[Grant, ...]] = {
     "owner": (Grant(Role.OWNER),),
     "admin": (Grant(Role.ADMIN),),
@@ -82,7 +92,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
 @contextmanager
 def opened(home: Path, *, days: int = 90) -> Iterator[House]:
-    """Run a house in ``home`` for the block."""
+    """Run a house in ``home`` for the block: with the demo's past, or with what ``bench.loader`` wrote there."""
     loop, ready, done = _Loop(), Future[House](), asyncio.Event()
 
     def work() -> None:
@@ -93,22 +103,41 @@ def opened(home: Path, *, days: int = 90) -> Iterator[House]:
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        yield ready.result(120)
+        yield ready.result(1_200)
     finally:
         loop.call_soon_threadsafe(done.set)
         thread.join(60)
+
+
+def _more_models(text: str) -> str:
+    """Return a configuration with the models of ``bench.loader`` beside the demo's."""
+    made = [
+        f"  - {{id: {name}, name: {name.partition('/')[2]}, context_length: 40960, "
+        f'price: {{prompt: "0.10", completion: "0.40", cache_read: "0.02"}}, endpoints: ['
+        f"{{backend: {('gpu-a', 'gpu-b', 'gpu-c')[number % 3]}, model: {name}, quantization: fp8}}, "
+        f'{{backend: cloud, model: {name}, cost: {{prompt: "0.09", completion: "0.25"}}}}]}}'
+        for number, name in enumerate(LOADED)
+    ]
+    return text.replace("aliases: {", "\n".join(made) + "\naliases: {", 1)
 
 
 async def _live(home: Path, days: int, ready: Future[House], done: asyncio.Event) -> None:
     os.environ["WEIR_SIM_DEMO_KEY"] = "key-of-the-simulated-api"
     try:
         async with AsyncExitStack() as stack:
-            sims = [await stack.enter_async_context(SimServer(each)) for each in fleet("key-of-the-simulated-api")]
+            loaded = (home / MADE_UP).exists()
+            more = LOADED if loaded else ()
+            known = [replace(each, models=(*each.models, *more)) for each in fleet("key-of-the-simulated-api")]
+            sims = [await stack.enter_async_context(SimServer(each)) for each in known]
             text = write_config(home, {sim.config.name: sim.url for sim in sims}).read_text(encoding="utf-8")
             text = text.replace("routing: {default: balanced}", "routing: {default: balanced, decisions: {share: 1}}")
+            text = text.replace(
+                "boards: {keyless: true}", "boards: {keyless: true, per_minute: 10000, per_day: 100000}"
+            )
+            text = _more_models(text) if loaded else text
             stage = await stack.enter_async_context(staged(home, text))
             house = House(stage, asyncio.get_running_loop())
-            await _furnish(house, days)
+            await _furnish(house, 0 if loaded else days, stack)
             ready.set_result(house)
             await done.wait()
     except BaseException as error:
@@ -117,7 +146,7 @@ async def _live(home: Path, days: int, ready: Future[House], done: asyncio.Event
         raise
 
 
-async def _furnish(house: House, days: int) -> None:
+async def _furnish(house: House, days: int, stack: AsyncExitStack) -> None:
     keeper = house.stage.keeper
     own = [record.key_id for record in await keeper.keys()]
     if days:
@@ -125,14 +154,37 @@ async def _furnish(house: House, days: int) -> None:
         await keeper.shipper.ship()
     else:
         for slug in (MINE, OTHERS):
-            await keeper.create_team(slug, slug)
+            await keeper.ensure_team(slug, slug)
     for role, grants in ROLES.items():
-        await keeper.ask(CREATE_USER, (NewUser(role, role, grants, PASSWORD, must_change=False),))
+        with suppress(BadRequest):  # of an earlier look at the same house
+            await keeper.ask(CREATE_USER, (NewUser(role, role, grants, PASSWORD, must_change=False),))
         found = await keeper.ask(SIGN_IN, (SignIn(role, PASSWORD, "127.0.0.1", "tests"),))
         house.tokens[role] = found.token
     await asyncio.gather(*(house.stage.chat(chat_body(), max_tokens=5) for _ in range(6)))
     await house.stage.settled(6)
     database = keeper._database
     assert database is not None
+    _count(house, database, stack)
+
+
+def _count(house: House, database: Database, stack: AsyncExitStack) -> None:
+    """Note the statements of visits, not those of the keeper's own duties beside them."""
+    visiting = ContextVar("visiting", default=False)
+    read, serve = SqliteBulk.read, site.serve
+
+    def note(sql: str) -> None:
+        if visiting.get():
+            house.queries.append(sql)
+
+    async def counted(bulk: SqliteBulk, sql: str, values: Sequence[Any]) -> list[Any]:
+        note(sql)  # it goes past the toolkit and its events
+        return await read(bulk, sql, values)
+
+    async def visited(*visit: Any) -> Any:
+        visiting.set(True)
+        return await serve(*visit)
+
+    stack.enter_context(patch.object(SqliteBulk, "read", counted))
+    stack.enter_context(patch.object(site, "serve", visited))
     for engine in (database.reader, database.writer):
-        event.listen(engine.sync_engine, "before_cursor_execute", lambda *seen: house.queries.append(seen[2]))
+        event.listen(engine.sync_engine, "before_cursor_execute", lambda *seen: note(seen[2]))

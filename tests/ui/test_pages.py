@@ -62,14 +62,14 @@ def test_charts_tell_exact_numbers(house: House, chromium: Browser) -> None:
     """A hover shows the day with each part; the table behind has the same for who cannot see it."""
     with looking(chromium, house, "owner") as looker:
         looker.page.goto(f"{house.url}/console")
-        looker.page.locator("rect.hit").nth(10).hover()
+        looker.page.locator(".plot").first.hover()
         tip = looker.page.locator(".tip").first
         assert tip.is_visible()
-        label = tip.locator(".tip-head span").first.text_content()
+        label = tip.locator(".tip-head").text_content()
         looker.page.get_by_text("Show the numbers").click()
         row = looker.page.locator(".chart-table tbody tr", has_text=label or "none")
         assert row.is_visible()
-        assert tip.locator(".tip-head span").last.text_content() == row.locator("td").first.text_content()
+        assert tip.locator(".total span").last.text_content() == row.locator("td").first.text_content()
 
 
 def test_the_look_is_kept(house: House, chromium: Browser) -> None:

@@ -1,4 +1,4 @@
-// What every page gets: live figures by one stream, chart hovers, copying, and asking before what cannot be undone.
+// What every page gets: live figures by one stream, copying, and asking before what cannot be undone.
 // Text from the server is only ever put in as text.
 
 const dot = document.querySelector("[data-live-source]");
@@ -9,7 +9,9 @@ if (dot) {
   source.addEventListener("open", () => say("on", "Live"));
   source.addEventListener("error", () => say("lost", "Connecting again"));
   source.addEventListener("message", (event) => {
-    for (const [name, value] of Object.entries(JSON.parse(event.data))) {
+    const news = JSON.parse(event.data);
+    document.dispatchEvent(new CustomEvent("weir:live", { detail: news }));
+    for (const [name, value] of Object.entries(news)) {
       for (const place of document.querySelectorAll(`[data-live="${CSS.escape(name)}"]`)) {
         if (place.localName === "rect") place.setAttribute("width", value);
         else if (place.textContent !== value) place.textContent = value;
@@ -17,44 +19,6 @@ if (dot) {
     }
   });
   addEventListener("pagehide", () => source.close());
-}
-
-const svg = "http://www.w3.org/2000/svg";
-function swatch(series) {
-  const box = document.createElementNS(svg, "svg");
-  box.setAttribute("viewBox", "0 0 10 10");
-  const rect = document.createElementNS(svg, "rect");
-  for (const [name, value] of [["width", 10], ["height", 10], ["rx", 2.5], ["class", `s${series}`]]) rect.setAttribute(name, value);
-  box.append(rect);
-  return box;
-}
-function line(kind, ...texts) {
-  const made = document.createElement("div");
-  made.className = kind;
-  for (const text of texts) {
-    if (text instanceof Node) { made.append(text); continue; }
-    const part = document.createElement("span");
-    part.textContent = text;
-    made.append(part);
-  }
-  return made;
-}
-for (const chart of document.querySelectorAll("[data-chart]")) {
-  const tip = chart.querySelector(".tip");
-  const show = (hit) => {
-    const rows = (hit.dataset.lines || "").split("\n").filter(Boolean).map((row) => row.split("|"));
-    tip.replaceChildren(line("tip-head", hit.dataset.label, hit.dataset.total),
-      ...rows.reverse().map(([series, name, words]) => line("tip-line", swatch(series), name, words)));
-    tip.hidden = false;
-    const frame = chart.getBoundingClientRect(), at = hit.getBoundingClientRect();
-    const left = at.right - frame.left + 10;
-    tip.style.left = `${left + tip.offsetWidth > frame.width ? Math.max(0, at.left - frame.left - tip.offsetWidth - 10) : left}px`;
-  };
-  chart.addEventListener("pointerover", (event) => {
-    if (event.target.classList?.contains("hit")) show(event.target);
-    else if (tip) tip.hidden = true;
-  });
-  chart.addEventListener("pointerleave", () => { if (tip) tip.hidden = true; });
 }
 
 document.addEventListener("click", async (event) => {

@@ -25,6 +25,7 @@ from gateway.types.actor import ACTING, Actor
 from gateway.types.budgets import DELETE_BUDGET, SET_BUDGET, NewBudget, Scope, Window
 from gateway.types.errors import BadRequest, Forbidden, NotFound, RateLimited, Unauthorized, WeirError
 from gateway.types.keys import KeyPatch, NewKey
+from tests.fakes.ledgers import furnish
 
 PASSWORD = "a long enough password"
 ADA = asked.SignIn("ada@example.org", PASSWORD, "10.0.0.1", "Firefox")
@@ -38,6 +39,7 @@ def no_config() -> ConfigSnapshot | None:
 @pytest.fixture
 async def keeper(tmp_path: Path) -> AsyncIterator[Keeper]:
     """A keeper with a real database."""
+    furnish(tmp_path)
     keeper = Keeper(tmp_path, f"sqlite+aiosqlite:///{tmp_path / 'weir.db'}", b"pepper", config=no_config)
     await keeper.start()
     yield keeper

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
-import httpx
 import pytest
 
 from dashboards.door import form_token
@@ -13,7 +11,8 @@ from dashboards.pages import PAGES
 from gateway.console.question import USERS
 from gateway.types.budgets import SET_BUDGET, NewBudget, Scope, Window
 from gateway.types.keys import NewKey
-from tests.ui.house import MINE, OTHERS, ROLES, House, opened
+from tests.integration.console.conftest import post
+from tests.ui.house import MINE, OTHERS, ROLES, House
 
 EVERYBODY = frozenset(ROLES) - {"nobody"}
 GLOBAL = frozenset({"owner", "admin", "billing", "viewer"})
@@ -24,9 +23,11 @@ EXPECTED: dict[str, frozenset[str]] = {
     "/console/activity": EVERYBODY,
     "/console/keys": EVERYBODY - {"billing"},
     "/console/keys/new": frozenset({"owner", "admin", "team_admin"}),
+    "/console/keys/management": frozenset({"owner", "admin"}),
     "/console/teams": EVERYBODY,
     "/console/budgets": EVERYBODY,
     "/console/models": EVERYBODY,
+    "/console/models/import": frozenset({"owner", "admin"}),
     "/console/billing": frozenset({"owner", "admin", "billing", "team_admin"}),
     "/console/playground": frozenset({"owner", "admin", "team_admin"}),
     "/console/users": frozenset({"owner", "admin"}),
@@ -37,30 +38,21 @@ EXPECTED: dict[str, frozenset[str]] = {
 """Who sees a page, said once more and apart from the table that the console goes by."""
 FORMS: dict[str, frozenset[str]] = {
     "/console/fleet/drain": frozenset({"owner", "admin"}),
+    "/console/fleet/calibrate": frozenset({"owner", "admin"}),
     "/console/keys/new": frozenset({"owner", "admin", "team_admin"}),
+    "/console/keys/management": frozenset({"owner", "admin"}),
+    "/console/keys/management/revoke": frozenset({"owner", "admin"}),
     "/console/teams": frozenset({"owner", "admin"}),
     "/console/budgets": frozenset({"owner", "admin"}),
     "/console/budgets/delete": frozenset({"owner", "admin"}),
     "/console/models": frozenset({"owner", "admin"}),
+    "/console/models/import": frozenset({"owner", "admin"}),
+    "/console/models/import/accept": frozenset({"owner", "admin"}),
     "/console/billing/close": frozenset({"owner", "billing"}),
     "/console/billing/retry": frozenset({"owner", "billing"}),
     "/console/playground/key": frozenset({"owner", "admin", "team_admin"}),
     "/console/users": frozenset({"owner", "admin"}),
 }
-
-
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A gateway without a past."""
-    with opened(tmp_path_factory.mktemp("house"), days=0) as found:
-        yield found
-
-
-def post(house: House, role: str, path: str, /, **fields: str) -> httpx.Response:
-    """Send a form as the page would."""
-    fields["csrf"] = form_token(house.tokens[role])
-    with house.client(role) as client:
-        return client.post(path, data=fields, headers={"origin": house.url})
 
 
 def test_every_plain_page_and_form_is_in_the_tables_of_this_test() -> None:
@@ -82,6 +74,8 @@ def test_a_role_gets_the_pages_of_its_row_and_no_other(house: House, role: str) 
     menu = set(re.findall(r'<li><a href="(/console[^"]*)"', found["/console/profile"].text))
     assert menu == {path for path, roles in EXPECTED.items() if role in roles} - {
         "/console/keys/new",
+        "/console/keys/management",
+        "/console/models/import",
         "/console/profile",
     }
 

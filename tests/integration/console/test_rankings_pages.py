@@ -238,3 +238,38 @@ def test_the_counter_of_today_costs_a_stranger_no_visits(house: House, boards: d
     get(house, "/rankings?by=author&days=365&to=2026-02-02")
     assert get(house, "/rankings?by=author&days=365&to=2026-02-03").status_code == 429
     assert get(house, "/rankings/today.json?by=author&days=365&to=2026-02-03").status_code == 200
+
+
+@pytest.mark.usefixtures("boards")
+def test_what_the_books_are_too_young_to_compare_is_new(house: House) -> None:
+    """A window whose predecessor begins before the books has no growth, with a word instead; a shorter one has it."""
+    page = get(house, "/rankings?by=model&days=30").text
+    assert "no whole 30 days before to compare with" in page
+    assert "against the 30 days before" not in page
+    assert "no whole 90 days before to compare with" in get(house, "/models/qwen/qwen3-32b").text
+    assert "new: counted from the start" in get(house, "/console?span=30d", "owner").text
+    assert "vs 24 h before" in get(house, "/console?span=24h", "owner").text
+
+
+@pytest.mark.usefixtures("boards")
+def test_a_page_that_has_not_changed_is_not_sent_again(house: House) -> None:
+    """A stranger's browser that names what it has gets 304; who is signed in always gets the page, kept by nobody."""
+    path = "/rankings?by=model&days=7&to=2020-01-31"
+    first = get(house, path)
+    assert first.headers["cache-control"] == "private, max-age=5"
+    with house.client() as client:
+        again = client.get(path, headers={"if-none-match": first.headers["etag"]})
+        other = client.get(path, headers={"if-none-match": 'W/"another"'})
+    assert (again.status_code, again.content) == (304, b"")
+    assert other.status_code == 200
+    mine = get(house, path, "owner")
+    assert (mine.headers["cache-control"], "etag" in mine.headers) == ("no-store", False)
+
+
+@pytest.mark.usefixtures("boards")
+def test_the_page_of_a_model_says_how_often_it_answered_and_what_a_dollar_buys(house: House) -> None:
+    """Uptime by day with exact shares, tokens per dollar charged; the list of models leads there."""
+    page = get(house, "/models/qwen/qwen3-32b?days=7").text
+    assert re.search(r"<td>(100\.00|[0-9]{2}\.[0-9]{2}) %</td>", page)
+    assert re.search(r"[0-9.]+[KMB]/\$</span> <span class=\"muted\">charged", page)
+    assert 'href="/models/qwen/qwen3-32b"' in get(house, "/console/models", "owner").text

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from msgspec import structs
 from sqlalchemy import text
 
 from gateway.console.measure import (
     GROUPS,
     REQUESTS,
+    REST,
     SPEED,
     USAGE,
     Pick,
@@ -96,9 +98,10 @@ async def test_filters_leave_what_agrees(keeper: Keeper) -> None:
 async def test_sums_add_up_to_the_ledger_however_they_are_grouped(keeper: Keeper, group: str) -> None:
     """Days and hours, whole or in groups, with and without a series, are the same tokens and money."""
     today = int(time.time()) // 86_400
+    first_day = today - DAYS - 1  # one more, because a day may have begun since the past was made
     rows = await walked(keeper, Pick(), 500)
     tokens, charge = sum(row.prompt + row.completion for row in rows), sum(row.charge_nano for row in rows)
-    for grain, first, last in (("day", today - DAYS, today), ("hour", (today - DAYS) * 24, today * 24 + 23)):
+    for grain, first, last in (("day", first_day, today), ("hour", first_day * 24, today * 24 + 23)):
         for series in (True, False):
             question = UsageQuestion(grain, first, last, group, Pick(), series)  # type: ignore[arg-type]
             sums = await keeper.ask(USAGE, (question,))
@@ -134,3 +137,50 @@ def test_ids_and_hours_agree() -> None:
     """The hour that a request is summed in is the hour of its id: pages rely on it."""
     request_id = ids.RequestIds().new()
     assert ids.hour(request_id) == ids.unix_ms(request_id) // 3_600_000
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize(
+    "pick",
+    [Pick(), Pick(team="demo-search"), Pick(teams=("demo-coding", "demo-data")), Pick(model="qwen/qwen3-32b")],
+    ids=["all", "a team", "some teams", "a model"],
+)
+async def test_tallies_say_what_the_rollup_says(keeper: Keeper, group: str, pick: Pick) -> None:
+    """A question of days has the same answer as the hours of these days, summed up, with a series and without."""
+    today = int(time.time()) // 86_400
+    for series in (True, False):
+        days = await keeper.ask(USAGE, (UsageQuestion("day", today - DAYS, today, group, pick, series),))  # type: ignore[arg-type]
+        first, last = (today - DAYS) * 24, today * 24 + 23
+        hours = await keeper.ask(USAGE, (UsageQuestion("hour", first, last, group, pick, series),))  # type: ignore[arg-type]
+        summed: dict[tuple[int, str], list[int]] = {}
+        for row in hours:
+            name = (row.point // 24 if series else 0, row.name)
+            values = summed.setdefault(name, [0] * 8)
+            for at, column in enumerate(row.__struct_fields__[2:]):
+                values[at] += getattr(row, column)
+        told = {
+            (row.point if series else 0, row.name): [getattr(row, column) for column in row.__struct_fields__[2:]]
+            for row in days
+        }
+        assert told == {name: values for name, values in summed.items() if any(values)}
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("grain", ["day", "hour"])
+async def test_names_beyond_the_greatest_are_one(keeper: Keeper, grain: str) -> None:
+    """The greatest by the measure are told apart, the others add up to the rest of every point."""
+    last = int(time.time()) // (86_400 if grain == "day" else 3_600)
+    first = last - (DAYS if grain == "day" else 24 * DAYS)
+    asked = UsageQuestion(grain, first, last, "model")  # type: ignore[arg-type]
+    whole = await keeper.ask(USAGE, (asked,))
+    some = await keeper.ask(USAGE, (structs.replace(asked, most=3, by="charge"),))
+    charges: dict[str, int] = {}
+    for row in whole:
+        charges[row.name] = charges.get(row.name, 0) + row.charge_nano
+    best = sorted(charges, key=lambda name: -charges[name])[:3]
+    assert {row.name for row in some} == {*best, REST}
+    for point in {row.point for row in whole}:
+        for column in whole[0].__struct_fields__[2:]:
+            both = [sum(getattr(row, column) for row in rows if row.point == point) for rows in (whole, some)]
+            assert both[0] == both[1]

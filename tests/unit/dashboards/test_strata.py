@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboards.assets import FOLDER
+from dashboards.charts.axes import HEIGHT, PLACE
 from dashboards.charts.lines import lines
 from dashboards.charts.scale import ticks
-from dashboards.charts.strata import HEIGHT, MOST, OTHER, PLACE, strata
+from dashboards.charts.strata import MOST, OTHER, strata
 from dashboards.figures import short
 
 DAYS = 6
