@@ -89,7 +89,7 @@ class Api:
     async def _metrics(self, scope: Scope) -> Answer:
         """Prometheus metrics."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        self._gateway.management.authenticate(headers.get(b"authorization"), now_us())
+        self._gateway.management.authenticate(headers.get(b"authorization"), now_us(), allows=_sees_fleet)
         body, kind = await self._gateway.scrape(headers.get(b"accept", b"").decode("latin-1"))
         return 200, [("content-type", kind)], body
 
@@ -130,7 +130,9 @@ class Resources:
             return
         client = scope.get("client")
         # Only a management key changes anything here; the console says who it is itself.
-        ACTING.set(Actor("management key", "api", client[0] if client else ""))
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        name = self._gateway.management.called(headers.get(b"authorization"), headers.get(b"x-api-key"))
+        ACTING.set(Actor(name, "api", client[0] if client else ""))
         await app(scope, receive, send)
 
     def _made(self) -> App:
@@ -138,6 +140,13 @@ class Resources:
 
         app: Any = build_resources(self._gateway)
         return app  # type: ignore[no-any-return] # Starlette's callable has other names for the same types
+
+
+def _sees_fleet(role: str) -> bool:
+    """Return whether a management key of ``role`` may read the metrics."""
+    from gateway.admin.rights import allows  # noqa: PLC0415 - only keys with a role need the table
+
+    return allows("GET", "/metrics")(role)
 
 
 def _json(status: int, document: object) -> Answer:

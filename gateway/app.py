@@ -11,10 +11,13 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
 from random import Random
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 import policies
@@ -24,17 +27,21 @@ from gateway.access.keys import KeyRing
 from gateway.access.management import ManagementKeys
 from gateway.access.own_keys import OwnKeyFollower, OwnKeys
 from gateway.access.purse import Purse
+from gateway.config.overlay import Overlay
 from gateway.config.problem import ConfigError
 from gateway.config.snapshot import BoardsSpec, ConfigSnapshot
 from gateway.config.watcher import ConfigWatcher
-from gateway.console.steering import follow_drains
+from gateway.console.lessons import follow_calibrations
+from gateway.console.steering import follow_drains, follow_management_keys, follow_settings
 from gateway.edge.attribution import Attribution
 from gateway.edge.clerk import Clerk
 from gateway.edge.content import Contents
 from gateway.edge.cors import Cors
 from gateway.edge.idempotency import Idempotency
 from gateway.edge.inference import Inference
+from gateway.edge.openai_responses_background import Runs
 from gateway.edge.openai_responses_shelf import Shelf
+from gateway.edge.openai_responses_truncation import fitted
 from gateway.edge.presets import Defaults
 from gateway.edge.repetition import Repetitions
 from gateway.edge.response_cache import ResponseCache
@@ -58,6 +65,7 @@ from gateway.routing.router import Router
 from gateway.settings import Settings
 from gateway.tariff.follow import Follower
 from gateway.telemetry import logs, redaction
+from gateway.telemetry.instruments import Samples
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.traces import Tracer, open_tracer
 from gateway.types.budgets import FILE_BUDGETS, NewBudget, Scope, Window
@@ -78,14 +86,20 @@ class Books(KeyAdmin, KeyFeed, LimitBook, LedgerReader, Asking, Protocol):
     """What a serving process needs of its keeper, here or behind the socket."""
 
 
+@cache
 def load_policies() -> Mapping[str, Policy]:
-    """Return the policies of all presets that ship with Weir. Raises ``PresetError``."""
-    return PolicyRegistry(policies.BUILTIN).load(policies.PRESETS)
+    """Return the policies of all presets that ship with Weir, read once by a process. Raises ``PresetError``."""
+    return MappingProxyType(dict(PolicyRegistry(policies.BUILTIN).load(policies.PRESETS)))
 
 
 def presets() -> frozenset[str]:
     """Return the names ``routing.default`` may take."""
     return frozenset(load_policies())
+
+
+def preset_folder() -> Path:
+    """Return where the presets that ship with Weir are."""
+    return policies.PRESETS
 
 
 def conceal_keys(snapshot: ConfigSnapshot) -> None:
@@ -158,6 +172,7 @@ class Gateway:
         )
         self._capacity = FleetCapacity(self.registry, snapshot.admission.pace)
         self._snapshot = snapshot
+        self._overlay = Overlay()
         self.cors = Cors(snapshot.cors)
         self._watcher: ConfigWatcher | None = None
         self._stack = AsyncExitStack()
@@ -166,13 +181,13 @@ class Gateway:
 
     @property
     def snapshot(self) -> ConfigSnapshot:
-        """The configuration in force."""
-        return self._snapshot
+        """The configuration in force, with what operators set."""
+        return self._overlay.over(self._snapshot)
 
     @property
     def boards(self) -> BoardsSpec:
         """The rules of the leaderboards now."""
-        return self._snapshot.boards
+        return self.snapshot.boards
 
     async def start(self) -> None:
         """Start every part; needs the running loop. Raises ``WeirError`` or ``OSError`` when a part cannot start."""
@@ -205,7 +220,7 @@ class Gateway:
         purse = Purse(loop, self.books, journal, self.router.reachable, self.metrics)
         purse.learn(await self.books.follow_scopes(purse.learn))
         self.desk = self._desk(loop, upstream, journal, tracer, purse)
-        attribution = Attribution(loop, self.books, now_us, lambda: self._snapshot.boards.new_apps_per_day)
+        attribution = Attribution(loop, self.books, now_us, lambda: self.boards.new_apps_per_day)
         stack.callback(attribution.close)
         repetitions = await self._repetitions(stack, loop, journal)
         self.inference = Inference(
@@ -216,7 +231,7 @@ class Gateway:
             attribution,
             self.defaults,
             repetitions,
-            Shelf(self.books, repetitions.clerk, lambda: self._snapshot.responses),
+            self._shelf(stack, journal, repetitions),
             max_body=settings.max_body_bytes,
         )
         stack.callback(loop.create_task(self.inference.comfort()).cancel)
@@ -224,6 +239,10 @@ class Gateway:
         stack.push_async_callback(self.registry.stop)
         drains = loop.create_task(follow_drains(self.books, lambda: self.registry.fleet.replicas))
         stack.callback(drains.cancel)
+        lessons = loop.create_task(follow_calibrations(self.books, lambda: self.registry.fleet.replicas))
+        stack.callback(lessons.cancel)
+        stack.callback(loop.create_task(follow_settings(self.books, self._overlay)).cancel)
+        stack.callback(loop.create_task(follow_management_keys(self.books, self.management.learn)).cancel)
         if settings.config is not None:
             self._watch(stack, loop, upstream)
         self._bind_metrics(journal, upstream)
@@ -257,6 +276,13 @@ class Gateway:
         stack.callback(loop.create_task(contents.run()).cancel)
         claims, cache = Idempotency(books, clerk, journal.writer), ResponseCache(books, clerk)
         return Repetitions(claims, cache, contents, clerk, lambda: self._snapshot, metrics.repetitions)
+
+    def _shelf(self, stack: AsyncExitStack, journal: Journal, repetitions: Repetitions) -> Shelf:
+        """Return what keeps responses, and makes them in the background."""
+        runs = Runs(self.books, repetitions.clerk, journal.writer)
+        stack.push_async_callback(runs.stop)
+        fit = partial(fitted, desk=self.desk)
+        return Shelf(self.books, repetitions.clerk, lambda: self._snapshot.responses, runs, fit)
 
     def _gate(self, loop: asyncio.AbstractEventLoop) -> Gate:
         spec = self._snapshot.admission
@@ -296,6 +322,14 @@ class Gateway:
             except Unavailable:
                 _log.warning("a scrape shows this process only: the keeper is away")
         return await asyncio.to_thread(self.metrics.render, accept, others)
+
+    async def host_figures(self, names: Collection[str]) -> dict[str, Samples]:
+        """Return a few metrics over all processes of the host; of this one while it is alone or the keeper away."""
+        others: Sequence[bytes] = ()
+        if self.peers is not None:
+            with suppress(Unavailable):
+                others = await self.peers(self.metrics.dump())
+        return self.metrics.folded(names, others)
 
     async def share_figures(self) -> None:
         """Hand this process's figures in every few seconds, so that they outlive it. Runs until cancelled."""

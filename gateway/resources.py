@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from fastapi import Depends, FastAPI, Request, Response
@@ -19,6 +21,7 @@ from starlette.requests import ClientDisconnect
 
 from dashboards import site
 from gateway import __version__
+from gateway.access.management import RoleForbidden
 from gateway.access.principal import Principal
 from gateway.admin.analytics import endpoints as analytics
 from gateway.admin.budgets import endpoints as budget_endpoints
@@ -32,10 +35,11 @@ from gateway.admin.models import endpoints as model_endpoints
 from gateway.admin.organization import endpoints as organization
 from gateway.admin.presets import endpoints as presets
 from gateway.admin.prices import endpoints as price_endpoints
+from gateway.admin.rights import allows
 from gateway.admin.routes import endpoints as route_endpoints
 from gateway.admin.teams import endpoints as team_endpoints
 from gateway.admin.workspaces import endpoints as workspaces
-from gateway.app import Gateway, now_us
+from gateway.app import Gateway, load_policies, now_us, preset_folder
 from gateway.app import presets as policy_names
 from gateway.billing import api as billing
 from gateway.edge import catalogue, openai_chat, openai_responses_api
@@ -46,8 +50,12 @@ from gateway.leaderboard import api as boards
 from gateway.refusal import defect, rendered
 from gateway.routing.explain import explanation
 from gateway.routing.interface import RouteRequest
+from gateway.settings import Settings
 from gateway.types.budgets import BUDGETS
 from gateway.types.errors import BadRequest, MethodNotAllowed, NotFound, WeirError
+
+_LAB_PAGES = tuple(folder for folder in (Path(__file__).parent.parent / "docs" / "lab",) if folder.is_dir())
+"""What the lab measured for this version, where its documents lie beside it."""
 
 
 def build_resources(gateway: Gateway) -> FastAPI:
@@ -129,12 +137,35 @@ def _site(gateway: Gateway) -> site.Site:
         books=gateway.books,
         registry=gateway.registry,
         config=lambda: gateway.snapshot,
-        accepts=gateway.management.accepts,
+        accepts=gateway.management.operates,
         explain=_explainer(gateway),
-        presets=policy_names(),
+        policies=load_policies(),
+        preset_folder=preset_folder(),
+        reports=(gateway.settings.home / "lab", *_LAB_PAGES),
+        environment=_environment(gateway.settings),
         version=__version__,
+        host=gateway.host_figures,
         active=lambda: len(gateway.inference.active),
     )
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """Return what operators ask for of the environment; of addresses only the host, for the rest may be secret."""
+    alerts, redis = settings.alert_url, settings.redis_url
+    return {
+        "WEIR_HOME": str(settings.home),
+        "WEIR_CONFIG": str(settings.config or "the built-in defaults"),
+        "WEIR_DATABASE_URL": _host(settings.ledger_url.get_secret_value()),
+        "WEIR_REDIS_URL": _host(redis.get_secret_value()) if redis is not None else "none: each host counts alone",
+        "WEIR_ALERT_URL": _host(alerts.get_secret_value()) if alerts is not None else "none: alerts are only logged",
+        "WEIR_DURABILITY": str(settings.durability),
+    }
+
+
+def _host(url: str) -> str:
+    """Return the scheme and host of an address."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}" if parts.hostname else parts.scheme
 
 
 def _any_key(gateway: Gateway) -> Callable[[Request], Principal]:
@@ -143,8 +174,11 @@ def _any_key(gateway: Gateway) -> Callable[[Request], Principal]:
     def authenticate(request: Request) -> Principal:
         authorization, key = _authorization(request), request.headers.get("x-api-key")
         x_api_key = key.encode("latin-1") if key is not None else None
+        may = allows(request.method, request.url.path)
         try:
-            return gateway.management.authenticate(authorization, now_us(), x_api_key=x_api_key)
+            return gateway.management.authenticate(authorization, now_us(), x_api_key=x_api_key, allows=may)
+        except RoleForbidden:
+            raise
         except WeirError:
             return gateway.keys.authenticate(authorization, now_us(), x_api_key=x_api_key)
 
@@ -155,7 +189,8 @@ def _operator(gateway: Gateway) -> Callable[[Request], Principal]:
     """Return a dependency that lets management keys in."""
 
     def authenticate(request: Request) -> Principal:
-        return gateway.management.authenticate(_authorization(request), now_us())
+        may = allows(request.method, request.url.path)
+        return gateway.management.authenticate(_authorization(request), now_us(), allows=may)
 
     return authenticate
 

@@ -7,7 +7,6 @@ period, ends the rest with an error, closes every attempt in the journal, then s
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,9 +17,8 @@ import uvicorn
 from gateway.api import build_api
 from gateway.app import Gateway
 from gateway.edge.native import Road
+from gateway.types import garbage
 
-GC_THRESHOLD: Final = 20_000
-"""Container objects made and not freed before the youngest generation is collected."""
 KEEP_ALIVE: Final = 75
 """Seconds an idle caller's connection is kept."""
 
@@ -48,7 +46,7 @@ class Server(uvicorn.Server):
         """Start, then say so."""
         await super().startup(sockets)
         if self.started:
-            _settle_memory()
+            garbage.settle()
             self._announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -113,10 +111,3 @@ async def serve(
 async def _stop_on(stop: asyncio.Event, server: Server) -> None:
     await stop.wait()
     server.should_exit = True
-
-
-def _settle_memory() -> None:
-    """Take what start-up made out of garbage collection, and collect less often: requests free what they make."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 50)

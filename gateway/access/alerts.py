@@ -18,17 +18,19 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
+from sqlalchemy import or_
 from sqlmodel import col, select
 from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from gateway.access.budgets import BudgetStore, wall_clock_us
 from gateway.config.snapshot import ConfigSnapshot
 from gateway.db.engine import Database
-from gateway.db.tables.budget import BudgetAlertRow
-from gateway.db.unit_of_work import writing
+from gateway.db.tables.access import KeyRow
+from gateway.db.tables.budget import BudgetAlertRow, BudgetRow
+from gateway.db.unit_of_work import reading, writing
 from gateway.fleet.egress import EgressError, EgressGuard
 from gateway.telemetry import logs
-from gateway.types.budgets import Budget, iso_day, today
+from gateway.types.budgets import Alert, AlertsQuestion, Budget, Scope, Window, iso_day, today
 from gateway.types.money import usd_text
 
 TURN_S: Final = 2.0
@@ -44,6 +46,9 @@ SIGNATURE: Final = "weir-signature"
 _LATE_US: Final = 600_000_000
 """Microseconds after its end for which a window is still looked at: what was spent in it comes a little later."""
 _MOST: Final = 20
+MOST: Final = 500
+"""Alerts that are told of at once."""
+_LONGEST_OUTCOME: Final = 200
 _log: Final = logs.logger(__name__)
 
 
@@ -61,7 +66,7 @@ class Webhook:
 
 
 class _NotTakenError(Exception):
-    """The receiver did not take a message; another try may help."""
+    """The receiver did not take a message; another try may help. The text says what it did instead."""
 
 
 class Known(Protocol):
@@ -109,6 +114,46 @@ class Alerts:
         self._now_us = now_us
         self._crossed: set[tuple[str, int, int]] = set()
         self._guard: EgressGuard | None = None
+
+    async def history(self, question: AlertsQuestion) -> Sequence[Alert]:
+        """See ``ALERTS``. Raises ``Unavailable``."""
+        row, of = BudgetAlertRow, BudgetRow
+        query = select(row, of, col(KeyRow.team)).join(of, col(of.budget_id) == col(row.budget_id))
+        query = query.outerjoin(KeyRow, col(KeyRow.key_id) == col(of.key_id))
+        if question.teams is not None:
+            query = query.where(or_(col(of.team).in_(question.teams), col(KeyRow.team).in_(question.teams)))
+        query = query.order_by(col(row.crossed_at).desc(), col(row.percent).desc()).limit(
+            max(1, min(question.limit, MOST))
+        )
+        async with reading(self._database) as session:
+            found = (await session.execute(query)).all()
+        now = self._now_us()
+        return tuple(self._alert(alert, budget, team or "", now) for alert, budget, team in found)
+
+    def _alert(self, row: BudgetAlertRow, budget: BudgetRow, team: str, now: int) -> Alert:
+        if row.delivered_at is not None:
+            state = "delivered"
+        elif self._webhook is None and not row.tries:
+            state = "logged"
+        else:
+            state = "given up" if row.crossed_at <= now - OLDEST_US else "waiting"
+        return Alert(
+            row.budget_id,
+            Scope(budget.key_id, budget.team, budget.model),
+            budget.team or team,
+            Window(budget.period),
+            row.window_day,
+            row.percent,
+            budget.hard,
+            row.limit_nano,
+            row.spent_nano,
+            row.crossed_at,
+            state,
+            row.delivered_at,
+            row.tries,
+            row.receiver,
+            row.outcome,
+        )
 
     async def turn(self) -> None:
         """Look once, and send what is to be sent. Raises ``Unavailable`` while the database is away."""
@@ -194,6 +239,7 @@ class Alerts:
         budget = self._known.budgets.get(row.budget_id)
         if budget is None:
             return
+        outcome = ""
         try:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(_NotTakenError),
@@ -201,17 +247,25 @@ class Alerts:
                 stop=stop_after_attempt(TRIES),
             ):
                 with attempt:
-                    await self._post(webhook, msgspec.json.encode(message(budget, row)))
-        except RetryError:
+                    outcome = await self._post(webhook, msgspec.json.encode(message(budget, row)))
+        except RetryError as error:
             _log.warning("an alert was not taken; it is sent again later", budget=row.budget_id, tries=row.tries)
+            await self._tell(row, webhook, str(error.last_attempt.exception()), None)
             return
         self.sent += 1
+        await self._tell(row, webhook, outcome, self._now_us())
+
+    async def _tell(self, row: BudgetAlertRow, webhook: Webhook, outcome: str, delivered_at: int | None) -> None:
+        """Write down what came of sending a message; of the address only its host, for the rest may be secret."""
         async with writing(self._database) as session:
             sent = await session.get(BudgetAlertRow, (row.budget_id, row.window_day, row.percent))
             if sent is not None:
-                sent.delivered_at = self._now_us()
+                sent.receiver = urlsplit(webhook.url).netloc.rpartition("@")[2]
+                sent.outcome = outcome[:_LONGEST_OUTCOME]
+                sent.delivered_at = delivered_at
 
-    async def _post(self, webhook: Webhook, body: bytes) -> None:
+    async def _post(self, webhook: Webhook, body: bytes) -> str:
+        """Send a message and return what was answered. Raises ``_NotTakenError``."""
         # Only a keeper that sends alerts needs the library.
         import httpx  # noqa: PLC0415 - see above
 
@@ -234,12 +288,16 @@ class Alerts:
                     },
                     extensions={"sni_hostname": host},
                 )
-        except (EgressError, httpx.HTTPError, OSError) as error:
+        except EgressError as error:
             self.failed += 1
-            raise _NotTakenError from error
+            raise _NotTakenError(str(error)) from error
+        except (httpx.HTTPError, OSError) as error:
+            self.failed += 1
+            raise _NotTakenError(f"no answer: {type(error).__name__}") from error
         if not answer.is_success:
             self.failed += 1
-            raise _NotTakenError
+            raise _NotTakenError(f"answered {answer.status_code}")
+        return f"answered {answer.status_code}"
 
     def _resolver(self) -> EgressGuard:
         """Return the guard with the rules of now."""

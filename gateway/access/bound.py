@@ -1,9 +1,9 @@
 """The most a request can cost: an upper bound, not an estimate, so that what is reserved is never too little.
 
 A prompt has no more tokens than its text has bytes (byte-level tokenizers never make more), plus what a chat template
-adds, plus a bound for each image and for audio; and no more than the context of the model. An answer is no longer than
-the caller's limit or the endpoint's, and without any than the context. Every token counts at the dearest rate of any
-class, tier and endpoint that may serve it. Pure.
+adds, plus a bound for each image and for audio; and no more than the context of the model. Near the limit of a budget
+it has as many as its engines count. An answer is no longer than the caller's limit or the endpoint's, and without any
+than the context. Every token counts at the dearest rate of any class, tier and endpoint that may serve it. Pure.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def answer_tokens(call: Call, endpoint: Endpoint) -> int:
 
 
 def prompt_tokens(call: Call) -> int:
-    """Return the most tokens that the prompt of ``call`` can have, whatever its tokenizer."""
+    """Return the most tokens that the prompt of ``call`` can have, whatever its tokenizer unless that was asked."""
+    if call.counted is not None:
+        return call.counted
     body = call.body
     if call.operation is Operation.RERANK:
         documents = body["documents"]

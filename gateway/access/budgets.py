@@ -14,13 +14,14 @@ from sqlalchemy import delete, func
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
+from gateway.access.spending import charged
 from gateway.db.engine import Database
 from gateway.db.tables.access import KeyRow, TeamRow
 from gateway.db.tables.budget import BudgetAlertRow, BudgetLeaseRow, BudgetRow
 from gateway.db.tables.ledger import UsageDay
 from gateway.db.trail import note
 from gateway.db.unit_of_work import reading, writing
-from gateway.types.budgets import GUARDRAIL, Budget, Lease, NewBudget, Scope, Window
+from gateway.types.budgets import GUARDRAIL, MEMBER, Budget, Lease, NewBudget, Scope, Window
 from gateway.types.errors import BadRequest, NotFound
 from gateway.types.money import MAX_AMOUNT
 
@@ -53,7 +54,13 @@ class BudgetStore:
     async def all(self) -> Sequence[Budget]:
         """Return every budget."""
         async with reading(self._database) as session:
-            return tuple(budget_of(row) for row in await session.scalars(select(BudgetRow)))
+            rows = (await session.scalars(select(BudgetRow))).all()
+            keys: dict[tuple[str, str], tuple[str, ...]] = {}
+            if any(row.key_id.startswith(MEMBER) for row in rows):
+                query = select(KeyRow.key_id, KeyRow.team, KeyRow.creator).where(col(KeyRow.creator) != "")
+                for key_id, team, creator in await session.execute(query.order_by(col(KeyRow.key_id))):
+                    keys[team, MEMBER + creator] = (*keys.get((team, MEMBER + creator), ()), key_id)
+            return tuple(budget_of(row, keys.get((row.team, row.key_id), ())) for row in rows)
 
     async def set(self, new: NewBudget) -> Budget:
         """Set a budget; the one with its scope and window is replaced. Raises ``BadRequest``."""
@@ -116,8 +123,10 @@ class BudgetStore:
 
     async def spent(self, budgets: Iterable[tuple[Budget, int]]) -> Sequence[int]:
         """Return what was charged, as the ledger has it, within the window of each budget that begins on its day."""
+        wanted = list(budgets)
         async with reading(self._database) as session:
-            return [await spent(session, budget, day) for budget, day in budgets]
+            known = await charged(session, wanted)
+            return [known[each] if each in known else await spent(session, *each) for each in wanted]
 
     async def _put(self, session: AsyncSession, new: NewBudget) -> BudgetRow:
         now = self._now_us()
@@ -171,8 +180,12 @@ def scope_parts(scope: Scope) -> tuple[str, str, str]:
 async def spent(session: AsyncSession, budget: Budget, window_day: int) -> int:
     """Return what was charged within the window of ``budget`` that begins on ``window_day``, in nano-USD."""
     query = select(func.sum(col(UsageDay.charge_nano)))
+    key_id = budget.scope.key_id
+    if key_id.startswith(MEMBER):
+        mine = (col(KeyRow.team) == budget.scope.team, col(KeyRow.creator) == key_id.removeprefix(MEMBER))
+        query, key_id = query.where(col(UsageDay.key_id).in_(select(KeyRow.key_id).where(*mine))), ""
     columns: tuple[tuple[Any, str], ...] = (
-        (col(UsageDay.key_id), budget.scope.key_id),
+        (col(UsageDay.key_id), key_id),
         (col(UsageDay.team), budget.scope.team),
         (col(UsageDay.model), budget.scope.model),
     )
@@ -185,8 +198,8 @@ async def spent(session: AsyncSession, budget: Budget, window_day: int) -> int:
     return int(await session.scalar(query) or 0)
 
 
-def budget_of(row: BudgetRow) -> Budget:
-    """Return ``row`` as the value the rest of the gateway sees."""
+def budget_of(row: BudgetRow, keys: tuple[str, ...] = ()) -> Budget:
+    """Return ``row`` as the value the rest of the gateway sees; ``keys`` are those of the member that it is for."""
     return Budget(
         row.budget_id,
         Scope(row.key_id, row.team, row.model),
@@ -197,6 +210,7 @@ def budget_of(row: BudgetRow) -> Budget:
         row.source,
         row.created_at,
         row.updated_at,
+        keys,
     )
 
 

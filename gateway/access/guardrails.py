@@ -28,7 +28,7 @@ from gateway.db.tables.workspace import GuardrailKeyRow, GuardrailMemberRow, Gua
 from gateway.db.tables.workspace import WorkspaceRow as Settings
 from gateway.db.trail import note
 from gateway.db.unit_of_work import reading, writing
-from gateway.types.budgets import GUARDRAIL, PERCENTS, NewBudget, Scope, Window
+from gateway.types.budgets import GUARDRAIL, MEMBER, PERCENTS, NewBudget, Scope, Window
 from gateway.types.errors import BadRequest, NotFound
 from gateway.types.guardrails import Assignment, Governance, Guardrail, NewGuardrail, Terms, default_id
 
@@ -171,10 +171,10 @@ class GuardrailStore:
 
     async def governance(self, revision: int) -> Governance | None:
         """Return what serving processes go by, or None when ``revision`` is the newest."""
+        now = await changes.latest(self._database, TOPIC)
+        if now == revision:
+            return None
         async with reading(self._database) as session:
-            now = await changes.latest(session, TOPIC)
-            if now == revision:
-                return None
             rows = [_guardrail(row) for row in await session.scalars(select(GuardrailRow))]
             rails = {row.guardrail_id: (row.name, row.terms) for row in rows if row.terms != Terms()}
             keys: dict[str, tuple[str, ...]] = {}
@@ -223,14 +223,14 @@ async def cover(session: AsyncSession, key: KeyRow) -> None:
 async def _align(session: AsyncSession, team: str, *, only: str = "", announced: bool = False) -> None:
     """Bring the budgets of a team's keys, or of one, in line with its guardrails, and announce the change."""
     await session.flush()
-    query = select(KeyRow.key_id, KeyRow.creator).where(col(KeyRow.team) == team, col(KeyRow.revoked_at).is_(None))
+    query = select(KeyRow.key_id).where(col(KeyRow.team) == team, col(KeyRow.revoked_at).is_(None))
     query = query.where(col(KeyRow.key_id) == only) if only else query
-    keys: list[tuple[str, str]] = [(key_id, creator) for key_id, creator in await session.execute(query)]
+    keys = list(await session.scalars(query))
     wanted: dict[str, NewBudget] = {}
     stored = await session.scalars(select(GuardrailRow).where(col(GuardrailRow.team) == team))
     for rail in (row for row in stored if row.limit_nano is not None):
         assert rail.limit_nano is not None, "asked for"
-        for key_id in await _held(session, rail, keys):
+        for key_id in await _held(session, rail, keys, members=not only):
             new = NewBudget(
                 Scope(key_id, team), Window(rail.period), rail.limit_nano, True, PERCENTS, GUARDRAIL + rail.guardrail_id
             )
@@ -240,21 +240,21 @@ async def _align(session: AsyncSession, team: str, *, only: str = "", announced:
         await changes.announce(session, TOPIC)
 
 
-async def _held(session: AsyncSession, rail: GuardrailRow, keys: Iterable[tuple[str, str]]) -> list[str]:
-    """Return those of ``keys`` that a guardrail holds for."""
+async def _held(session: AsyncSession, rail: GuardrailRow, keys: Iterable[str], *, members: bool) -> list[str]:
+    """Return whose spending a guardrail limits: those of ``keys`` it holds for, and ``members``, each as a whole."""
     if rail.guardrail_id == default_id(rail.team):
-        return [key_id for key_id, _ in keys]
+        return list(keys)
     its = set(
         await session.scalars(
             select(GuardrailKeyRow.key_id).where(col(GuardrailKeyRow.guardrail_id) == rail.guardrail_id)
         )
     )
-    users = set(
-        await session.scalars(
-            select(GuardrailMemberRow.user_id).where(col(GuardrailMemberRow.guardrail_id) == rail.guardrail_id)
-        )
+    users = await session.scalars(
+        select(GuardrailMemberRow.user_id)
+        .where(col(GuardrailMemberRow.guardrail_id) == rail.guardrail_id)
+        .order_by(col(GuardrailMemberRow.user_id))
     )
-    return [key_id for key_id, creator in keys if key_id in its or (creator and creator in users)]
+    return [*(key_id for key_id in keys if key_id in its), *(MEMBER + user for user in users if members)]
 
 
 async def _replace(session: AsyncSession, team: str, only: str, wanted: Mapping[str, NewBudget]) -> None:

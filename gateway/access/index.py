@@ -24,8 +24,7 @@ class BudgetIndex:
         self._teams: dict[str, list[Budget]] = {}
         self._models: dict[str, list[Budget]] = {}
         self._starts: dict[tuple[Window, int], int] = {}
-        for budget in budgets:
-            scope = budget.scope
+        for budget, scope in ((each, scope) for each in budgets for scope in each.scopes):
             if scope.key_id:
                 self._keys.setdefault(scope.key_id, []).append(budget)
             elif scope.team:

@@ -1,4 +1,4 @@
-"""Management keys: the operator's key and short-lived tokens for commands on the same host.
+"""Management keys: the operator's key, keys with a role, and short-lived tokens for commands on the same host.
 
 The operator's key is kept as a digest and compared in constant time. A local token proves knowledge of the
 gateway's secret, which only the owner of the state folder can read, and lives at most a minute. Failures are
@@ -12,6 +12,7 @@ import hmac
 import os
 import re
 import stat
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from secrets import token_hex
 from typing import Final
@@ -26,6 +27,12 @@ ADMIN_DIGEST_FILE: Final = "admin.digest"
 _LOCAL: Final = re.compile(rb"weir-local-([0-9]{1,12})-([0-9a-f]{64})")
 # NUL keeps this apart from every key text, so no chosen key's digest can serve as a token.
 _LOCAL_CONTEXT: Final = b"\x00weir local operator\x00"
+
+
+class RoleForbidden(Forbidden):
+    """A management key has a role that may not do what is asked."""
+
+
 _OPERATOR: Final = Principal(key_id="", team="", management=True)
 
 
@@ -48,32 +55,75 @@ class ManagementKeys:
         inference: the ring of inference keys, so that each kind of key is told apart on the other's paths.
     """
 
-    __slots__ = ("_admin_digest", "_inference", "_pepper")
+    __slots__ = ("_admin_digest", "_inference", "_pepper", "_roles")
 
     def __init__(self, pepper: bytes, admin_digest: bytes | None = None, inference: KeyRing | None = None) -> None:
         self._pepper = pepper
         self._admin_digest = admin_digest
         self._inference = inference
+        self._roles: Mapping[bytes, tuple[str, str]] = {}
         if inference is not None:
             inference.refuse_management(self.accepts)
 
+    def learn(self, roles: Mapping[bytes, tuple[str, str]]) -> None:
+        """Go by the keys with a role from now on: name and role by digest."""
+        self._roles = roles
+
     def accepts(self, token: bytes, now_us: int) -> bool:
-        """Return whether ``token`` is a management key at ``now_us`` (microseconds since 1970)."""
+        """Return whether ``token`` is a management key of any kind at ``now_us`` (microseconds since 1970)."""
+        return self.operates(token, now_us) or self._named(token) is not None
+
+    def called(self, authorization: bytes | None, x_api_key: bytes | None = None) -> str:
+        """Return what the audit log calls the management key that was presented."""
+        if self._roles:
+            with contextlib.suppress(Unauthorized):
+                named = self._named(bearer_token(authorization, x_api_key))
+                if named is not None:
+                    return f"management key {named[0]}"
+        return "management key"
+
+    def _named(self, token: bytes) -> tuple[str, str] | None:
+        """Return name and role of a key that has one."""
+        if not self._roles or len(token) > LONGEST_KEY:
+            return None
+        return self._roles.get(digest(self._pepper, token))
+
+    def operates(self, token: bytes, now_us: int) -> bool:
+        """Return whether ``token`` is the operator's key, which may everything, or a local token."""
         if len(token) > LONGEST_KEY:
             return False
         known = self._admin_digest
         admin = known is not None and hmac.compare_digest(digest(self._pepper, token), known)
         return admin or self._is_local(token, now_us)
 
-    def authenticate(self, authorization: bytes | None, now_us: int, *, x_api_key: bytes | None = None) -> Principal:
+    def authenticate(
+        self,
+        authorization: bytes | None,
+        now_us: int,
+        *,
+        x_api_key: bytes | None = None,
+        allows: Callable[[str], bool] | None = None,
+    ) -> Principal:
         """Return the management principal; arguments as of ``KeyRing.authenticate``.
+
+        Args:
+            authorization: see there.
+            now_us: see there.
+            x_api_key: see there.
+            allows: whether a role may do what is asked; without it no key with a role may.
 
         Raises:
             Unauthorized: no key or a wrong one.
+            RoleForbidden: a key whose role may not.
             Forbidden: an inference key.
         """
         token = bearer_token(authorization, x_api_key)
-        if self.accepts(token, now_us):
+        if self.operates(token, now_us):
+            return _OPERATOR
+        named = self._named(token)
+        if named is not None:
+            if allows is None or not allows(named[1]):
+                raise RoleForbidden(f"this management key has the role {named[1]}, which may not do that")
             return _OPERATOR
         if self._inference is not None and self._inference.recognises(token, now_us):
             raise Forbidden("inference keys cannot manage the gateway; use the management key")

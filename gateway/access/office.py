@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.access.alerts import TURN_S, Alerts
 from gateway.access.treasury import ROUND_S, Treasury
 from gateway.db.office import Duty, Office
-from gateway.types.budgets import BUDGETS, DELETE_BUDGET, FILE_BUDGETS, LEASES, RELEASE, SET_BUDGET
+from gateway.types.budgets import ALERTS, BUDGETS, DELETE_BUDGET, FILE_BUDGETS, LEASES, RELEASE, SET_BUDGET
 from gateway.types.errors import BadRequest
 
 
@@ -25,6 +25,7 @@ def open_office(treasury: Treasury, alerts: Alerts) -> Office:
             FILE_BUDGETS: treasury.follow_file,
             LEASES: treasury.store.leases,
             RELEASE: release,
+            ALERTS: alerts.history,
         },
         duties=(Duty("budgets", ROUND_S, treasury.keep_house), Duty("alerts", TURN_S, alerts.turn)),
     )

@@ -21,8 +21,8 @@ from gateway.access.principal import Principal
 from gateway.fleet.snapshot import Model
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.types.budgets import Paid, Scope, Scopes, Shortfall, Spend, iso_day
-from gateway.types.call import Call
-from gateway.types.errors import PaymentRequired, Unavailable
+from gateway.types.call import Call, Need, Operation
+from gateway.types.errors import BudgetNear, PaymentRequired, Unavailable
 from gateway.types.ids import unix_ms
 from gateway.types.keys import LimitBook
 from gateway.types.money import usd_json
@@ -33,6 +33,7 @@ BUSY_RETRY_S: Final = 1.0
 """Nobody knows when a running request ends or a host gives back; a second is a polite guess."""
 AGAIN_S: Final = 1.0
 """Seconds between two looks whether a failing journal has taken the end of a request."""
+_UNCOUNTED: Final = Need.IMAGES | Need.AUDIO
 
 
 class Ends(Protocol):
@@ -88,6 +89,10 @@ class Purse:
         """Take note of the scopes of all hard budgets."""
         self._scopes = Scopes(scopes)
 
+    def reach(self, call: Call) -> set[tuple[str, str]]:
+        """Return model and slug of every endpoint that may answer ``call``."""
+        return {(model.id, endpoint.slug) for model in self._models(call) for endpoint in model.endpoints}
+
     def applies(self, principal: Principal) -> bool:
         """Whether a request of ``principal`` has to ask at all, as far as can be told without looking at it."""
         return not (self._scopes.empty and principal.limits.unlimited)
@@ -111,7 +116,8 @@ class Purse:
 
         Raises:
             RateLimited: a limit of the key is reached.
-            PaymentRequired: a hard budget has not enough left.
+            PaymentRequired: a hard budget has not enough left; ``BudgetNear`` when it might have if ``call.counted``
+                were known.
             Unavailable: the keeper cannot be asked, or a budget's lease cannot be had.
         """
         models = self._budgeted(call, principal)
@@ -139,7 +145,8 @@ class Purse:
             self._metrics.limit_refusals.add((grant.refused,))
             if grant.shortfall is None or spend is None:
                 raise refusal(grant, principal.limits)
-            raise self._too_dear(call, principal, models, grant.shortfall, spend)
+            kind = BudgetNear if _near(call, models, principal.team, grant.shortfall.free) else PaymentRequired
+            raise self._too_dear(kind, call, principal, models, grant.shortfall, spend)
         if spend is not None and grant.reserved is not None and grant.reserved < spend.amount:
             longest = max(answer_tokens(call, endpoint) for model in models for endpoint in model.endpoints)
             call.max_tokens = call.shortened = max(1, affordable(call, models, principal.team, grant.reserved, longest))
@@ -187,7 +194,12 @@ class Purse:
 
     @staticmethod
     def _too_dear(
-        call: Call, principal: Principal, models: Sequence[Model], short: Shortfall, spend: Spend
+        kind: type[PaymentRequired],
+        call: Call,
+        principal: Principal,
+        models: Sequence[Model],
+        short: Shortfall,
+        spend: Spend,
     ) -> PaymentRequired:
         """Return the error for a request that a budget has not enough for."""
         waits = short.left >= spend.least
@@ -200,7 +212,7 @@ class Purse:
             said += "; requests under way hold more of it"
         mend = f"ask for at most {fits} tokens" if fits else "shorten the prompt" if short.free else ""
         mend = " or ".join(filter(None, (mend, f"wait until {resets}" if resets else "")))
-        return PaymentRequired(
+        return kind(
             f"this request may cost {_usd(short.wanted)} USD and {said}" + (f": {mend}" if mend else ""),
             metadata={
                 "limit_source": "budget",
@@ -233,3 +245,16 @@ def _shortest(call: Call, models: Sequence[Model], team: str) -> int:
 
 def _usd(nano: int) -> str:
     return usd_json(nano).decode("ascii")
+
+
+def _near(call: Call, models: Sequence[Model], team: str, free: int) -> bool:
+    """Return whether ``free`` nano-USD would do for ``call`` if its prompt had as few tokens as texts may have.
+
+    Images and audio are not counted like text, and documents are not counted by every engine.
+    """
+    plain = call.operation is Operation.CHAT and not call.needs & _UNCOUNTED and "documents" not in call.body
+    if call.counted is not None or not plain:
+        return False
+    wanted = SHORTEST if call.max_tokens is None else call.max_tokens
+    hopeful = msgspec.structs.replace(call, counted=max(1, call.prompt_estimate // 2))
+    return affordable(hopeful, models, team, free, wanted) >= wanted

@@ -92,6 +92,7 @@ class Treasury:
         self._clock = clock
         self._now_us = now_us
         self._books = asyncio.Lock()
+        self._reading = asyncio.Lock()
         self._written: dict[PoolKey, int] = {}
         self._epochs: list[tuple[Mapping[PoolKey, int], int]] = []
         self._dry: dict[PoolKey, tuple[float, Standing]] = {}
@@ -232,13 +233,17 @@ class Treasury:
         await self.reload()
 
     async def reload(self) -> None:
-        """Read the budgets anew. Raises ``Unavailable``."""
-        self._learn(await self.store.all())
+        """Read the budgets anew. Raises ``Unavailable``.
+
+        One after the other, so that what was read before a change never takes the place of what was read after it.
+        """
+        async with self._reading:
+            self._learn(await self.store.all())
 
     @property
     def scopes(self) -> Sequence[Scope]:
         """Scopes of all hard budgets."""
-        return tuple(sorted({budget.scope for budget in self.budgets.values() if budget.hard}))
+        return tuple(sorted({scope for budget in self.budgets.values() if budget.hard for scope in budget.scopes}))
 
     async def states(self, team: str | None, key_ids: Sequence[str] | None) -> Sequence[BudgetState]:
         """Return budgets and where they stand now: all, or those for a team and for keys that are named."""
@@ -250,7 +255,8 @@ class Treasury:
             wanted = [
                 (budget, budget.window.start(day))
                 for budget in sorted(self.budgets.values(), key=lambda each: (each.scope, each.window))
-                if team in (None, budget.scope.team) and (keys is None or budget.scope.key_id in keys)
+                if team in (None, budget.scope.team)
+                and (keys is None or budget.scope.key_id in keys or not keys.isdisjoint(budget.keys))
             ]
             spent = await self.store.spent(wanted)
             others = await self._leases.others()

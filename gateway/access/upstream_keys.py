@@ -172,10 +172,10 @@ class UpstreamKeyStore:
 
     async def known(self, revision: int) -> KnownKeys | None:
         """Return what serving processes go by, or None when ``revision`` is the newest."""
+        now = await changes.latest(self._database, TOPIC)
+        if now == revision:
+            return None
         async with reading(self._database) as session:
-            now = await changes.latest(session, TOPIC)
-            if now == revision:
-                return None
             query = select(UpstreamKeyRow).where(~col(UpstreamKeyRow.disabled)).order_by(col(UpstreamKeyRow.position))
             return KnownKeys(now, tuple(SealedKey(_key(row), row.sealed) for row in await session.scalars(query)))
 

@@ -19,7 +19,7 @@ from gateway.access.rules import LONGEST_NAME, checked_name, checked_slug
 from gateway.db import changes
 from gateway.db.engine import Database
 from gateway.db.tables.access import KeyRow, TeamRow
-from gateway.db.tables.budget import BudgetRow
+from gateway.db.tables.budget import BudgetAlertRow, BudgetRow
 from gateway.db.tables.ledger import UsageDay
 from gateway.db.tables.workspace import (
     GuardrailKeyRow,
@@ -32,6 +32,7 @@ from gateway.db.tables.workspace import (
 )
 from gateway.db.trail import note
 from gateway.db.unit_of_work import reading, writing
+from gateway.types.budgets import MEMBER
 from gateway.types.errors import BadRequest, NotFound
 from gateway.types.preferences import Sort
 from gateway.types.workspaces import ROLES, Member, Workspace, WorkspacePatch
@@ -157,6 +158,12 @@ class WorkspaceStore:
                         col(GuardrailMemberRow.user_id) == row.user_id, col(GuardrailMemberRow.guardrail_id).in_(rails)
                     )
                 )
+                limits = select(BudgetRow.budget_id).where(
+                    col(BudgetRow.team) == team, col(BudgetRow.key_id) == MEMBER + row.user_id
+                )
+                tables: tuple[type[Any], ...] = (BudgetAlertRow, BudgetRow)
+                for table in tables:
+                    await session.execute(delete(table).where(col(table.budget_id).in_(limits)))
                 await session.delete(row)
                 await note(session, "member", row.user_id, _member(row), None, team=team)
             if gone:

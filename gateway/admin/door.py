@@ -1,6 +1,7 @@
 """Who may manage: the dependency that guards every management route, judged by the headers alone.
 
-Without a management key a request is ``Unauthorized``, with an inference key ``Forbidden``, before its body is read.
+Without a management key a request is ``Unauthorized``, with an inference key, or a role that may not, ``Forbidden``,
+before its body is read.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from gateway.access.management import ManagementKeys
+from gateway.admin.rights import allows
 from gateway.types.errors import BadRequest
 
 _SCHEME = HTTPBearer(auto_error=False, scheme_name="managementKey", description="A management key.")
@@ -32,7 +34,8 @@ def management_only(management: ManagementKeys, now_us: Callable[[], int] = _wal
 
     async def judge(request: Request) -> None:
         authorization = _only(request, b"authorization")
-        management.authenticate(authorization, now_us(), x_api_key=_only(request, b"x-api-key"))
+        may = allows(request.method, request.url.path)
+        management.authenticate(authorization, now_us(), x_api_key=_only(request, b"x-api-key"), allows=may)
 
     return [Depends(judge), Depends(_SCHEME)]
 

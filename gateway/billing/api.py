@@ -120,7 +120,9 @@ def _add_usage(router: APIRouter, books: Asking, known: Any) -> None:
         query = buckets.activity_query(first, last, by_team=group_by == "workspace")
         teams = None if workspace_id is None else (workspace_id,)
         who = methods.Caller(_team(caller), teams, api_key_hash)
-        return _json({"data": buckets.activity(await books.ask(methods.USAGE, (query, who)), query)})
+        used = await books.ask(methods.USAGE, (query, who))
+        hits = await books.ask(methods.CACHE_HITS, (query, who))
+        return _json({"data": buckets.activity(used, query, hits)})
 
     @router.get("/api/v1/usage", summary="Usage and charges by day or hour of one's own team")
     async def usage(

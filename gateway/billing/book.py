@@ -17,17 +17,18 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Integer, Select, and_, case, cast, func, or_, select, tuple_
+from sqlalchemy import Integer, Select, and_, case, cast, func, or_, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
-from gateway.billing.line import CLASSES, KEY, NOTHING, Amounts, Line, LineKey
+from gateway.billing.line import CLASSES, KEY, NOTHING, TOKENS, Amounts, Line, LineKey
 from gateway.db.engine import Database
 from gateway.db.tables.billing import BilledDay, BillingLine, BillingPeriod
-from gateway.db.tables.ledger import LabelSet, LedgerRow, PriceRow, UsageDay
+from gateway.db.tables.ledger import LabelSet, LedgerRow, PriceRow
 from gateway.db.unit_of_work import reading
+from gateway.metering.ledger import stored_rates
 from gateway.metering.record import ANSWERED, RowKind, Status
-from gateway.types.money import LongContext, Rates, ServiceTier
+from gateway.types.money import Rates
 from gateway.types.tokens import Usage
 
 BILLABLE: Final = tuple(sorted({*ANSWERED, Status.CONTINUED}))
@@ -62,6 +63,7 @@ _odd: Final = and_(
     or_(
         sum((_column(f"tokens_{name}") for name in _PARTS_IN), start=cast(0, Integer)) > _column("tokens_prompt"),
         sum((_column(f"tokens_{name}") for name in _PARTS_OUT), start=cast(0, Integer)) > _column("tokens_completion"),
+        _column("tokens_cache_write_1h") > _column("tokens_cache_write"),
     ),
 )
 """An engine reported parts that are more than their total."""
@@ -70,6 +72,9 @@ _SUMMED: Final = (
     *(f"charge_{name}" for name in CLASSES),
     *(f"discount_{name}" for name in CLASSES),
 )
+_CHARGE: Final = TOKENS
+_DISCOUNT: Final = TOKENS + len(CLASSES)
+"""Where in ``_SUMMED`` amounts and discounts begin."""
 _LABELS: Final = ("team", "key_id", "model", "endpoint", "tier", "price_id")
 
 
@@ -123,9 +128,9 @@ async def ledger_lines(session: AsyncSession, day: int) -> Packed:
             int(rows),
             int(requests),
             int(fees),
-            disjoint(numbers[:9]),
-            tuple(numbers[9:17]),
-            tuple(numbers[17:25]),
+            disjoint(numbers[:_CHARGE]),
+            tuple(numbers[_CHARGE:_DISCOUNT]),
+            tuple(numbers[_DISCOUNT:]),
         )
         if not amounts.empty:
             packed.append((key, encode(amounts)))
@@ -140,17 +145,18 @@ async def ledger_lines(session: AsyncSession, day: int) -> Packed:
 
 def disjoint(tokens: Sequence[int]) -> tuple[int, ...]:
     """Return counts in which totals hold only what no part holds."""
-    prompt, completion, cache_read, cache_write, reasoning, audio_in, audio_out, image_in, image_out = tokens
+    prompt, completion, cache_read, cache_write, reasoning, audio_in, audio_out, image_in, image_out, hour = tokens
     return (
         prompt - cache_read - cache_write - audio_in - image_in,
         completion - reasoning - audio_out - image_out,
         cache_read,
-        cache_write,
+        cache_write - hour,
         reasoning,
         audio_in,
         audio_out,
         image_in,
         image_out,
+        hour,
     )
 
 
@@ -191,8 +197,10 @@ def encode(amounts: Amounts) -> bytes:
 
 
 def decode(detail: bytes) -> Amounts:
-    """Return amounts that were kept."""
-    return _decoder.decode(detail)
+    """Return amounts that were kept; classes that there were not then are zero."""
+    amounts = _decoder.decode(detail)
+    missing = TOKENS - len(amounts.tokens)
+    return msgspec.structs.replace(amounts, tokens=(*amounts.tokens, *(0,) * missing)) if missing else amounts
 
 
 def _first(pair: tuple[LineKey, bytes]) -> LineKey:
@@ -204,13 +212,14 @@ def _team(pair: tuple[LineKey, bytes]) -> str:
 
 
 async def fingerprints(session: AsyncSession, first: int, last: int) -> dict[int, Fingerprint]:
-    """Return the sums of the daily rollup for each day with usage, by day."""
-    query = (
-        select(col(UsageDay.day), *(_number(col(getattr(UsageDay, name))) for name in FINGERPRINT))
-        .where(col(UsageDay.day) >= first, col(UsageDay.day) <= last)
-        .group_by(col(UsageDay.day))
+    """Return the sums of ``FINGERPRINT`` for each day with usage, by day, out of the tallies by status."""
+    query = text(
+        "SELECT day, SUM(requests + retries), SUM(prompt), SUM(completion), SUM(charge_nano), SUM(cost_nano), "
+        "SUM(discount_nano) FROM tally_day WHERE team = '' AND kind = 'status' AND day BETWEEN :first AND :last "
+        "GROUP BY day"
     )
-    return {int(day): tuple(map(int, sums)) for day, *sums in await session.execute(query)}
+    rows = await session.execute(query, {"first": first, "last": last})
+    return {int(day): tuple(map(int, sums)) for day, *sums in rows}
 
 
 async def billed_days(session: AsyncSession, first: int, last: int) -> dict[int, tuple[int, Fingerprint]]:
@@ -285,14 +294,7 @@ async def rates_of(session: AsyncSession, ids: Iterable[int]) -> dict[str, Rates
     if not wanted:
         return {}
     rows = await session.scalars(select(PriceRow).where(col(PriceRow.price_id).in_(wanted)))
-    return {str(row.price_id): _rates(row) for row in rows}
-
-
-def _rates(row: PriceRow) -> Rates:
-    names = [name for name in Rates.__struct_fields__ if name not in {"tiers", "service_tiers"}]
-    tiers = msgspec.json.decode(row.tiers, type=tuple[LongContext, ...]) if row.tiers else ()
-    service = msgspec.json.decode(row.service_tiers, type=tuple[ServiceTier, ...]) if row.service_tiers else ()
-    return Rates(**{name: getattr(row, name) for name in names}, tiers=tiers, service_tiers=service)
+    return {str(row.price_id): stored_rates(row) for row in rows}
 
 
 class OpenDays:

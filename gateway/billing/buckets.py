@@ -7,6 +7,7 @@ be asked for is ``BadRequest``; nothing else is raised.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.billing.methods import UsageGroup, UsageQuery
+from gateway.billing.methods import SUMS, HitGroup, UsageGroup, UsageQuery
 from gateway.billing.period import day_in, day_text
 from gateway.types.errors import BadRequest
 from gateway.types.money import usd_json, usd_text
@@ -43,29 +44,49 @@ def activity_query(first: int, last: int, *, by_team: bool) -> UsageQuery:
     return UsageQuery(False, first, last, ("model", "endpoint", *(("team",) if by_team else ())))
 
 
-def activity(groups: tuple[UsageGroup, ...], query: UsageQuery) -> list[dict[str, Any]]:
-    """Return activity, newest day first."""
+def activity(groups: Sequence[UsageGroup], query: UsageQuery, hits: Sequence[HitGroup] = ()) -> list[dict[str, Any]]:
+    """Return activity, newest day first.
+
+    Answers from the response cache are requests without tokens and without a price. They are counted with the endpoint
+    of their model and provider; where it answered nothing else that day they have a row of their own.
+    """
+    cached: Counter[tuple[int, tuple[str, ...]]] = Counter()
+    places = {(each.time, each.labels[0], _provider(each.labels[1]), *each.labels[2:]): each.labels for each in groups}
+    for hit in hits:
+        more = (hit.team,) if "team" in query.group_by else ()
+        place = places.get((hit.day, hit.model, hit.provider, *more), (hit.model, hit.provider, *more))
+        cached[hit.day, place] += hit.hits
+    known = {(each.time, each.labels) for each in groups}
+    nothing = (0,) * len(SUMS)
+    groups = [*groups, *(UsageGroup(*key, nothing) for key in cached if key not in known)]
     rows = []
     for group in sorted(groups, key=lambda each: (-each.time, each.labels)):
         labels = dict(zip(query.group_by, group.labels, strict=True))
+        again = cached[group.time, group.labels]
         row: dict[str, Any] = {
             "date": day_text(group.time),
             "model": labels["model"],
             "model_permaslug": labels["model"],
             "endpoint_id": sha256(f"{labels['model']} {labels['endpoint']}".encode()).hexdigest()[:32],
-            "provider_name": labels["endpoint"].partition("/")[0].partition("@")[0],
+            "provider_name": _provider(labels["endpoint"]),
             "usage": _number(group["charge_nano"]),
-            "byok_usage_inference": 0,
-            "requests": group["requests"],
+            "byok_usage_inference": _number(group["byok_list_nano"]),
+            "requests": group["requests"] + again,
             "prompt_tokens": group["tokens_prompt"],
             "completion_tokens": group["tokens_completion"],
             "reasoning_tokens": group["tokens_reasoning"],
             "cached_tokens": group["tokens_cache_read"],
+            "response_cached_requests": again,
         }
         if "team" in labels:
             row["workspace_id"] = labels["team"]
         rows.append(row)
     return rows
+
+
+def _provider(endpoint: str) -> str:
+    """Return the provider of an endpoint."""
+    return endpoint.partition("/")[0].partition("@")[0]
 
 
 def usage_query(first: str | None, last: str | None, granularity: str, group_by: str) -> UsageQuery:

@@ -81,7 +81,7 @@ METERS: Final = {
     "prompt": ("Input Tokens", "Input", (0,)),
     "completion": ("Output Tokens", "Output", (1,)),
     "cache_read": ("Cache Read Input Tokens", "CacheRead", (2,)),
-    "cache_write": ("Cache Write Input Tokens", "CacheWrite", (3,)),
+    "cache_write": ("Cache Write Input Tokens", "CacheWrite", (3, 9)),
     "reasoning": ("Reasoning Output Tokens", "Reasoning", (4,)),
     "audio": ("Audio Tokens", "Audio", (5, 6)),
     "image": ("Image Tokens", "Image", (7, 8)),

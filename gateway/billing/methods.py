@@ -22,7 +22,7 @@ LABELS: Final = ("team", "key_id", "model", "endpoint", "app", "tier", "status")
 SUMS: Final = (
     *("requests", "tokens_prompt", "tokens_completion", "tokens_cache_read", "tokens_cache_write"),
     *("tokens_reasoning", "tokens_audio_prompt", "tokens_audio_completion", "tokens_image_prompt"),
-    *("tokens_image_completion", "charge_nano", "discount_nano"),
+    *("tokens_image_completion", "charge_nano", "discount_nano", "byok_list_nano"),
 )
 
 
@@ -107,6 +107,21 @@ class UsageGroup(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     def __getitem__(self, name: str) -> int:
         return self.sums[SUMS.index(name)]
+
+
+class HitGroup(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Requests of one day that were answered from the response cache, which are in no ledger: they cost nothing.
+
+    Attributes:
+        day: UTC day, counted from 1970.
+        provider: who had given the answer.
+    """
+
+    day: int
+    team: str
+    model: str
+    provider: str
+    hits: int
 
 
 class UsageRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -227,6 +242,10 @@ LINES: Final[Method[LinePage]] = method(
 USAGE: Final[Method[tuple[UsageGroup, ...]]] = method(
     "billing.usage", tuple[UsageQuery, Caller], tuple[UsageGroup, ...], seconds=60.0
 )
+CACHE_HITS: Final[Method[tuple[HitGroup, ...]]] = method(
+    "billing.cache_hits", tuple[UsageQuery, Caller], tuple[HitGroup, ...]
+)
+"""Answers from the response cache by day, team, model and provider, of days that have their hours."""
 USAGE_ROWS: Final[Method[tuple[UsageRow, ...]]] = method(
     "billing.usage_rows",
     tuple[str | None, int, int, tuple[int, str, str, str, str, str, str, str] | None],
@@ -247,7 +266,7 @@ RECONCILE: Final[Method[tuple[Reconciled, ...]]] = method(
 
 OFFICE: Final[tuple[Method[Any], ...]] = (
     *(CLOSE, PERIODS, STATEMENT, TEAMS, PLAN, LINES),
-    *(USAGE, USAGE_ROWS, OUTBOX, RETRY, ORDER),
+    *(USAGE, CACHE_HITS, USAGE_ROWS, OUTBOX, RETRY, ORDER),
 )
 """What ``gateway.billing.office`` answers."""
 

@@ -16,18 +16,27 @@ from sqlmodel import col
 
 from gateway.billing import methods, paper, sheets, usage
 from gateway.billing.book import PAGE, OpenDays, billed_page, closed_periods, page_of, rates_of
-from gateway.billing.closing import Closing, next_open
+from gateway.billing.closing import Closing
 from gateway.billing.delivery import Delivery
 from gateway.billing.line import Line, LineKey, LinePage
-from gateway.billing.methods import ALWAYS, OutboxItem, Plan, Selection, Sheet, UsageGroup, UsageQuery, UsageRow
+from gateway.billing.methods import (
+    ALWAYS,
+    HitGroup,
+    OutboxItem,
+    Plan,
+    Selection,
+    Sheet,
+    UsageGroup,
+    UsageQuery,
+    UsageRow,
+)
 from gateway.billing.outbox import Outbox, order
-from gateway.billing.period import checked_period, days_of, following, iso, period_of
+from gateway.billing.period import checked_period, days_of, iso
 from gateway.billing.statement import Sums
 from gateway.config.snapshot import BillingSpec
 from gateway.db.engine import Database
 from gateway.db.office import Duty, Office, Premises
 from gateway.db.tables.billing import BillingPeriod, BillingStatement
-from gateway.db.tables.ledger import UsageDay
 from gateway.db.unit_of_work import reading, writing
 from gateway.telemetry import logs
 from gateway.types.errors import BadRequest, NotFound, Unavailable
@@ -84,6 +93,7 @@ class BillingOffice:
                 methods.PLAN: self.plan,
                 methods.LINES: self.lines,
                 methods.USAGE: self.usage,
+                methods.CACHE_HITS: self.cache_hits,
                 methods.USAGE_ROWS: self.usage_rows,
                 methods.OUTBOX: self.outbox.items,
                 methods.RETRY: self.retry,
@@ -125,19 +135,9 @@ class BillingOffice:
         """Return all periods with usage, or that are closed, oldest first."""
         async with reading(self._database) as session:
             closed = await closed_periods(session)
-            first = await next_open(session)
-            days = set(await session.scalars(select(col(UsageDay.day)).distinct()))
-        found = [_closed(row) for row in closed]
-        period = first
-        last = period_of(max(days, default=0))
-        while period is not None and (period <= last or period == first):
-            async with reading(self._database) as session:
-                charge, discount = await sheets.so_far(
-                    session, (await sheets.plan(session, Selection(None, period))).sheets
-                )
-            found.append(methods.PeriodState(period, "open", None, 0, charge, discount, ""))
-            period = following(period)
-        return tuple(found)
+            running = await sheets.open_periods(session, [row.period for row in closed])
+        opened = (methods.PeriodState(name, "open", None, 0, *sums, "") for name, sums in running.items())
+        return (*map(_closed, closed), *opened)
 
     async def statement(self, period: str, team: str, form: str) -> methods.Document:
         """Return a statement in one of the forms of ``paper``."""
@@ -220,16 +220,12 @@ class BillingOffice:
     async def usage(self, query: UsageQuery, caller: methods.Caller) -> tuple[UsageGroup, ...]:
         """Return usage that a caller may see; what it names and may not see is as if there were none."""
         async with reading(self._database) as session:
-            teams = caller.teams
-            if teams is not None:
-                await usage.checked_teams(session, teams, caller.team)
-            else:
-                teams = query.teams if caller.team is None else (caller.team,)
-            keys = caller.key_ids
-            if caller.key_hash:
-                keys = (await usage.key_named(session, caller.key_hash, caller.team),)
-            narrowed = UsageQuery(query.hourly, query.first, query.last, query.group_by, teams, keys, query.models)
-            return await usage.usage(session, narrowed)
+            return await usage.usage(session, await usage.narrowed(session, query, caller))
+
+    async def cache_hits(self, query: UsageQuery, caller: methods.Caller) -> tuple[HitGroup, ...]:
+        """Return answers from the response cache that a caller may see, as with ``usage``; ``query`` is by day."""
+        async with reading(self._database) as session:
+            return await usage.cache_hits(session, await usage.narrowed(session, query, caller))
 
     async def usage_rows(
         self, team: str | None, first: int, last: int, cursor: tuple[object, ...] | None

@@ -66,6 +66,29 @@ async def so_far(session: AsyncSession, sheets: Sequence[Sheet]) -> tuple[int, i
     return charge, discount
 
 
+async def open_periods(session: AsyncSession, closed: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return what the open periods come to so far, as ``so_far`` says it, oldest first; those between have nothing."""
+    days = await fingerprints(session, 0, ALWAYS)
+    if not closed and not days:
+        return {}
+    due = period = following(closed[-1]) if closed else period_of(min(days))
+    found = {due: [0, 0]}
+    while period < period_of(max(days, default=0)):
+        period = following(period)
+        found[period] = [0, 0]
+    for day, sums in days.items():
+        if (charged := found.get(period_of(day))) is not None:
+            charged[0] += sums[_CHARGE]
+            charged[1] += sums[_DISCOUNT]
+    first = days_of(due)[0]
+    earlier = {day: sums for day, sums in days.items() if max(0, first - LOOK_BACK) <= day < first}
+    if earlier:
+        late = await late_days(session, min(earlier), first - 1, closed, earlier)
+        more = await so_far(session, [Sheet("late", due, day, day, earlier[day]) for day in late])
+        found[due] = [found[due][0] + more[0], found[due][1] + more[1]]
+    return {name: (charge, discount) for name, (charge, discount) in found.items()}
+
+
 async def late_days(
     session: AsyncSession, first: int, last: int, closed: Sequence[str], days: dict[int, tuple[int, ...]]
 ) -> set[int]:

@@ -15,9 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from gateway.billing.book import BILLABLE
-from gateway.billing.methods import LABELS, SUMS, UsageGroup, UsageQuery, UsageRow
+from gateway.billing.methods import LABELS, SUMS, Caller, HitGroup, UsageGroup, UsageQuery, UsageRow
 from gateway.db.tables.access import KeyRow, TeamRow
 from gateway.db.tables.ledger import UsageDay, UsageHour
+from gateway.db.tables.repetition import CacheHitHour
 from gateway.metering.record import ANSWERED, OWNER
 from gateway.types.errors import BadRequest, NotFound
 
@@ -47,6 +48,35 @@ async def usage(session: AsyncSession, query: UsageQuery) -> tuple[UsageGroup, .
     width = len(groups)
     made = [UsageGroup(int(row[0]), tuple(row[1:width]), tuple(map(int, row[width:]))) for row in rows]
     return tuple(sorted(filter(_any, made), key=lambda group: (group.time, group.labels)))
+
+
+async def cache_hits(session: AsyncSession, query: UsageQuery) -> tuple[HitGroup, ...]:
+    """Return answers from the response cache by day, team, model and provider, in that order."""
+    day = (col(CacheHitHour.hour) // 24).label("day")
+    labels: list[Any] = [day, *(col(getattr(CacheHitHour, name)) for name in ("team", "model", "provider"))]
+    limits = [col(CacheHitHour.hour) >= query.first * 24, col(CacheHitHour.hour) < (query.last + 1) * 24]
+    for name, wanted in (("team", query.teams), ("key_id", query.keys), ("model", query.models)):
+        if wanted is not None:
+            limits.append(col(getattr(CacheHitHour, name)).in_(wanted))
+    found = select(*labels, func.sum(col(CacheHitHour.hits))).where(and_(*limits)).group_by(*labels)
+    rows = await session.execute(found.order_by(*labels).limit(MOST_GROUPS))
+    return tuple(HitGroup(int(row[0]), *row[1:4], int(row[4])) for row in rows)
+
+
+async def narrowed(session: AsyncSession, query: UsageQuery, caller: Caller) -> UsageQuery:
+    """Return ``query`` for what ``caller`` may see of it.
+
+    Raises:
+        NotFound: it names what is not there, or what it may not see, which looks the same.
+    """
+    teams, keys = caller.teams, caller.key_ids
+    if teams is not None:
+        await checked_teams(session, teams, caller.team)
+    else:
+        teams = query.teams if caller.team is None else (caller.team,)
+    if caller.key_hash:
+        keys = (await key_named(session, caller.key_hash, caller.team),)
+    return UsageQuery(query.hourly, query.first, query.last, query.group_by, teams, keys, query.models)
 
 
 def _any(group: UsageGroup) -> bool:

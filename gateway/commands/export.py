@@ -27,49 +27,31 @@ Out = Annotated[Path | None, typer.Option(help="File to write; a name is made wh
 Sink = Annotated[str | None, typer.Option(help="Deliver it to this sink instead of writing a file.")]
 
 
-@app.command("focus")
-def export_focus(
-    team: Team = None,
-    period: Period = None,
-    first: First = None,
-    last: Last = None,
-    form: Format = "csv",
-    out: Out = None,
-    sink: Sink = None,
-    as_json: Json = False,
-) -> None:
-    """Write costs as FOCUS 1.2 and later: a row per day, team, key, endpoint and token class."""
-    _export("focus", team, (period, first, last), form, out, sink, as_json=as_json)
+DATASETS = {
+    "focus": "Write costs as FOCUS 1.2 and later: a row per day, team, key, endpoint and token class.",
+    "usage": "Write usage by day, key, model, endpoint, app, tier and status, whoever paid for it.",
+    "statement": "Write the statement of a team.",
+}
+"""What each dataset's command does."""
 
 
-@app.command("usage")
-def export_usage(
-    team: Team = None,
-    period: Period = None,
-    first: First = None,
-    last: Last = None,
-    form: Format = "csv",
-    out: Out = None,
-    sink: Sink = None,
-    as_json: Json = False,
-) -> None:
-    """Write usage by day, key, model, endpoint, app, tier and status, whoever paid for it."""
-    _export("usage", team, (period, first, last), form, out, sink, as_json=as_json)
+def _add_command(dataset: str) -> None:
+    @app.command(dataset, help=DATASETS[dataset])
+    def export(
+        team: Team = None,
+        period: Period = None,
+        first: First = None,
+        last: Last = None,
+        form: Format = "csv",
+        out: Out = None,
+        sink: Sink = None,
+        as_json: Json = False,
+    ) -> None:
+        _export(dataset, team, (period, first, last), form, out, sink, as_json=as_json)
 
 
-@app.command("statement")
-def export_statement(
-    team: Team = None,
-    period: Period = None,
-    first: First = None,
-    last: Last = None,
-    form: Format = "csv",
-    out: Out = None,
-    sink: Sink = None,
-    as_json: Json = False,
-) -> None:
-    """Write the statement of a team."""
-    _export("statement", team, (period, first, last), form, out, sink, as_json=as_json)
+for _dataset in DATASETS:
+    _add_command(_dataset)
 
 
 @app.command("check")

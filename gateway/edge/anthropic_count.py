@@ -14,7 +14,7 @@ from gateway.access.principal import Principal
 from gateway.edge.anthropic_form import JSON, head_lines
 from gateway.edge.anthropic_reply import MessagesReply
 from gateway.relay import Desk, permitted, route_request
-from gateway.upstream.count import count
+from gateway.upstream.count import Count, count
 
 _TRIED: Final = 2
 """Backends that are asked before an estimate is given."""
@@ -47,12 +47,14 @@ async def answer_count(call: Any, principal: Principal, reply: CountReply, desk:
     try:
         wanted = route_request(call, principal.team, 1, reply.arrived)
         plan = permitted(desk.router.plan(wanted, rule=principal.rule), call, principal, desk.router)
+        best = Count(call.prompt_estimate, exact=False)
         for step in plan.steps[:_TRIED]:
-            tokens = await count(desk.upstream, step, call)
-            if tokens is not None:
-                reply.count(tokens, exact=True)
-                return
-        reply.count(call.prompt_estimate, exact=False)
+            found = await count(desk.upstream, step, call)
+            if found is not None:
+                best = found
+            if best.exact:
+                break
+        reply.count(best.tokens, exact=best.exact)
     finally:
         if leave is not None:
             desk.purse.settle(leave, 0, (), 0)

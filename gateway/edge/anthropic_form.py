@@ -121,7 +121,7 @@ def usage_form(bill: Bill, known: object = None) -> dict[str, Any]:
     read, written = min(usage.cache_read, usage.prompt), usage.cache_write
     written = min(written, usage.prompt - read)
     said: dict[str, Any] = {
-        "cache_creation": None,
+        "cache_creation": _kept(written, usage.cache_write_1h) if written else None,
         "inference_geo": None,
         "server_tool_use": None,
         "service_tier": "standard",
@@ -143,6 +143,12 @@ def usage_form(bill: Bill, known: object = None) -> dict[str, Any]:
     if bill.continuations:
         said["continuation"] = {"count": bill.continuations, "replayed_tokens": bill.replayed}
     return said
+
+
+def _kept(written: int, hour: int) -> dict[str, int]:
+    """Return for how long tokens that were written to a cache are kept there."""
+    hour = min(hour, written)
+    return {"ephemeral_5m_input_tokens": written - hour, "ephemeral_1h_input_tokens": hour}
 
 
 def _details(usage: Usage) -> dict[str, int] | None:

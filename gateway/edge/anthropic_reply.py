@@ -33,6 +33,7 @@ class MessagesReply(DialectReply[Call]):
     """
 
     __slots__ = ("_events", "_generation", "_stops")
+    comfort = b'event: ping\ndata: {"type": "ping"}\n\n'
 
     def __init__(self, exchange: Exchange, call: Call) -> None:
         super().__init__(exchange, call)

@@ -43,6 +43,16 @@ def error_body(error: WeirError, request_id: str, explained: dict[str, Any] | No
     return _encoder.encode(body)
 
 
+def error_lines(error: WeirError, request_id: str) -> bytes:
+    """Return the header lines of an error to a request."""
+    identity, wait = request_id.encode("ascii"), retry_after(error)
+    lines = b"retry-after: %d\r\n" % wait if wait is not None else b""
+    lines += b"x-generation-id: %s\r\nx-request-id: %s\r\n" % (identity, identity)
+    if error.code == 401:
+        return lines + b"www-authenticate: Bearer\r\n"
+    return lines + b"allow: POST\r\n" if error.code == 405 else lines
+
+
 def retry_after(error: WeirError) -> int | None:
     """Return whole seconds for ``Retry-After``, rounded up, or None."""
     return None if error.retry_after is None else max(1, math.ceil(error.retry_after))

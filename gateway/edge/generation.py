@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import astuple
@@ -12,6 +12,14 @@ from gateway.types import ids
 from gateway.types.generation import AttemptRecord, GenerationRecord
 from gateway.types.money import usd_json
 from gateway.types.tokens import Usage
+
+_UNKNOWN: Final = dict.fromkeys(
+    (
+        *("num_fetches", "num_input_audio_prompt", "num_media_completion", "num_media_prompt", "num_search_results"),
+        "preset_id",
+    )
+)
+"""Members that clients need and that say nothing here."""
 
 
 def generation_object(record: GenerationRecord) -> dict[str, Any]:
@@ -23,6 +31,8 @@ def generation_object(record: GenerationRecord) -> dict[str, Any]:
     first = parts[0]
     created = dt.datetime.fromtimestamp(record.created_us / 1e6, tz=dt.UTC)
     cost = msgspec.Raw(usd_json(sum(each.charge_nano for each in parts)))
+    cached = [each.cache_nano for each in parts if each.cache_nano is not None]
+    saved = sum(cached) if cached else None
     listed = usd_json(sum(each.charge_nano + each.discount_nano for each in parts)) if last.byok else b"null"
     return {
         "id": ids.text(record.request_id),
@@ -36,7 +46,7 @@ def generation_object(record: GenerationRecord) -> dict[str, Any]:
         "usage": cost,
         "api_type": last.operation if last.operation in {"embeddings", "rerank"} else "completions",
         "app_id": None,
-        "cache_discount": None,
+        "cache_discount": None if saved is None else msgspec.Raw(usd_json(saved)),
         "cancelled": last.status == "client_cancel",
         "external_user": last.user or None,
         "finish_reason": last.finish_reason or None,
@@ -51,12 +61,7 @@ def generation_object(record: GenerationRecord) -> dict[str, Any]:
         "native_tokens_prompt": usage.prompt,
         "native_tokens_reasoning": usage.reasoning,
         "num_continuations": len(parts) - 1,
-        "num_fetches": None,
-        "num_input_audio_prompt": None,
-        "num_media_completion": None,
-        "num_media_prompt": None,
-        "num_search_results": None,
-        "preset_id": None,
+        **_UNKNOWN,
         "provider_name": last.provider,
         "provider_responses": [_attempt(attempt) for attempt in record.attempts],
         "router": None,
@@ -88,6 +93,7 @@ def cached_object(source: GenerationRecord, hit: bytes) -> dict[str, Any]:
         "created_at": created.isoformat().replace("+00:00", "Z"),
         "total_cost": free,
         "usage": free,
+        "cache_discount": None,
         "cancelled": False,
         "generation_time": 0.0,
         "latency": 0.0,

@@ -163,7 +163,9 @@ class Recording:
     # The record
 
     async def keep(self) -> None:
-        """Keep the answer, then send what ends it; without an answer let the claim go."""
+        """Keep the answer, then send what ends it; without an answer let the claim go. Done once."""
+        if self._settled:
+            return
         if self._end is None:
             await self.release()
             return

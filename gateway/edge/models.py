@@ -70,11 +70,13 @@ def model_object(model: Model) -> dict[str, Any]:
 def pricing_object(rates: Rates) -> dict[str, str]:
     """Return prices as OpenRouter writes them: decimal strings, USD per token."""
     full = rates.resolved()
+    longer = {} if rates.cache_write_1h is None else {"input_cache_write_1h": usd_per_token_text(rates.cache_write_1h)}
     return {
         "prompt": usd_per_token_text(full.prompt),
         "completion": usd_per_token_text(full.completion),
         "input_cache_read": usd_per_token_text(full.cache_read or 0),
         "input_cache_write": usd_per_token_text(full.cache_write or 0),
+        **longer,
         "internal_reasoning": usd_per_token_text(full.reasoning or 0),
         "request": usd_json(full.request).decode("ascii"),
         "image": "0",

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.edge.errors import error_body, error_object, retry_after
+from gateway.edge.errors import error_body, error_lines, error_object
 from gateway.edge.exchange import Exchange
 from gateway.edge.reply import DialectReply
 from gateway.types import ids
@@ -257,13 +257,4 @@ def respond_error(
 ) -> None:
     """Send an error as a whole response; before a dialect has read the request there is no reply to ask."""
     identity = ids.text(exchange.request_id)
-    wait = retry_after(error)
-    if wait is not None:
-        headers += b"retry-after: %d\r\n" % wait
-    encoded = identity.encode("ascii")
-    headers += b"x-generation-id: %s\r\nx-request-id: %s\r\n" % (encoded, encoded)
-    if error.code == 401:
-        headers += b"www-authenticate: Bearer\r\n"
-    elif error.code == 405:
-        headers += b"allow: POST\r\n"
-    exchange.respond(error.code, _JSON + headers, error_body(error, identity, explained))
+    exchange.respond(error.code, _JSON + headers + error_lines(error, identity), error_body(error, identity, explained))

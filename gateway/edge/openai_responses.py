@@ -94,6 +94,7 @@ _SAME: Final = frozenset(
     {
         "frequency_penalty",
         "logit_bias",
+        "modalities",
         "parallel_tool_calls",
         "presence_penalty",
         "prompt_cache_key",
@@ -130,12 +131,14 @@ class ResponsesCall(Call, eq=False, kw_only=True):
         items: its own input, without what went before it.
         history: how many items of the past stand before them in ``native["input"]``.
         keep: takes the id of the request and the response object once the answer has left whole, or None.
+        begin: makes the reply when the answer is made in the background (``detached``), else None.
     """
 
     asked: ResponsesShape
     items: Sequence[dict[str, Any]] = ()
     history: int = 0
     keep: Callable[[bytes, dict[str, Any]], None] | None = None
+    begin: Callable[[Any, Any], Any] | None = None
 
 
 def read(body: dict[str, Any], *, openrouter: bool, history: Sequence[dict[str, Any]] = ()) -> ResponsesCall:
@@ -187,7 +190,6 @@ def _refuse_impossible(asked: ResponsesShape, body: dict[str, Any]) -> None:
     if not asked.input and asked.previous_response_id is None:
         raise BadRequest("input is missing" if "input" not in body else "input is empty", param="input")
     for name, why in (
-        ("background", "answers are not made in the background here: leave it out, or stream"),
         ("conversation", "conversations are not kept here: use previous_response_id"),
         ("prompt", "prompts are not kept here: send instructions and input"),
         ("access_programs", "there are no access programs here"),

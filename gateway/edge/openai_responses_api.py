@@ -6,17 +6,24 @@ and one that was deleted are the same 404.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
 
 from gateway.access.principal import Principal
+from gateway.edge.openai_responses_background import BEAT_S
 from gateway.edge.openai_responses_shelf import Shelf, items_of, request_of
+from gateway.edge.openai_responses_stream import follow
+from gateway.types.background import CANCEL, EVENTS_S, READ, RUNNING
 from gateway.types.errors import BadRequest, NotFound
 from gateway.types.responses import FORGET, Turn
 
+CANCEL_S: Final = 5.0
+"""Seconds that whoever cancels waits for another process to do it."""
 Authenticate = Callable[[Request], Principal]
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
@@ -32,26 +39,28 @@ def build_router(shelf: Callable[[], Shelf], authenticate: Authenticate) -> APIR
     router = APIRouter(tags=["responses"])
     known = Depends(authenticate)
 
-    async def find(identity: str, caller: Principal) -> Turn:
-        request_id = request_of(identity)
-        turn = await shelf().find(caller.key_id, request_id) if request_id is not None else None
-        if turn is None:
-            raise _absent(identity)
-        return turn
-
     for prefix in ("/v1", "/api/v1"):
+        _add_actions(router, prefix, shelf, known)
         base = f"{prefix}/responses/{{response_id}}"
 
         @router.get(base, summary="A response that was kept")
-        async def response(response_id: str, stream: bool = False, caller: Principal = known) -> Response:
-            turn = await find(response_id, caller)
+        async def response(
+            response_id: str,
+            stream: bool = False,
+            starting_after: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None,
+            caller: Principal = known,
+        ) -> Response:
+            turn = await _find(shelf(), response_id, caller)
             if stream:
-                raise BadRequest("stream: only answers made in the background can be streamed again", param="stream")
+                after = -1 if starting_after is None else starting_after
+                return await _followed(shelf(), caller.key_id, response_id, after)
+            if starting_after is not None:
+                raise BadRequest("starting_after: set stream to true with it", param="starting_after")
             return Response(turn.response, media_type="application/json")
 
         @router.delete(base, summary="Forget a response")
         async def forget(response_id: str, caller: Principal = known) -> Response:
-            await find(response_id, caller)
+            await _find(shelf(), response_id, caller)
             request_id = request_of(response_id)
             if not await shelf().books.ask(FORGET, (caller.key_id, request_id)):
                 raise _absent(response_id)
@@ -65,18 +74,74 @@ def build_router(shelf: Callable[[], Shelf], authenticate: Authenticate) -> APIR
             after: Annotated[str | None, Query(max_length=256)] = None,
             caller: Principal = known,
         ) -> Response:
-            turn = await find(response_id, caller)
+            turn = await _find(shelf(), response_id, caller)
             request_id = request_of(response_id)
             turns = await shelf().conversation(caller.key_id, request_id) if request_id is not None else None
             before = items_of(turns[:-1]) if turns else []
             return _json(_page([*before, *_decode(turn.items)], limit, order, after))
 
-        @router.post(f"{base}/cancel", summary="Refused: no response is made in the background")
-        async def cancel(response_id: str, caller: Principal = known) -> Response:
-            await find(response_id, caller)
-            raise BadRequest("this response was not made in the background: close its connection to cancel one")
-
     return router
+
+
+def _add_actions(router: APIRouter, prefix: str, shelf: Callable[[], Shelf], known: Any) -> None:
+    """Add what can be done to responses beside fetching and forgetting them."""
+
+    @router.post(f"{prefix}/responses/compact", summary="Refused: there are no compactions here")
+    async def compact(caller: Principal = known) -> Response:  # noqa: ARG001 - only keys are told
+        raise BadRequest("compactions are not made here: send truncation auto, or a summary as input")
+
+    @router.post(f"{prefix}/responses/{{response_id}}/cancel", summary="End a response that is made in the background")
+    async def cancel(response_id: str, caller: Principal = known) -> Response:
+        turn = await _find(shelf(), response_id, caller)
+        response = _decode(turn.response)
+        if not response.get("background"):
+            raise BadRequest("this response was not made in the background: close its connection to cancel one")
+        if response["status"] in RUNNING:
+            await _cancel(shelf(), caller.key_id, request_of(response_id) or b"")
+            turn = await _find(shelf(), response_id, caller)
+        return Response(turn.response, media_type="application/json")
+
+
+async def _find(shelf: Shelf, identity: str, caller: Principal) -> Turn:
+    request_id = request_of(identity)
+    turn = await shelf.find(caller.key_id, request_id) if request_id is not None else None
+    if turn is None:
+        raise _absent(identity)
+    return turn
+
+
+async def _followed(shelf: Shelf, key_id: str, identity: str, after: int) -> Response:
+    """Return the stream of a response that is, or was, made in the background; raises ``BadRequest`` without one."""
+    request_id = request_of(identity) or b""
+
+    async def last() -> Mapping[str, Any] | None:
+        turn = await shelf.find(key_id, request_id)
+        return None if turn is None else dict(_decode(turn.response))
+
+    found = await shelf.books.ask(READ, (key_id, request_id, after))
+    if found is None or not found.streamed:
+        raise BadRequest(
+            "stream: only a response that was made in the background and as a stream can be streamed again, for "
+            f"{EVENTS_S / 3600:g} h",
+            param="stream",
+        )
+    events = follow(shelf.books, key_id, request_id, after, last)
+    headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+
+async def _cancel(shelf: Shelf, key_id: str, request_id: bytes) -> None:
+    """End a run wherever it is; returns once its response says so, or after a while."""
+    run = shelf.runs.running.get(request_id)
+    if run is not None and run.key_id == key_id:
+        await run.cancel()
+        return
+    await shelf.books.ask(CANCEL, (key_id, request_id))
+    for _ in range(int(CANCEL_S / BEAT_S)):
+        turn = await shelf.find(key_id, request_id)
+        if turn is None or _decode(turn.response)["status"] not in RUNNING:
+            return
+        await asyncio.sleep(BEAT_S)
 
 
 def _absent(identity: str) -> NotFound:

@@ -60,6 +60,8 @@ class Conversation:
                 self._output(item)
             elif kind == "reasoning":
                 self._reasoning(item)
+            elif kind == "image_generation_call" and type(item.get("result")) is str:
+                self._image(item)
             elif type(kind) is not str:
                 raise BadRequest(f"{place}.type must be a text", param=f"{place}.type")
             else:
@@ -191,6 +193,13 @@ class Conversation:
             output = self._parts(output, f"{self._place}.output")
         self._pending = None
         self.messages.append({"role": "tool", "tool_call_id": identity, "content": output})
+
+    def _image(self, item: dict[str, Any]) -> None:
+        """Add an image that was made, as OpenRouter's chat form has it."""
+        form = item.get("output_format")
+        url = f"data:image/{form if type(form) is str else 'png'};base64,{item['result']}"
+        images = self._assistant("tool_calls").setdefault("images", [])
+        images.append({"type": "image_url", "image_url": {"url": url}})
 
     def _reasoning(self, item: dict[str, Any]) -> None:
         """Add reasoning as OpenRouter's chat form has it; what only its own API can read goes along."""

@@ -14,6 +14,7 @@ from gateway.types.chunk import TextDelta
 from gateway.types.responses import mended_id
 
 _encode: Final = msgspec.json.Encoder().encode
+_IMAGE: Final = "data:image/"
 
 
 class Output:
@@ -125,6 +126,11 @@ class Output:
             self._refuse(refusal)
         for annotation in _listed(delta, "annotations"):
             self._annotate(annotation)
+        for image in _listed(delta, "images"):
+            self._draw(image)
+        audio = delta.get("audio")
+        if type(audio) is dict and type(audio.get("transcript")) is str and audio["transcript"]:
+            self._say(audio["transcript"])
         for place, call in enumerate(delta.get("tool_calls") or ()):
             self._call(call.get("index", place), call)
 
@@ -216,6 +222,22 @@ class Output:
         known.append(said)
         event = "response.output_text.annotation.added"
         self.event(event, **self._place, annotation_index=len(known) - 1, annotation=said)
+
+    def _draw(self, image: Any) -> None:
+        """Add an image as the item of a tool that made one, which takes it as data and nothing else."""
+        link = image.get("image_url") if type(image) is dict else None
+        url = link.get("url") if type(link) is dict else None
+        head, _, data = url.partition(";base64,") if type(url) is str else ("", "", "")
+        if not data or not head.startswith(_IMAGE):
+            return
+        form = head.removeprefix(_IMAGE).partition(";")[0]
+        item = self._open(
+            {"type": "image_generation_call", "id": self._name("ig"), "result": None, "output_format": form}
+        )
+        place = {"item_id": item["id"], "output_index": len(self.items) - 1}
+        self.event("response.image_generation_call.completed", **place)
+        item["result"] = data
+        self._close("completed")
 
     # Calls
 

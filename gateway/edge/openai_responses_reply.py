@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.edge.errors import error_object, retry_after
+from gateway.edge.errors import error_lines, error_object
 from gateway.edge.exchange import Exchange
 from gateway.edge.openai_responses import ResponsesCall
 from gateway.edge.openai_responses_output import Output
@@ -84,6 +84,7 @@ class ResponsesReply(DialectReply[ResponsesCall]):
     """
 
     __slots__ = ("_created", "_finish", "_frame", "_native", "_output")
+    comfort = b": waiting\n\n"
 
     def __init__(self, exchange: Exchange, call: ResponsesCall) -> None:
         super().__init__(exchange, call)
@@ -139,10 +140,14 @@ class ResponsesReply(DialectReply[ResponsesCall]):
 
     def fail(self, error: WeirError) -> None:
         """See ``Reply``."""
-        error = _named(error, self.call)
+        error = named(error, self.call)
         if not self._exchange.begun:
             respond_error(self._exchange, error, self._route, self._explained)
             return
+        self._exchange.close(self._failure(error)[1])
+
+    def _failure(self, error: WeirError) -> tuple[dict[str, Any], bytes]:
+        """Return the response object of an answer that broke, and the events that say so."""
         if not self._frame:
             self._start(self.call.model, "")  # nothing but a comment has been sent
         output, code = self._output, _ERROR_CODES.get(error.kind, "server_error")
@@ -153,7 +158,7 @@ class ResponsesReply(DialectReply[ResponsesCall]):
             document["openrouter_metadata"] = self._explained
         output.event("error", code=code, message=error.message, param=error.param)
         output.event("response.failed", response=document)
-        self._exchange.close(output.take())
+        return document, output.take()
 
     def _feed(self, chunks: Sequence[Chunk]) -> None:
         """Put chunks into the output."""
@@ -188,7 +193,7 @@ class ResponsesReply(DialectReply[ResponsesCall]):
 
     def _start(self, model: str, provider: str) -> None:
         """Make what every form of the response object has."""
-        self._created = int(time.time())
+        self._created = self._created or int(time.time())
         self._frame = _echo(self.call)
         self._frame["model"] = model
         if self.call.openrouter:
@@ -230,11 +235,19 @@ class ResponsesReply(DialectReply[ResponsesCall]):
             document["openrouter_metadata"] = self._explained
         return document
 
-    def _keep(self, response: dict[str, Any]) -> None:
+    def _keep(self, response: Mapping[str, Any]) -> None:
         """Hand over the response for later, with all that goes on from it will need."""
         if self.call.keep is not None:
-            kept = {name: value for name, value in response.items() if name != "openrouter_metadata"}
-            self.call.keep(self.request_id, {**kept, "output": self._output.items})
+            self.call.keep(self.request_id, self._kept(response))
+
+    def _kept(self, response: Mapping[str, Any]) -> dict[str, Any]:
+        """Return ``response`` as it is kept."""
+        kept = {name: value for name, value in response.items() if name != "openrouter_metadata"}
+        return {**kept, "output": self._output.items}
+
+    def _json_lines(self) -> bytes:
+        """Return the header lines of a whole answer."""
+        return _JSON + self._headers()
 
 
 class InputTokensReply(ResponsesReply):
@@ -257,7 +270,7 @@ def _echo(call: ResponsesCall) -> dict[str, Any]:
     reasoning = written.get("reasoning") or {}
     tools = written.get("tools") or []
     return {
-        "background": False,
+        "background": call.detached,
         "frequency_penalty": asked.frequency_penalty or 0.0,
         "instructions": asked.instructions,
         "max_output_tokens": asked.max_output_tokens,
@@ -277,12 +290,12 @@ def _echo(call: ResponsesCall) -> dict[str, Any]:
         "tools": [_tool(tool) for tool in tools] if tools else [],
         "top_logprobs": asked.top_logprobs or 0,
         "top_p": asked.top_p,
-        "truncation": "disabled",
+        "truncation": asked.truncation or "disabled",
         "user": asked.user,
     }
 
 
-def _named(error: WeirError, call: Call) -> WeirError:
+def named(error: WeirError, call: Call) -> WeirError:
     """Return ``error``, or what it comes from: a request for what only backends that speak Responses can do."""
     drops = error.metadata.get("drops") or ()
     if not call.unsaid or error.code != 404 or all(drop["filter"] != "capability" for drop in drops):
@@ -297,6 +310,11 @@ def _named(error: WeirError, call: Call) -> WeirError:
 def _tool(tool: dict[str, Any]) -> dict[str, Any]:
     """Return a tool with the members that clients need."""
     return {"parameters": None, "strict": None, **tool} if tool.get("type") == "function" else tool
+
+
+def reply_to(exchange: Exchange, call: ResponsesCall) -> ResponsesReply:
+    """Return the reply to ``call``."""
+    return ResponsesReply(exchange, call) if call.begin is None else call.begin(exchange, call)
 
 
 def usage_json(bill: Bill) -> msgspec.Raw:
@@ -331,16 +349,7 @@ def respond_error(
 ) -> None:
     """Send an error as a whole response: OpenAI's shape with OpenRouter's ``error_type``."""
     identity = ids.text(exchange.request_id)
-    wait = retry_after(error)
-    if wait is not None:
-        headers += b"retry-after: %d\r\n" % wait
-    encoded = identity.encode("ascii")
-    headers += b"x-generation-id: %s\r\nx-request-id: %s\r\n" % (encoded, encoded)
-    if error.code == 401:
-        headers += b"www-authenticate: Bearer\r\n"
-    elif error.code == 405:
-        headers += b"allow: POST\r\n"
     body: dict[str, Any] = {"error": error_object(error), "error_type": error.kind, "request_id": identity}
     if explained is not None:
         body["openrouter_metadata"] = explained
-    exchange.respond(error.code, _JSON + headers, _encode(body))
+    exchange.respond(error.code, _JSON + headers + error_lines(error, identity), _encode(body))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,8 +20,11 @@ from gateway.access.principal import Principal
 from gateway.config.snapshot import ResponsesSpec
 from gateway.edge.clerk import Clerk
 from gateway.edge.openai_responses import ResponsesCall, read
+from gateway.edge.openai_responses_background import Runs
 from gateway.edge.openai_responses_reply import PREFIX
+from gateway.edge.openai_responses_truncation import Build
 from gateway.types import ids
+from gateway.types.background import UNFINISHED
 from gateway.types.errors import BadRequest
 from gateway.types.method import Asking
 from gateway.types.responses import CONVERSATION, FIND, KEEP, MOST_BYTES, NewTurn, Turn
@@ -72,6 +75,9 @@ def items_of(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     return [item for turn in turns for item in (*_decode(turn.items), *output_of(turn))]
 
 
+Fit = Callable[[ResponsesCall, list[dict[str, Any]], Build, Principal], Awaitable[ResponsesCall]]
+
+
 @dataclass(frozen=True, slots=True)
 class Shelf:
     """What one process fetches and keeps.
@@ -80,11 +86,15 @@ class Shelf:
         books: the keeper.
         clerk: hands over what is to be kept.
         spec: returns what is kept, as of now.
+        runs: what is being made in the background.
+        fit: leaves out the oldest of what does not fit (``gateway.edge.openai_responses_truncation``).
     """
 
     books: Asking
     clerk: Clerk
     spec: Callable[[], ResponsesSpec]
+    runs: Runs
+    fit: Fit
 
     async def read(self, body: dict[str, Any], principal: Principal, *, openrouter: bool) -> ResponsesCall:
         """Return the call in ``body``, with all that it refers to in its input.
@@ -94,24 +104,56 @@ class Shelf:
             Unavailable: the keeper is away, and it refers to something.
         """
         previous, items = body.get("previous_response_id"), body.get("input")
-        stores = self.spec().store
+        unkept = self._unkept(principal)
         history: list[dict[str, Any]] = []
         if type(previous) is str:
-            if not stores:
+            if unkept:
                 raise BadRequest(
-                    "previous_response_id: responses are not kept here; send the conversation as input",
-                    param="previous_response_id",
+                    f"previous_response_id: {unkept}; send the conversation as input", param="previous_response_id"
                 )
             history = await self._history(principal.key_id, previous)
         if type(items) is list and any(type(each) is dict and each.get("type") == _REFERENCE for each in items):
             body = {**body, "input": await self._resolved(principal.key_id, items)}
         call = read(body, openrouter=openrouter, history=history)
-        private = principal.rule is not None and principal.rule.keeps_nothing
-        if not stores or private or (call.preferences is not None and call.preferences.zdr):
+        if call.asked.truncation == "auto":
+            fewer = body
+            call = await self.fit(
+                call,
+                [*history, *call.items],
+                lambda items: read({**fewer, "input": items}, openrouter=openrouter),
+                principal,
+            )
+        if not unkept and call.preferences is not None and call.preferences.zdr:
+            unkept = "provider.zdr asks that nothing is kept"
+        if call.asked.background:
+            self._detach(call, principal.key_id, unkept)
+        if unkept:
             call.asked.store = False
         if call.asked.store is not False:
             call.keep = self._keeper(call, principal.key_id)
         return call
+
+    def _unkept(self, principal: Principal) -> str:
+        """Return why nothing of what ``principal`` asks is kept, or ``""``."""
+        if not self.spec().store:
+            return "responses are not kept here"
+        if principal.rule is not None and principal.rule.keeps_nothing:
+            return "a guardrail of this key wants zero data retention, so its responses are not kept"
+        return ""
+
+    def _detach(self, call: ResponsesCall, key_id: str, unkept: str) -> None:
+        """Have ``call`` answered in the background. Raises ``BadRequest`` when its answer may not be kept."""
+        if call.asked.store is False:
+            unkept = unkept or "store is false"
+        if unkept:
+            raise BadRequest(
+                f"background: a response that is made in the background has to be kept, and {unkept}",
+                param="background",
+            )
+        asked = call.asked.previous_response_id
+        previous = request_of(asked) if asked is not None else None
+        call.detached = True
+        call.begin = self.runs.begin(key_id, previous, lambda request_id: _encode(own_items(call, request_id.hex())))
 
     def _keeper(self, call: ResponsesCall, key_id: str) -> Callable[[bytes, dict[str, Any]], None]:
         """Return what hands over the turn of ``call`` once its answer has left."""
@@ -154,6 +196,11 @@ class Shelf:
                 f"there is no response {identity[:64]!r} to go on from, or one before it is gone",
                 param="previous_response_id",
                 metadata={"code": "previous_response_not_found"},
+            )
+        status = _decode(turns[-1].response).get("status")
+        if status in UNFINISHED:
+            raise BadRequest(
+                f"the response {identity[:64]!r} is {status}: it cannot be gone on from", param="previous_response_id"
             )
         return items_of(turns)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from gateway.edge.exchange import Exchange
 from gateway.edge.tool_calls import ToolCalls
 from gateway.types.call import Call, Need
 from gateway.types.reply import Flow, Reply
 
+COMFORT: Final = b": OPENROUTER PROCESSING\n\n"
+"""The comment that OpenRouter sends while nothing has come yet; some clients know it by its words."""
 CallT = TypeVar("CallT", bound=Call)
 
 
@@ -23,6 +25,10 @@ class CallerReply(Reply, Protocol):
 class OpeningReply(CallerReply, Protocol):
     """A reply that can begin its stream before there is anything to say."""
 
+    @property
+    def comfort(self) -> bytes:
+        """What its caller is told meanwhile: whole lines that clients of its dialect pass over."""
+
     def open(self) -> None:
         """Start the stream, unless it has been started."""
 
@@ -32,9 +38,11 @@ class DialectReply(Generic[CallT]):
 
     Attributes:
         call: what is answered.
+        comfort: what its caller is told while nothing has come.
     """
 
     __slots__ = ("_exchange", "_explained", "_route", "_tool_calls", "arrived", "call", "request_id")
+    comfort: bytes = COMFORT
 
     def __init__(self, exchange: Exchange, call: CallT) -> None:
         self._exchange = exchange

@@ -151,7 +151,8 @@ class ResponseCache:
         else:
             (answer,) = seen.chunks()
             reply.answer(cast("dict[str, Any]", answer), seen.model, seen.provider, FREE)
-        self._clerk.collect(HITS, CacheHit(reply.request_id, found.source, principal.key_id, principal.team))
+        who = (principal.key_id, principal.team, seen.model, seen.provider)
+        self._clerk.collect(HITS, CacheHit(reply.request_id, found.source, *who))
 
     def keep(self, slot: Slot, witness: Witness) -> bool:
         """Keep the answer that was given, if it was given whole; return whether it was."""
@@ -173,7 +174,7 @@ def slot_of(exchange: Exchange, call: Call, principal: Principal) -> Slot | None
     headers, body = exchange.headers, call.native or call.body
     preset, lasting = body.pop("cache_enabled", None), body.pop("cache_ttl_seconds", None)
     wanted = _boolean(headers, HEADER) if HEADER in headers else preset is True
-    if not wanted or (call.preferences is not None and call.preferences.zdr):
+    if not wanted or call.detached or (call.preferences is not None and call.preferences.zdr):
         return None
     if principal.rule is not None and principal.rule.keeps_nothing:
         return None

@@ -235,7 +235,7 @@ COMPONENTS: Final[Mapping[str, Schema]] = {
                 ("requests", "prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens"), _COUNT
             ),
         },
-        {"workspace_id": _TEXT},
+        {"workspace_id": _TEXT, "response_cached_requests": _COUNT},
     ),
     "Provider": _object({"name": _TEXT, "slug": _TEXT, "privacy_policy_url": _or_null(_TEXT)}),
 }

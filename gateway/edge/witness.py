@@ -97,6 +97,11 @@ class Witness:
         """See ``Reply``."""
         return self._reply.calls_sound
 
+    @property
+    def comfort(self) -> bytes:
+        """See ``OpeningReply``."""
+        return cast("OpeningReply", self._reply).comfort
+
     def steer(self, flow: Flow) -> None:
         """See ``Reply``."""
         self._reply.steer(flow)

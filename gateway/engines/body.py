@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from gateway.engines.fields import FORBIDDEN, FORBIDDEN_TEMPLATE_ARGUMENTS, LENGTH_FIELDS, SET_FIELDS
 from gateway.engines.kind import Engine
+from gateway.engines.thinking import ask_to_think
 from gateway.types.call import WHOLE, Operation
 
 _FORBIDDEN: Final = frozenset(FORBIDDEN)
@@ -74,6 +75,8 @@ def upstream_body(
         passing.pop("stream_options", None)
     if "chat_template_kwargs" in passing:
         _clean_template_arguments(passing)
+    if engine.thinking is not None and ("reasoning" in passing or "reasoning_effort" in passing):
+        ask_to_think(passing, engine.thinking.budget_field, engine.thinking.hiding_field)
     for name, value in engine.neutral:
         if passing.get(name) == value:
             del passing[name]

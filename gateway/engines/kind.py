@@ -65,6 +65,19 @@ class Resume:
 
 
 @dataclass(frozen=True, slots=True)
+class Thinking:
+    """How an engine whose chat templates have a switch for it is asked to think (``gateway.engines.thinking``).
+
+    Attributes:
+        budget_field: its name for the most tokens to think, or ``""`` when it takes none that every installation obeys.
+        hiding_field: its name for whether thoughts are shown, or ``""`` when they always are.
+    """
+
+    budget_field: str = ""
+    hiding_field: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Engine:
     """What is true of one engine kind.
 
@@ -97,6 +110,7 @@ class Engine:
         counter: how it counts the tokens of a prompt that is not answered (``gateway.upstream.count``), or None.
         callers_length: of OpenAI's two names for the length limit of a chat, the one that the caller used is passed on.
         fit: brings the body of a chat into the form that it takes, or None when it takes it as it is.
+        thinking: how it is asked to think by way of chat templates, or None when it is not.
         request_statuses: statuses that concern the request, though elsewhere they concern the key.
         length_statuses: statuses that mean a prompt too long when ``context_error`` says so, else a matter of the key.
     """
@@ -125,9 +139,10 @@ class Engine:
     speaks: Dialect = Dialect.CHAT
     key_line: str = "authorization: Bearer %s\r\n"
     fixed_lines: str = ""
-    counter: Literal["messages", "tokenize", "template"] | None = None
+    counter: Literal["messages", "tokenize", "template", "chat_tokenize", "texts"] | None = None
     callers_length: bool = False
     fit: Callable[[dict[str, Any]], None] | None = None
+    thinking: Thinking | None = None
     length_statuses: frozenset[int] = frozenset()
     request_statuses: frozenset[int] = frozenset()
 

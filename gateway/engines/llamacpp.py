@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS, RERANK_FIELDS, SAMPLING_FIELDS
-from gateway.engines.kind import PATHS, Engine, MetricNames, Resume
+from gateway.engines.kind import PATHS, Engine, MetricNames, Resume, Thinking
 from gateway.types.call import Operation
 
 _SAMPLING: Final = SAMPLING_FIELDS | {
@@ -46,7 +46,9 @@ _CHAT: Final = frozenset(
         "add_generation_prompt",
         "chat_template_kwargs",
         "parse_tool_calls",
+        "reasoning",
         "reasoning_format",
+        "thinking_budget_tokens",
     }
 )
 
@@ -79,4 +81,5 @@ LLAMACPP: Final = Engine(
     context_error=("exceeds the available context size", "exceed_context_size"),
     resume=Resume(template_arguments={"enable_thinking": False}, always=True),
     counter="template",
+    thinking=Thinking(budget_field="thinking_budget_tokens"),
 )

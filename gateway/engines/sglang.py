@@ -1,7 +1,7 @@
 """SGLang: metrics need ``--enable-metrics``; full is 503 "The request queue is full." (``--max-queued-requests``).
 
 It polls for disconnected clients and aborts their requests. An assistant message to go on with is put behind the
-rendered chat as it is.
+rendered chat as it is. Its tokenizer can be asked for texts (``/tokenize``), not for chats.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS, RERANK_FIELDS, TOKEN_FIELDS
-from gateway.engines.kind import PATHS, Engine, MetricNames, Resume
+from gateway.engines.kind import PATHS, Engine, MetricNames, Resume, Thinking
 from gateway.types.call import Operation
 
 _SAMPLING: Final = TOKEN_FIELDS | {
@@ -56,4 +56,6 @@ SGLANG: Final = Engine(
     passes_unknown=False,
     context_error=("context length", "maximum allowed length", "input is too long"),
     resume=Resume(fields={"continue_final_message": True}),
+    thinking=Thinking(),
+    counter="texts",
 )

@@ -3,7 +3,8 @@
 It stops a request when its response channel closes. It gives one choice per chat and has no embeddings; bad input,
 too long prompts among it, is 422. Its gauges have no KV usage, but the tokens of the running batch and the most
 tokens a batch can hold. An assistant message at the end of a chat loses its last blanks or is taken for a whole turn,
-so only text completions are gone on with.
+so only text completions are gone on with. It renders and tokenizes a chat (``/chat_tokenize``), and its templates take
+no variables from callers: whether it thinks cannot be said.
 """
 
 from __future__ import annotations
@@ -41,4 +42,5 @@ TGI: Final = Engine(
     context_error=("`inputs` tokens + `max_new_tokens` must be", "`inputs` must have less than"),
     neutral=(("top_p", 1),),
     resume=Resume(chat=False),
+    counter="chat_tokenize",
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.engines.fields import CHAT_FIELDS, COMPLETIONS_FIELDS, EMBEDDINGS_FIELDS, RERANK_FIELDS, TOKEN_FIELDS
-from gateway.engines.kind import PATHS, Engine, MetricNames, Resume
+from gateway.engines.kind import PATHS, Engine, MetricNames, Resume, Thinking
 from gateway.types.call import Operation
 
 _SAMPLING: Final = TOKEN_FIELDS | {
@@ -42,6 +42,7 @@ _CHAT: Final = frozenset(
         "continue_final_message",
         "documents",
         "include_reasoning",
+        "reasoning",
     }
 )
 
@@ -80,4 +81,5 @@ VLLM: Final = Engine(
     ),
     minds_names=True,
     counter="tokenize",
+    thinking=Thinking(hiding_field="include_reasoning"),
 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -24,6 +24,8 @@ NOTHING: Final = (NO_CHARGE, NO_CHARGE)
 _DOMAIN: Final = b"weir rates 1"
 _SIMPLE: Final = 10
 """Fields of ``Rates`` that are the whole of simple ones; their ids are made of these alone."""
+_FIRST: Final = 14
+"""Fields that ``Rates`` always had; ids are made of later ones only where these say something."""
 
 
 def chosen(rates: Rates, tier: str, context: int) -> Rates:
@@ -44,8 +46,9 @@ def chosen(rates: Rates, tier: str, context: int) -> Rates:
 def charge(usage: Usage, rates: Rates, tier: str = DEFAULT_TIER, *, context: int | None = None) -> Charge:
     """Return what ``usage`` costs at ``rates``, by class, in nano-USD.
 
-    Audio and image have a rate for each direction but one class: their two products are added in pico-USD and
-    rounded together. ``request`` is the rate per request, also when no token was used.
+    Audio and image have a rate for each direction but one class, and cache writes one for each time they are kept: the
+    two products are added in pico-USD and rounded together. ``request`` is the rate per request, also when no token was
+    used.
 
     Args:
         usage: what was used.
@@ -122,7 +125,8 @@ def _dearest(rates: Rates) -> tuple[tuple[int, int, int], ...]:
     found = []
     for each in every:
         full = each.resolved()
-        reads = (full.prompt, full.cache_read, full.cache_write, full.audio_prompt, full.image_prompt)
+        written = (full.cache_write, full.cache_write_1h)
+        reads = (full.prompt, full.cache_read, *written, full.audio_prompt, full.image_prompt)
         makes = (full.completion, full.reasoning, full.audio_completion, full.image_completion)
         read, made = (max(rate or 0 for rate in side) for side in (reads, makes))
         found.append((read, made, full.request * PICO_PER_NANO))
@@ -141,10 +145,20 @@ def rates_id(rates: Rates) -> int:
     Rates that differ only in writing a fallback out are the same price and have the same id. The id is the first
     63 bits of BLAKE2b over the resolved rates; 0 stays free for "no rates".
     """
-    full = rates.resolved()
-    content = msgspec.structs.astuple(full)[:_SIMPLE] if full.simple else full
+    content = _content(rates.resolved())
+    if len(content) <= _FIRST and not any(content[_SIMPLE:]):
+        content = content[:_SIMPLE]
     digest = hashlib.blake2b(msgspec.msgpack.encode(content), digest_size=8, person=_DOMAIN).digest()
     return int.from_bytes(digest, "big") >> 1 or 1
+
+
+def _content(full: Rates) -> tuple[Any, ...]:
+    """Return what the id of resolved rates is made of."""
+    tiers = tuple((tier.above, _content(tier.rates)) for tier in full.tiers)
+    service = tuple((tier.name, _content(tier.rates)) for tier in full.service_tiers)
+    plain = msgspec.structs.astuple(full)
+    later = () if full.cache_write_1h == full.cache_write else plain[_FIRST:]
+    return (*plain[:_SIMPLE], tiers, service, full.discount, full.markup, *later)
 
 
 def _at_terms(usage: Usage, rates: Rates, discount: int, markup: int) -> Charge:
@@ -156,6 +170,10 @@ def _pico(usage: Usage, rates: Rates) -> tuple[int, ...]:
     """Return the exact products of all classes in pico-USD, and the rate per request in nano-USD."""
     parts = usage.split()
     prompt, completion = rates.prompt, rates.completion
+    written = _either(rates.cache_write, prompt)
+    cache_write = parts.cache_write * written
+    if parts.cache_write_1h:
+        cache_write += parts.cache_write_1h * _either(rates.cache_write_1h, written)
     audio = image = 0
     if _has_media(usage):
         audio = parts.audio_prompt * _either(rates.audio_prompt, prompt)
@@ -166,7 +184,7 @@ def _pico(usage: Usage, rates: Rates) -> tuple[int, ...]:
         parts.prompt * prompt,
         parts.completion * completion,
         parts.cache_read * _either(rates.cache_read, prompt),
-        parts.cache_write * _either(rates.cache_write, prompt),
+        cache_write,
         parts.reasoning * _either(rates.reasoning, completion),
         audio,
         image,

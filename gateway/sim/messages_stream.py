@@ -1,11 +1,6 @@
-"""Answering one request as the stream of events that Anthropic's messages are, with the faults that strike it.
-
-One token is one event. Faults that belong to OpenAI's chunks (``null_fields``, ``usage_twice``) change nothing here.
-"""
+"""Answering one request as the stream of events that Anthropic's messages are, with the faults that strike it."""
 
 from __future__ import annotations
-
-import re
 
 import msgspec
 
@@ -13,34 +8,22 @@ from gateway.sim.answers import Choice
 from gateway.sim.exchange import Call
 from gateway.sim.faces.anthropic import AnthropicFace, signature
 from gateway.sim.faces.face import Document
-from gateway.sim.framing import DONE
-from gateway.sim.streaming import StreamExchange
-
-_NAME = re.compile(rb'\{"type":"([a-z_]+)"')
+from gateway.sim.named_events import NamedStream
 
 
-class MessagesStream(StreamExchange):
+class MessagesStream(NamedStream):
     """See the module."""
 
     def __init__(self, call: Call) -> None:
-        super().__init__(call, asked_usage=True, continuous=False)
+        super().__init__(call)
         assert isinstance(call.face, AnthropicFace)
         self._told: AnthropicFace = call.face
-        self._plain = False
-        self._kind = ""
         self._index = -1
 
-    def on_steps(self, first: int, last: int) -> None:
-        """Turn decode steps into events."""
-        choice = self.answer.choices[0]
-        if first == 0:
-            usage = self.usage(self.answer.prompt_tokens, 1, 0)
-            self._tell({"type": "message_start", "message": {**self._told.opening(self.answer), "usage": usage}})
-            self._tell({"type": "ping"})
-        for step in range(first, min(last, len(choice.pieces))):
-            self._piece(choice, step)
-        self.entry.completion_tokens = self.answer.produced(last)
-        self.entry.reported = self._tokens
+    def _begin_stream(self) -> None:
+        usage = self.usage(self.answer.prompt_tokens, 1, 0)
+        self._tell({"type": "message_start", "message": {**self._told.opening(self.answer), "usage": usage}})
+        self._tell({"type": "ping"})
 
     def on_end(self) -> None:
         """Say why it ended and what it took."""
@@ -52,15 +35,7 @@ class MessagesStream(StreamExchange):
         if usage is not None:
             ending["usage"] = usage
         self._tell(ending)
-        cut = self.strikes.get("cut_before_done")
-        self.leave("completed" if cut is None else "broken")
-        if cut is None:
-            self._tell({"type": "message_stop"})
-        elif cut.how == "fin":
-            self.flush()
-            self.connection.close()
-            return
-        self._finish()
+        self._end_stream(lambda: self._tell({"type": "message_stop"}))
 
     def _piece(self, choice: Choice, step: int) -> None:
         piece = choice.pieces[step]
@@ -98,13 +73,3 @@ class MessagesStream(StreamExchange):
 
     def _tell(self, event: Document) -> None:
         self._send(msgspec.json.encode(event))
-
-    def _send(self, payload: bytes) -> None:
-        """Send an event with its name before it; nothing says [DONE] here."""
-        if payload == DONE:
-            return
-        before = len(self._out)
-        super()._send(payload)
-        name = _NAME.match(payload)
-        if name is not None:
-            self._out[before] = b"event: %b\n%b" % (name[1], self._out[before])

@@ -220,10 +220,10 @@ class EmbeddingRequest(msgspec.Struct):
 
 
 class TokenizeRequest(msgspec.Struct):
-    """Body of vLLM's ``POST /tokenize``: a text, or a conversation."""
+    """Body of ``POST /tokenize``: a text, texts (SGLang), or a conversation (vLLM, TGI)."""
 
     model: str = ""
-    prompt: str | None = None
+    prompt: str | list[str] | None = None
     messages: list[Message] | None = None
 
 

@@ -1,11 +1,6 @@
-"""Answering one request as the stream of events that OpenAI's Responses are, with the faults that strike it.
-
-One token is one event. Faults that belong to OpenAI's chunks (``null_fields``, ``usage_twice``) change nothing here.
-"""
+"""Answering one request as the stream of events that OpenAI's Responses are, with the faults that strike it."""
 
 from __future__ import annotations
-
-import re
 
 import msgspec
 
@@ -13,36 +8,24 @@ from gateway.sim import responses
 from gateway.sim.answers import Choice
 from gateway.sim.exchange import Call
 from gateway.sim.faces.face import Document
-from gateway.sim.framing import DONE
+from gateway.sim.named_events import NamedStream
 from gateway.sim.responses import ResponsesRequest
-from gateway.sim.streaming import StreamExchange
-
-_NAME = re.compile(rb'\{"type":"([a-z_.]+)"')
 
 
-class ResponsesStream(StreamExchange):
+class ResponsesStream(NamedStream):
     """See the module; ``asked`` is the request."""
 
     def __init__(self, call: Call, asked: ResponsesRequest) -> None:
-        super().__init__(call, asked_usage=True, continuous=False)
+        super().__init__(call)
         self._asked = asked
-        self._plain = False
-        self._kind = ""
         self._number = 0
         self._items: list[Document] = []
 
-    def on_steps(self, first: int, last: int) -> None:
-        """Turn decode steps into events."""
-        choice = self.answer.choices[0]
-        if first == 0:
-            for kind in ("created", "in_progress"):
-                self._tell(f"response.{kind}", response=responses.response(self.answer, self._asked, []))
-            if not choice.reasoning:
-                self._search()
-        for step in range(first, min(last, len(choice.pieces))):
-            self._piece(choice, step)
-        self.entry.completion_tokens = self.answer.produced(last)
-        self.entry.reported = self._tokens
+    def _begin_stream(self) -> None:
+        for kind in ("created", "in_progress"):
+            self._tell(f"response.{kind}", response=responses.response(self.answer, self._asked, []))
+        if not self.answer.choices[0].reasoning:
+            self._search()
 
     def on_end(self) -> None:
         """Close what is open, and say why it ended and what it took."""
@@ -51,15 +34,7 @@ class ResponsesStream(StreamExchange):
         steps = run.steps if run is not None else 0
         usage = self.usage(answer.prompt_tokens, answer.produced(steps), answer.reasoned(steps))
         final = responses.response(answer, self._asked, self._items, usage, done=True)
-        cut = self.strikes.get("cut_before_done")
-        self.leave("completed" if cut is None else "broken")
-        if cut is None:
-            self._tell(f"response.{final['status']}", response=final)
-        elif cut.how == "fin":
-            self.flush()
-            self.connection.close()
-            return
-        self._finish()
+        self._end_stream(lambda: self._tell(f"response.{final['status']}", response=final))
 
     def _piece(self, choice: Choice, step: int) -> None:
         piece = choice.pieces[step]
@@ -146,13 +121,3 @@ class ResponsesStream(StreamExchange):
     def _tell(self, kind: str, **members: object) -> None:
         self._send(msgspec.json.encode({"type": kind, "sequence_number": self._number, **members}))
         self._number += 1
-
-    def _send(self, payload: bytes) -> None:
-        """Send an event with its name before it; nothing says [DONE] here."""
-        if payload == DONE:
-            return
-        before = len(self._out)
-        super()._send(payload)
-        name = _NAME.match(payload)
-        if name is not None:
-            self._out[before] = b"event: %b\n%b" % (name[1], self._out[before])

@@ -19,6 +19,7 @@ from gateway.tariff.margin import ALLOCATION, MARGIN, Margins
 from gateway.tariff.store import TariffStore
 from gateway.tariff.version import (
     ACCEPT,
+    ACCEPT_AT,
     LEAD_US,
     STATE,
     TARIFF,
@@ -55,6 +56,7 @@ def open_office(premises: Premises) -> Office:
             TARIFF: tariff.known,
             STATE: tariff.state,
             ACCEPT: tariff.accept,
+            ACCEPT_AT: tariff.accept,
             VERSIONS: tariff.versions,
             MARGIN: margins.margin,
             ALLOCATION: margins.allocation,
@@ -111,12 +113,12 @@ class Tariff:
         self._known = await self._store.known(now_us)
         return self._known
 
-    async def accept(self, proposals: Sequence[Proposal]) -> tuple[Version, ...]:
-        """Make versions, all or none. Raises ``BadRequest`` for one that cannot be."""
+    async def accept(self, proposals: Sequence[Proposal], revision: int | None = None) -> tuple[Version, ...]:
+        """Make versions, all or none. Raises ``BadRequest`` for one that cannot be, and ``Conflict``."""
         now_us = _now_us()
         for proposal in proposals:
             self._check(proposal, now_us)
-        versions = await self._store.accept(proposals, now_us, now_us + LEAD_US)
+        versions = await self._store.accept(proposals, now_us, now_us + LEAD_US, revision)
         self._known = None
         return versions
 

@@ -32,6 +32,7 @@ from gateway.tariff.version import (
     VersionQuery,
     standing,
 )
+from gateway.types.errors import Conflict
 from gateway.types.money import Rates
 
 _FORMS: Final[Mapping[Kind, type[Content]]] = {
@@ -114,9 +115,16 @@ class TariffStore:
             await _add(session, proposals, now_us, now_us)
             return len(proposals)
 
-    async def accept(self, proposals: Sequence[Proposal], now_us: int, since_us: int) -> tuple[Version, ...]:
-        """Make versions, all or none; none is valid before ``since_us``."""
+    async def accept(
+        self, proposals: Sequence[Proposal], now_us: int, since_us: int, revision: int | None = None
+    ) -> tuple[Version, ...]:
+        """Make versions, all or none; none is valid before ``since_us``.
+
+        Raises ``Conflict`` when a ``revision`` is given and it is not the newest one any more.
+        """
         async with writing(self._database) as session:
+            if revision is not None and revision != await _newest(session):
+                raise Conflict("somebody else made a version meanwhile")
             return await _add(session, proposals, now_us, since_us)
 
 

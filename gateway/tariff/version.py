@@ -176,6 +176,10 @@ ACCEPT: Final[Method[tuple[Version, ...]]] = method(
     "tariff.accept", tuple[tuple[Proposal, ...]], tuple[Version, ...], repeatable=False
 )
 """Make versions, all or none."""
+ACCEPT_AT: Final[Method[tuple[Version, ...]]] = method(
+    "tariff.accept_at", tuple[tuple[Proposal, ...], int], tuple[Version, ...], repeatable=False
+)
+"""Make versions, all or none, unless there is any that is newer than the given revision: then it is ``Conflict``."""
 VERSIONS: Final[Method[tuple[Version, ...]]] = method("tariff.versions", tuple[VersionQuery], tuple[Version, ...])
 """A page of all versions, newest first."""
 

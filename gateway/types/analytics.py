@@ -11,7 +11,11 @@ from gateway.types.method import Method, method
 
 DIMENSIONS: Final = ("model", "endpoint", "team", "key_id", "app", "tier", "status")
 """What cells may be grouped and filtered by: labels of the rollups."""
-SUMS: Final = ("requests", "tokens_prompt", "tokens_completion", "tokens_reasoning", "tokens_cache_read", "charge_nano")
+SUMS: Final = (
+    *("requests", "tokens_prompt", "tokens_completion", "tokens_reasoning", "tokens_cache_read", "charge_nano"),
+    *("byok_requests", "byok_list_nano", "byok_charge_nano", "cache_hits"),
+)
+"""What is summed up: columns of the rollups, and answers from the response cache, which are in no rollup."""
 MOST_CELLS: Final = 50_000
 
 

@@ -26,6 +26,10 @@ GUARDRAIL: Final = "guardrail:"
 """How the ``source`` of a budget begins that a guardrail made; the guardrail's id follows."""
 
 
+MEMBER: Final = "member:"
+"""How the key of a scope begins that stands for all keys of a member of the team; the member's id follows."""
+
+
 class Window(StrEnum):
     """The time over which a budget counts, in UTC."""
 
@@ -81,7 +85,7 @@ class Scope(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
     """Whose requests count: those that agree with every part that is not empty.
 
     Attributes:
-        key_id: public id of an inference key.
+        key_id: public id of an inference key; or ``member:`` and who made it, then all keys of that member count.
         team: slug of a team.
         model: id of the model that answers.
     """
@@ -125,7 +129,10 @@ class NewBudget(msgspec.Struct, frozen=True):
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """A budget as it is kept; see ``NewBudget``. Times are microseconds since 1970."""
+    """A budget as it is kept; see ``NewBudget``. Times are microseconds since 1970.
+
+    ``keys`` are the keys of the member, where it is for a member.
+    """
 
     budget_id: str
     scope: Scope
@@ -136,6 +143,15 @@ class Budget(msgspec.Struct, frozen=True):
     source: str
     created_at: int
     updated_at: int
+    keys: tuple[str, ...] = ()
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        """Its scope, or that of each key of its member."""
+        scope = self.scope
+        if scope.key_id.startswith(MEMBER):
+            return tuple(Scope(key_id, scope.team, scope.model) for key_id in self.keys)
+        return (scope,)
 
     @property
     def of_guardrail(self) -> bool:
@@ -176,6 +192,41 @@ class Lease(msgspec.Struct, frozen=True):
     host: str
     amount: int
     updated_at: int
+
+
+class AlertsQuestion(msgspec.Struct, frozen=True):
+    """Which alerts to tell of, newest first: of budgets of these teams and their keys, or of all when it is None."""
+
+    teams: tuple[str, ...] | None = None
+    limit: int = 50
+
+
+class Alert(msgspec.Struct, frozen=True):
+    """A share of a limit that was reached, and what came of telling. Times are microseconds since 1970.
+
+    Attributes:
+        team: whose budget it is; that of its key, ``""`` where it belongs to none.
+        state: ``delivered``; ``waiting`` to be sent, or to be sent again; ``given up`` after a day; ``logged``, when
+            there is no webhook.
+        receiver: host that it was last sent to.
+        outcome: what came of the last try.
+    """
+
+    budget_id: str
+    scope: Scope
+    team: str
+    window: Window
+    window_day: int
+    percent: int
+    hard: bool
+    limit_nano: int
+    spent_nano: int
+    crossed_at: int
+    state: str
+    delivered_at: int | None
+    tries: int
+    receiver: str
+    outcome: str
 
 
 class Spend(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -261,6 +312,7 @@ BUDGETS: Final[Method[Sequence[BudgetState]]] = method(
 DELETE_BUDGET: Final[Method[None]] = method("budgets.delete", tuple[str], None)
 FILE_BUDGETS: Final[Method[None]] = method("budgets.file", tuple[tuple[NewBudget, ...]], None)
 """Bring the budgets that came from the configuration file to what it says now."""
+ALERTS: Final[Method[Sequence[Alert]]] = method("budgets.alerts", tuple[AlertsQuestion], tuple[Alert, ...])
 LEASES: Final[Method[Sequence[Lease]]] = method("budgets.leases", tuple[()], tuple[Lease, ...])
 RELEASE: Final[Method[int]] = method("budgets.release", tuple[str], int)
 """Give back all leases of a host that is gone for good with its journal; returns the nano-USD that were freed."""

@@ -99,6 +99,10 @@ class PaymentRequired(WeirError):
     openai_type = "insufficient_quota"
 
 
+class BudgetNear(PaymentRequired):
+    """What is left might do if the tokens of the prompt were counted, and not taken to be as many as its bytes."""
+
+
 class Forbidden(WeirError):
     """The key is good but not for this."""
 

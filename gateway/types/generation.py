@@ -21,6 +21,8 @@ class AttemptRecord(msgspec.Struct, frozen=True):
         replayed: see ``gateway.metering.record.Close``.
         byok: whether it went with a key of the team's own.
         discount_nano: what the charge is below the list price.
+        cache_nano: what the charge is below that without a cache, negative where writing to it cost more than was
+            saved; None where no cache took part or nothing was charged.
         ttft_us, duration_us, generation_us: microseconds, see ``gateway.metering.record.Close``.
     """
 
@@ -53,6 +55,7 @@ class AttemptRecord(msgspec.Struct, frozen=True):
     replayed: int = 0
     byok: bool = False
     discount_nano: int = 0
+    cache_nano: int | None = None
 
 
 class GenerationRecord(msgspec.Struct, frozen=True):
@@ -86,12 +89,19 @@ class MeterReport(msgspec.Struct, frozen=True):
 
 
 class KeyUsage(msgspec.Struct, frozen=True, gc=False):
-    """What a key was charged, in nano-USD: ever, and in the running UTC day, week (from Monday) and month."""
+    """What a key was charged, in nano-USD: ever, and in the running UTC day, week (from Monday) and month.
+
+    ``byok_*`` is the list price of what went with keys of the team's own, which it paid to the providers.
+    """
 
     total: int = 0
     day: int = 0
     week: int = 0
     month: int = 0
+    byok_total: int = 0
+    byok_day: int = 0
+    byok_week: int = 0
+    byok_month: int = 0
 
 
 class LedgerReader(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from itertools import compress
 from typing import Final
 
 import msgspec
@@ -119,6 +120,21 @@ class Histogram:
         joined = Histogram.load(stored)
         joined.merge(self)
         return joined.dump()
+
+    @classmethod
+    def merged(cls, dumps: Iterable[bytes]) -> Histogram:
+        """Return the sum of what ``dump`` wrote, for very many of them: only buckets that hold something are met."""
+        found = cls()
+        counts, known = found.counts, found.counts.get
+        for data in dumps:
+            flat = _decoder.decode(data)
+            if len(flat) > 1 and len(flat) % 2:
+                first, flat[0] = flat[0] - 1, 0
+                for place in compress(range(len(flat)), flat):
+                    counts[first + place] = known(first + place, 0) + flat[place]
+            elif flat:
+                found.merge(cls.load(data))
+        return found
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Histogram:

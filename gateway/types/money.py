@@ -53,8 +53,8 @@ class Rates(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     A class without a rate of its own (None) falls back: ``cache_read``, ``cache_write``, ``audio_prompt`` and
     ``image_prompt`` to ``prompt``; ``reasoning``, ``audio_completion`` and ``image_completion`` to
-    ``completion``. The fields stand in the order of ``gateway.types.tokens.Usage``; new ones go to the
-    end, because the journal stores them by position.
+    ``completion``; ``cache_write_1h`` to ``cache_write``. New fields go to the end, because the journal stores them by
+    position.
 
     Attributes:
         tiers: rates of long contexts, by rising ``above``; they have no tiers of their own.
@@ -77,15 +77,17 @@ class Rates(msgspec.Struct, array_like=True, frozen=True, gc=False):
     service_tiers: tuple[ServiceTier, ...] = ()
     discount: int = 0
     markup: int = 0
+    cache_write_1h: int | None = None
 
     def resolved(self) -> Rates:
         """Return the same rates with every class filled in by its fallback, in all tiers."""
         prompt, completion = self.prompt, self.completion
+        cache_write = _either(self.cache_write, prompt)
         return Rates(
             prompt,
             completion,
             _either(self.cache_read, prompt),
-            _either(self.cache_write, prompt),
+            cache_write,
             _either(self.reasoning, completion),
             _either(self.audio_prompt, prompt),
             _either(self.audio_completion, completion),
@@ -96,12 +98,8 @@ class Rates(msgspec.Struct, array_like=True, frozen=True, gc=False):
             self.service_tiers and tuple(ServiceTier(tier.name, tier.rates.resolved()) for tier in self.service_tiers),
             self.discount,
             self.markup,
+            _either(self.cache_write_1h, cache_write),
         )
-
-    @property
-    def simple(self) -> bool:
-        """Whether there is one rate for each class and nothing else to look at."""
-        return not (self.tiers or self.service_tiers or self.discount or self.markup)
 
     @property
     def listed(self) -> Rates:

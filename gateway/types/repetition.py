@@ -85,12 +85,15 @@ class CacheHit(msgspec.Struct, frozen=True, array_like=True):
         request_id: of the hit.
         source: the request whose answer it got.
         key_id, team: who asked.
+        model, provider: who gave the answer; ``""`` in one that is read again.
     """
 
     request_id: bytes
     source: bytes
     key_id: str
     team: str
+    model: str = ""
+    provider: str = ""
 
 
 CLAIM: Final = method("repetition.claim", tuple[str, bytes, bytes, bytes, str], Claim)

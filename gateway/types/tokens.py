@@ -29,6 +29,8 @@ class Usage(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     ``prompt`` and ``completion`` are totals. ``cache_read``, ``cache_write``, ``audio_prompt`` and ``image_prompt``
     are parts of ``prompt``; ``reasoning``, ``audio_completion`` and ``image_completion`` are parts of ``completion``.
+    ``cache_write_1h`` is a part of ``cache_write``: what is kept for an hour, which costs more than the usual minutes.
+    New ones go to the end, because the journal stores them by position.
     """
 
     prompt: int = 0
@@ -40,6 +42,7 @@ class Usage(msgspec.Struct, array_like=True, frozen=True, gc=False):
     audio_completion: int = 0
     image_prompt: int = 0
     image_completion: int = 0
+    cache_write_1h: int = 0
 
     @property
     def total(self) -> int:
@@ -47,7 +50,7 @@ class Usage(msgspec.Struct, array_like=True, frozen=True, gc=False):
         return self.prompt + self.completion
 
     def split(self) -> Usage:
-        """Return disjoint counts: ``prompt`` and ``completion`` hold only what no other class holds.
+        """Return disjoint counts: ``prompt``, ``completion`` and ``cache_write`` hold only what no other class holds.
 
         Parts that add up to more than their total (a backend's mistake) are cut, in the order of the fields,
         so that the disjoint counts still add up to the total.
@@ -60,16 +63,18 @@ class Usage(msgspec.Struct, array_like=True, frozen=True, gc=False):
         reasoning = min(self.reasoning, completion)
         audio_completion = min(self.audio_completion, completion - reasoning)
         image_completion = min(self.image_completion, completion - reasoning - audio_completion)
+        cache_write_1h = min(self.cache_write_1h, cache_write)
         return Usage(
             prompt - cache_read - cache_write - audio_prompt - image_prompt,
             completion - reasoning - audio_completion - image_completion,
             cache_read,
-            cache_write,
+            cache_write - cache_write_1h,
             reasoning,
             audio_prompt,
             audio_completion,
             image_prompt,
             image_completion,
+            cache_write_1h,
         )
 
 

@@ -26,7 +26,6 @@ DROPPED: Final[Mapping[str, str]] = {
     "container": "what tools of the provider left behind",
     "pause_turn": "it is said as `stop`, with `pause_turn` as the native reason",
     "stop_details": "the chat form has no details of a refusal",
-    "usage.cache_creation": "how long a cache entry lives: written tokens are one number, and have one price",
     "usage.server_tool_use": "the chat form counts no uses of tools",
 }
 """What an answer can say and the chat form cannot; callers who speak messages get it all."""
@@ -278,6 +277,9 @@ def usage_of(usage: object) -> dict[str, Any]:
     }
     if read or written:
         said["prompt_tokens_details"] = {"cached_tokens": read, "cache_write_tokens": written}
+        kept = counts.get("cache_creation")
+        if isinstance(kept, dict) and (hour := _number(kept.get("ephemeral_1h_input_tokens"))):
+            said["prompt_tokens_details"]["cache_write_1h_tokens"] = hour
     details = counts.get("output_tokens_details")
     if isinstance(details, dict):
         thoughts = _number(details.get("thinking_tokens")) or _number(details.get("reasoning_tokens"))

@@ -1,14 +1,19 @@
 """Counting the tokens of a prompt where its answer would be made, without making one.
 
-Nothing here raises but the cancellation of who waits: a backend that cannot count, or not now, gives None, and the
-caller of this falls back to an estimate.
+Where an engine counts texts but renders no chat, the texts are counted and the template is estimated. Nothing here
+raises but the cancellation of who waits: a backend that cannot count, or not now, gives None, and the caller of this
+falls back to an estimate.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
+import msgspec
+
+from gateway.engines.thinking import ask_to_think
 from gateway.fleet.snapshot import Candidate
 from gateway.types.call import Call
 from gateway.types.dialect import Dialect
@@ -19,6 +24,7 @@ from gateway.upstream.backends import Upstream
 from gateway.upstream.openai import decode
 from gateway.upstream.wire import AttemptFailed
 
+_encode: Final = msgspec.json.Encoder().encode
 LIMIT_S: Final = 5.0
 """Seconds until an estimate has to do."""
 MAX_PAGE: Final = 64 * 1024 * 1024
@@ -37,16 +43,86 @@ _COUNTED: Final = frozenset(
     }
 )
 """Members of a Messages request that say what is read."""
-_TEMPLATE: Final = ("messages", "tools", "chat_template_kwargs", "add_generation_prompt", "continue_final_message")
+_TEMPLATE: Final = (
+    "messages",
+    "tools",
+    "chat_template_kwargs",
+    "add_generation_prompt",
+    "continue_final_message",
+    "reasoning",
+    "reasoning_effort",
+)
+"""Members of a chat that say what is read."""
+TOKENS_PER_MESSAGE: Final = 4
+"""What a chat template adds around each message, roughly."""
+TOKENS_PER_IMAGE: Final = 1024
 
 
-async def count(upstream: Upstream, candidate: Candidate, call: Call) -> int | None:
+class Count(NamedTuple):
+    """How many tokens a prompt has.
+
+    Attributes:
+        tokens: how many.
+        exact: whether its reader said so of the very prompt; if not, part of it is estimated.
+    """
+
+    tokens: int
+    exact: bool
+
+
+async def count(upstream: Upstream, candidate: Candidate, call: Call) -> Count | None:
     """Return the tokens of the prompt of ``call`` as ``candidate`` counts them, or None when it does not say."""
     try:
         async with asyncio.timeout(LIMIT_S):
-            return await _counted(upstream, candidate, call)
+            if candidate.replica.engine.counter == "texts":
+                return await _estimated(upstream, candidate, call.body)
+            tokens = await _counted(upstream, candidate, call)
+            return None if tokens is None else Count(tokens, exact=True)
     except (TimeoutError, AttemptFailed, BadRequest):
         return None
+
+
+async def most(upstream: Upstream, steps: Sequence[Candidate], call: Call) -> int | None:
+    """Return the most tokens that an endpoint of ``steps`` counts, or None when one of them does not count exactly.
+
+    Of replicas of one endpoint that run the same engine, one speaks for all.
+    """
+    asked = {(step.endpoint.model_id, step.endpoint.slug, step.replica.backend.kind): step for step in reversed(steps)}
+    found = await asyncio.gather(*(count(upstream, step, call) for step in asked.values()))
+    exact = [each.tokens for each in found if each is not None and each.exact]
+    return max(exact) if exact and len(exact) == len(asked) else None
+
+
+async def _estimated(upstream: Upstream, candidate: Candidate, body: Mapping[str, Any]) -> Count | None:
+    """Return the tokens of all texts of a chat, with what its template and images add, about."""
+    texts, images = texts_of(body)
+    asked = {"model": candidate.upstream_model, "prompt": texts, "add_special_tokens": False}
+    page = await ask(upstream, candidate, "/tokenize", asked)
+    counts = page.get("count") if page is not None else None
+    if not isinstance(counts, list) or not all(type(each) is int and each >= 0 for each in counts):
+        return None
+    around = TOKENS_PER_MESSAGE * len(body["messages"]) + TOKENS_PER_IMAGE * images
+    return Count(sum(counts) + around, exact=False)
+
+
+def texts_of(body: Mapping[str, Any]) -> tuple[list[str], int]:
+    """Return all texts that a chat has its model read, and the number of its images."""
+    texts: list[str] = []
+    images = 0
+    for message in body["messages"]:
+        for name in ("content", "name", "tool_calls"):
+            value = message.get(name)
+            if isinstance(value, str):
+                texts.append(value)
+            elif name == "tool_calls" and value:
+                texts.append(_encode(value).decode())
+            elif isinstance(value, list):
+                said = [part.get("text") for part in value if isinstance(part, dict)]
+                texts += [text for text in said if isinstance(text, str)]
+                images += sum(isinstance(part, dict) and part.get("type") == "image_url" for part in value)
+    if body.get("tools"):
+        texts.append(_encode(body["tools"]).decode())
+    return texts, images
 
 
 async def _counted(upstream: Upstream, candidate: Candidate, call: Call) -> int | None:
@@ -61,10 +137,18 @@ async def _counted(upstream: Upstream, candidate: Candidate, call: Call) -> int 
         page = await ask(upstream, candidate, "/v1/messages/count_tokens", body)
         return _number(page, "input_tokens")
     chat: dict[str, Any] = {name: call.body[name] for name in _TEMPLATE if name in call.body}
+    if replica.engine.thinking is not None:
+        ask_to_think(chat, "", "")  # a template that is to think, or not to, says so in tokens
+    for name in ("reasoning", "reasoning_effort"):
+        chat.pop(name, None)
     if replica.engine.counter == "tokenize":
         chat["model"] = candidate.upstream_model
         page = await ask(upstream, candidate, "/tokenize", chat)
         return _number(page, "count")
+    if replica.engine.counter == "chat_tokenize":
+        page = await ask(upstream, candidate, "/chat_tokenize", {**chat, "model": candidate.upstream_model})
+        tokens = page.get("tokenize_response") if page is not None else None
+        return len(tokens) if isinstance(tokens, list) else None
     if replica.engine.counter == "template":
         page = await ask(upstream, candidate, "/apply-template", chat)
         prompt = page.get("prompt") if page is not None else None

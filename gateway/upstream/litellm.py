@@ -4,8 +4,9 @@ This is the only file that imports the library, and only when the first request 
 seconds and a hundred megabytes. What comes here are the bytes of a request in OpenAI's form; what goes on is the call
 of the library with arguments that are known to be harmless. Its answers, chunks and errors leave as an API of OpenAI's
 kind would send them, so everything behind sees one more of those. Retries, callbacks, caches, logs and telemetry of the
-library are off, and it runs on a loop and a thread of its own. A caller that does not read stops the reading here; one
-that leaves cancels the library's task, which closes its connection.
+library are off, and it runs on a loop and a thread of its own (``lane``), whose connections all go through the egress
+guard. A caller that does not read stops the reading here; one that leaves cancels the library's task, which closes its
+connection.
 
 Links to images are refused: the library would fetch them itself, past the egress guard. Data URLs pass.
 """
@@ -16,7 +17,7 @@ import asyncio
 import json
 import logging
 import os
-import threading
+import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -29,6 +30,7 @@ import msgspec
 from gateway.config.snapshot import BackendSpec
 from gateway.telemetry import logs
 from gateway.types.failure import Cause, Failure
+from gateway.upstream.lane import JUDGE, lane
 from gateway.upstream.wire import Receiver, Resolve
 
 _ENVIRONMENT: Final = {
@@ -65,22 +67,11 @@ _PATIENCE_S: Final = 3_600.0
 """Seconds that the library may take; the gateway's own limits strike long before."""
 _DEPTH: Final = 7
 """Steps from the library's stream to its response."""
+_MISSING: Final = re.compile(r"\ANo module named '(\w+)")
 _LINKS: Final = ("http:", "https:", "gs:", "s3:", "file:")
 _encode: Final = msgspec.json.Encoder().encode
 _log: Final = logs.logger(__name__)
 _library: list[ModuleType] = []
-_lanes: list[asyncio.AbstractEventLoop] = []
-
-
-def lane() -> asyncio.AbstractEventLoop:
-    """Return the event loop that the library runs on, in a thread of its own.
-
-    It imports, counts and signs with its loop standing still, which the worker's other requests must not notice.
-    """
-    if not _lanes:
-        _lanes.append(asyncio.new_event_loop())
-        threading.Thread(target=_lanes[0].run_forever, name="litellm", daemon=True).start()
-    return _lanes[0]
 
 
 async def library() -> ModuleType:
@@ -116,7 +107,8 @@ class LitellmPool:
     Args:
         backend: of kind litellm.
         loop: the event loop.
-        resolve: the egress guard; the host of the backend's URL must pass it before every connection.
+        resolve: the egress guard. The host of the backend's URL must pass it before every request, and every address
+            that the library connects to for one when it does.
     """
 
     __slots__ = ("_arguments", "_backend", "_resolve", "_secrets", "_url", "host", "loop", "path")
@@ -157,6 +149,14 @@ class LitellmPool:
         async with asyncio.timeout(limit):
             await self._resolve(self._url.hostname or "", port)
         return LitellmConnection(self)
+
+    async def judge(self, host: str, port: int) -> tuple[tuple[str, int], ...]:
+        """Ask the guard, which lives on the worker's loop; awaited on the lane."""
+
+        async def asked() -> tuple[tuple[str, int], ...]:
+            return await self._resolve(host, port)
+
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asked(), self.loop))
 
     def arguments(self, key: str | None) -> dict[str, Any]:
         """Return the arguments of every call; ``key`` is what the request is made with."""
@@ -222,6 +222,7 @@ class LitellmConnection:
     async def _run(self, request: bytes) -> None:
         """Make the call and tell the receiver what comes of it."""
         key: str | None = None
+        JUDGE.set(self._pool.judge)
         try:
             head, _, body = request.partition(b"\r\n\r\n")
             path, key = _target(head)
@@ -301,6 +302,12 @@ class LitellmConnection:
         if self._begun:
             self._tell(b"data: %b\n\n" % _encode({"error": {"message": words, "type": name, "code": status or 500}}))
             return
+        missing = _MISSING.search(words)
+        if missing is not None:
+            _log.warning("a provider of litellm needs a package that is not installed", package=missing[1])
+            message = f"the library litellm needs the package {missing[1]}, which is not installed"
+            self._answer(501, {"error": {"message": message, "type": "server_error"}})
+            return
         if name in {"APIConnectionError", "Timeout"} or not isinstance(status, int):
             known = isinstance(status, int)
             if not known:
@@ -363,7 +370,21 @@ def _plain(found: Any) -> dict[str, Any]:
             if part in choice:
                 choice[part] = {name: choice[part][name] for name in _SAID if choice[part].get(name) not in (None, [])}
         choice.pop("provider_specific_fields", None)
+    _name_writes(kept.get("usage"))
     return kept
+
+
+def _name_writes(usage: Any) -> None:
+    """Say how many tokens were written to a cache, and how many of them for an hour, as APIs of OpenAI's kind do."""
+    prompt = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
+    if not isinstance(prompt, dict):
+        return
+    written = prompt.get("cache_creation_tokens") or usage.get("cache_creation_input_tokens")
+    if written:
+        prompt["cache_write_tokens"] = written
+    kept = prompt.get("cache_creation_token_details")
+    if isinstance(kept, dict) and kept.get("ephemeral_1h_input_tokens"):
+        prompt["cache_write_1h_tokens"] = kept["ephemeral_1h_input_tokens"]
 
 
 def _ranking(found: Any) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class Trial:
             await attempt.begun()
             failure = attempt.failure
             if failure is None:
-                self.booking.answered(attempt.began_at)
+                self.booking.answered(attempt.began_at, attempt)
                 return attempt
             stale = failure.cause is Cause.RESET and not connection.fresh and monotonic() - self.sent_at < STALE_S
             if stale and not self._aborted:

@@ -21,6 +21,8 @@ MODEL: Final = "qwen/qwen3-32b"
 FAULTS: Final = ("full", "once", "broken", "cut")
 CALLERS: Final = ("openai", "anthropic", "openrouter", "openai-js", "openrouter-js", "ai-sdk")
 SIMULATED: Final = "qwen/qwen3-simulated"
+NATIVE: Final = "anthropic/claude-simulated"
+"""Answered by an API that speaks messages."""
 EMBEDDER: Final = "qwen/qwen3-embedding"
 RERANKER: Final = "qwen/qwen3-reranker"
 REAL: Final = "qwen/qwen3-tiny"
@@ -96,18 +98,21 @@ def open_house(folder: Path, real: dict[str, str]) -> Iterator[House]:
     """Run the gateway inside the block; ``real`` are the URLs of real engines by the model they serve."""
     with ExitStack() as stack:
         engine = stack.enter_context(ScriptedEngine())
-        simulators = stack.enter_context(Simulators(SimConfig("vllm", name="simulated", reasoning_tokens=4)))
+        claude = SimConfig("anthropic", ("up-claude",), name="native", reasoning_tokens=4)
+        simulators = stack.enter_context(Simulators(SimConfig("vllm", name="simulated", reasoning_tokens=4), claude))
         weak = {fragile(caller, fault): f"{caller}-{fault}" for caller in CALLERS for fault in FAULTS}
         backends = [
             Backend("scripted", engine.url, "openai", provider="script"),
             *(Backend(name, engine.url, "openai", provider="script") for name in weak.values()),
             Backend("simulated", simulators.urls["simulated"]),
+            Backend("native", simulators.urls["native"], "anthropic"),
             *(Backend(f"real-{at}", url, "llamacpp") for at, url in enumerate(real.values())),
         ]
         models = [
             _model(MODEL, "scripted", "engine/model", "capabilities: {vision: true}, "),
             *(_model(model, name, "engine/model") for model, name in weak.items()),
             _model(SIMULATED, "simulated", "Qwen/Qwen3-32B"),
+            _model(NATIVE, "native", "up-claude"),
             _model(EMBEDDER, "scripted", "engine/embedder", "capabilities: {embeddings: true}, "),
             _model(RERANKER, "scripted", "engine/reranker", "operations: [rerank], "),
             *(_model(name, f"real-{at}", "tiny-qwen3") for at, name in enumerate(real)),

@@ -1,4 +1,4 @@
-"""The official ``anthropic`` package for Python, unmodified, against Weir over an engine that speaks OpenAI's chat."""
+"""The official ``anthropic`` package for Python, unmodified, against Weir over engines of both dialects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from anthropic import Anthropic
 from pydantic import BaseModel
 
-from tests.clients.house import CREATED, MODEL, REAL, REAL_TOOLS, House, cost, fragile
+from tests.clients.house import CREATED, MODEL, NATIVE, REAL, REAL_TOOLS, House, cost, fragile
 from tests.clients.plays import CACHED, PLAYS, PROMPT
 from tests.clients.shows import ANTHROPIC as CLIENT
 from tests.clients.shows import COUNT_TOKENS, MESSAGES
@@ -265,6 +265,36 @@ def test_retries(house: House) -> None:
     assert answer.content[0].type == "text"
     assert len(house.engine.bodies) == before + 2
     assert took >= 1.0
+
+
+@shows(MESSAGES, "over an API that speaks messages")
+def test_native(client: Anthropic) -> None:
+    """Signed thoughts, text and counts are the API's own, whole and streamed; a thought goes back as it came."""
+    asked: Any = {
+        "model": NATIVE,
+        "max_tokens": 2000,
+        "messages": play("text"),
+        "thinking": {"type": "enabled", "budget_tokens": 1024},
+    }
+    whole = client.messages.create(**asked)
+    with client.messages.stream(**asked) as stream:
+        streamed = stream.get_final_message()
+    for message in (whole, streamed):
+        assert [block.type for block in message.content] == ["thinking", "text"]
+        assert (message.model, message.stop_reason) == (NATIVE, "end_turn")
+    thought = whole.content[0]
+    assert thought.type == "thinking"
+    assert thought.signature
+    assert (thought.to_dict(), whole.usage.output_tokens) == (
+        streamed.content[0].to_dict(),
+        streamed.usage.output_tokens,
+    )
+    turns: Any = [*asked["messages"], {"role": "assistant", "content": whole.content}, *asked["messages"]]
+    again = client.messages.create(**{**asked, "messages": turns})
+    assert again.content[-1].type == "text"
+    counted = client.messages.count_tokens(model=NATIVE, messages=asked["messages"])
+    read = whole.usage.input_tokens + (whole.usage.cache_read_input_tokens or 0)
+    assert counted.input_tokens == read
 
 
 @shows(COUNT_TOKENS, "count")

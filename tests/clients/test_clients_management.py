@@ -153,6 +153,7 @@ def test_byok(manager: OpenRouter) -> None:
         manager.byok.get(id=made.id)
 
 
+@pytest.mark.usefixtures("whole_day")
 @shows("POST /analytics/query", "tokens and cost by model")
 def test_analytics(house: House, manager: OpenRouter) -> None:
     """One row for one model. The client throws the values of rows away, so they are looked at without it."""

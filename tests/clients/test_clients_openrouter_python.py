@@ -424,6 +424,7 @@ def test_activity(client: OpenRouter) -> None:
     assert (row.provider_name, row.byok_usage_inference) == ("script", 0)
 
 
+@pytest.mark.usefixtures("whole_day")
 @shows("GET /datasets/rankings-daily", "tokens by model and day")
 def test_rankings(client: OpenRouter) -> None:
     """Today's tokens of the model, which other tests have used."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from functools import partial
@@ -181,6 +182,28 @@ def test_previous_response(client: OpenAI, house: House) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
         client.responses.create(model=MODEL, input="Play: text", previous_response_id=first.id)
     assert caught.value.param == "previous_response_id"
+
+
+@by_openai("in the background: polled, followed, cancelled")
+def test_background(client: OpenAI) -> None:
+    """The id comes first, the answer by polling; a stream is read again behind any event; what is done stays done."""
+    accepted = client.responses.create(model=MODEL, input="Play: text", background=True)
+    assert accepted.status in ("queued", "in_progress")
+    until = time.monotonic() + 30
+    while (answer := client.responses.retrieve(accepted.id)).status in ("queued", "in_progress"):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert (answer.id, answer.status, answer.output_text) == (accepted.id, "completed", PLAYS["text"].text)
+    check_usage(answer.usage, "text")
+    assert client.responses.cancel(accepted.id) == answer
+    events = list(client.responses.create(model=MODEL, input="Play: text", background=True, stream=True))
+    assert events[0].type == "response.created"
+    behind = events[3].sequence_number
+    rest = list(client.responses.retrieve(events[0].response.id, stream=True, starting_after=behind))
+    assert rest == events[4:]
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(model=MODEL, input="x", background=True, store=False)
+    assert caught.value.param == "background"
 
 
 @by_openai("real llama.cpp engine")

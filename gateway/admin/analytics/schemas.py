@@ -196,12 +196,26 @@ def mean(histogram: Histogram, scale: float) -> float | None:
     return round(scale * sum(count * middle for count, middle in parts) / total, 3)
 
 
+def _answers(totals: Totals) -> int:
+    """Return how many requests were answered, by an engine or from the response cache."""
+    return totals["requests"] + totals["cache_hits"]
+
+
 def _share(part: str, whole: str) -> Callable[[Totals], float | None]:
     return lambda totals: round(totals[part] / totals[whole], 6) if totals[whole] else None
 
 
 METRICS: Final[Mapping[str, Metric]] = {
-    "request_count": Metric("Requests", "number", _sum("requests")),
+    "request_count": Metric("Requests", "number", _answers),
+    "response_cached_count": Metric("Answers from the response cache", "number", _sum("cache_hits")),
+    "response_cached_rate": Metric(
+        "Share of the response cache",
+        "percent",
+        lambda totals: round(totals["cache_hits"] / _answers(totals), 6) if _answers(totals) else None,
+    ),
+    "byok_request_count": Metric("Requests with own keys", "number", _sum("byok_requests")),
+    "byok_usage": Metric("List price of requests with own keys", "currency", _sum("byok_list_nano")),
+    "byok_fees": Metric("Charged for requests with own keys", "currency", _sum("byok_charge_nano")),
     "tokens_total": Metric("Tokens", "number", lambda totals: totals["tokens_prompt"] + totals["tokens_completion"]),
     "tokens_prompt": Metric("Prompt tokens", "number", _sum("tokens_prompt")),
     "tokens_completion": Metric("Completion tokens", "number", _sum("tokens_completion")),

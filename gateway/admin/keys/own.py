@@ -10,7 +10,8 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from gateway.access.keys import label
 from gateway.access.principal import Principal
-from gateway.types.budgets import BUDGETS, GUARDRAIL, BudgetState, Window
+from gateway.admin.keys.schemas import usage_data
+from gateway.types.budgets import BUDGETS, GUARDRAIL, MEMBER, BudgetState, Window
 from gateway.types.generation import KeyUsage, LedgerReader
 from gateway.types.guardrails import default_id
 from gateway.types.method import Asking
@@ -53,20 +54,12 @@ def own_data(caller: Principal, usage: KeyUsage, states: Sequence[BudgetState]) 
     budgets = [_budget(state, caller.team) for state in states]
     general = [(state, shown) for state, shown in zip(states, budgets, strict=True) if not state.budget.scope.model]
     tightest = min(general, key=lambda pair: pair[0].remaining, default=(None, None))
-    nothing = _usd(0)
     return {
         "label": label(caller.key_id) if caller.key_id else "management",
         "limit": None if limit is None else _usd(limit.budget.limit_nano),
         "limit_remaining": None if limit is None else _usd(limit.remaining),
         "limit_reset": None if limit is None else _reset(limit),
-        "usage": _usd(usage.total),
-        "usage_daily": _usd(usage.day),
-        "usage_weekly": _usd(usage.week),
-        "usage_monthly": _usd(usage.month),
-        "byok_usage": nothing,
-        "byok_usage_daily": nothing,
-        "byok_usage_weekly": nothing,
-        "byok_usage_monthly": nothing,
+        **usage_data(usage),
         "include_byok_in_limit": False,
         "is_free_tier": False,
         "is_management_key": caller.management,
@@ -96,6 +89,8 @@ def _budget(state: BudgetState, team: str) -> dict[str, Any]:
         scope = "key_limit" if budget.source == "key" else "api_key"
         if guardrail == default_id(team):
             scope = "workspace_default_key"
+        elif budget.scope.key_id.startswith(MEMBER):
+            scope = "member"
     return {
         "scope": scope,
         "limit_usd": _usd(budget.limit_nano),

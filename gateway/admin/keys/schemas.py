@@ -56,7 +56,7 @@ class CreateKeyBody(Body):
     workspace_id: str | None = Field(None, description="The team, as `weir.team`.")
     limit: Limit | None = Field(None, description=_LIMIT)
     limit_reset: Reset | None = Field(None, description=_RESET)
-    include_byok_in_limit: Literal[False] | None = Field(None, description="Only false: callers bring no keys.")
+    include_byok_in_limit: Literal[False] | None = Field(None, description="Only false: limits count charges alone.")
     creator_user_id: str | None = Field(None, description="User id of the workspace's member it belongs to.")
     weir: NewWeirBody = Field(NewWeirBody(), description="Weir's own fields.")
 
@@ -76,7 +76,7 @@ class UpdateKeyBody(Body):
     expires_at: AwareDatetime | None = Field(None, description="When it stops working; null for never.")
     limit: Limit | None = Field(None, description=_LIMIT)
     limit_reset: Reset | None = Field(None, description=_RESET)
-    include_byok_in_limit: Literal[False] | None = Field(None, description="Only false: callers bring no keys.")
+    include_byok_in_limit: Literal[False] | None = Field(None, description="Only false: limits count charges alone.")
     workspace_id: str | None = Field(None, description="Only the key's team: a key stays with it.")
     weir: WeirPatchBody | None = Field(None, description="Weir's own fields; not null.")
 
@@ -178,7 +178,6 @@ def nano(limit: Decimal) -> int:
 
 def key_data(record: KeyRecord, usage: KeyUsage, limit: BudgetState | None) -> dict[str, Any]:
     """Return ``record`` as the API shows it; see ``KeyData``."""
-    nothing = _usd(0)
     reset = None if limit is None or limit.budget.window is Window.TOTAL else limit.budget.window.value
     return {
         "hash": key_hash(record.key_id),
@@ -189,14 +188,7 @@ def key_data(record: KeyRecord, usage: KeyUsage, limit: BudgetState | None) -> d
         "limit_remaining": None if limit is None else _usd(limit.remaining),
         "limit_reset": reset,
         "include_byok_in_limit": False,
-        "usage": _usd(usage.total),
-        "usage_daily": _usd(usage.day),
-        "usage_weekly": _usd(usage.week),
-        "usage_monthly": _usd(usage.month),
-        "byok_usage": nothing,
-        "byok_usage_daily": nothing,
-        "byok_usage_weekly": nothing,
-        "byok_usage_monthly": nothing,
+        **usage_data(usage),
         "created_at": _iso(record.created_at),
         "updated_at": _iso(record.updated_at),
         "creator_user_id": record.creator or None,
@@ -211,6 +203,20 @@ def key_data(record: KeyRecord, usage: KeyUsage, limit: BudgetState | None) -> d
             "limits": {"rpm": record.limits.rpm, "tpm": record.limits.tpm, "concurrent": record.limits.concurrent},
             "previous_secret_until": _iso(record.previous_until),
         },
+    }
+
+
+def usage_data(usage: KeyUsage) -> dict[str, Any]:
+    """Return what a key was charged, and what went with its team's own keys at the list price."""
+    return {
+        "usage": _usd(usage.total),
+        "usage_daily": _usd(usage.day),
+        "usage_weekly": _usd(usage.week),
+        "usage_monthly": _usd(usage.month),
+        "byok_usage": _usd(usage.byok_total),
+        "byok_usage_daily": _usd(usage.byok_day),
+        "byok_usage_weekly": _usd(usage.byok_week),
+        "byok_usage_monthly": _usd(usage.byok_month),
     }
 
 

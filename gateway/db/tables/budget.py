@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from sqlalchemy import JSON, BigInteger
+from sqlalchemy import JSON, BigInteger, text
 from sqlmodel import Field, SQLModel
 
 
@@ -45,7 +45,8 @@ class BudgetLeaseRow(SQLModel, table=True):
 class BudgetAlertRow(SQLModel, table=True):
     """A percentage of a budget that was reached in a window; there is one of each, whoever noticed it.
 
-    ``claimed_until`` keeps other hosts from sending it at the same time.
+    ``claimed_until`` keeps other hosts from sending it at the same time. ``receiver`` is the host that it was last sent
+    to, ``outcome`` what came of that; both are ``""`` before the first try.
     """
 
     __tablename__: ClassVar[str] = "budget_alert"
@@ -59,3 +60,5 @@ class BudgetAlertRow(SQLModel, table=True):
     delivered_at: int | None = Field(default=None, sa_type=BigInteger)
     claimed_until: int = Field(default=0, sa_type=BigInteger)
     tries: int = 0
+    receiver: str = Field(default="", sa_column_kwargs={"server_default": text("''")})
+    outcome: str = Field(default="", sa_column_kwargs={"server_default": text("''")})

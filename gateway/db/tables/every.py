@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from gateway.db.tables import (
     access,
+    background,
     billing,
     board,
     budget,
@@ -15,8 +16,10 @@ from gateway.db.tables import (
     decision,
     ledger,
     lifetime,
+    operator,
     repetition,
     response,
+    tally,
     tariff,
     upstream_key,
     workspace,
@@ -24,6 +27,7 @@ from gateway.db.tables import (
 
 __all__ = [
     "access",
+    "background",
     "billing",
     "board",
     "budget",
@@ -32,8 +36,10 @@ __all__ = [
     "decision",
     "ledger",
     "lifetime",
+    "operator",
     "repetition",
     "response",
+    "tally",
     "tariff",
     "upstream_key",
     "workspace",

@@ -31,7 +31,7 @@ def _word() -> Any:
 
 
 class TokenColumns(SQLModel):
-    """Tokens by class, the way engines report them: totals, and parts inside them."""
+    """Tokens by class, the way engines report them: totals, and parts inside them; see ``Usage``."""
 
     tokens_prompt: int = _count()
     tokens_completion: int = _count()
@@ -42,6 +42,7 @@ class TokenColumns(SQLModel):
     tokens_audio_completion: int = _count()
     tokens_image_prompt: int = _count()
     tokens_image_completion: int = _count()
+    tokens_cache_write_1h: int = _count()
 
 
 class LabelSet(SQLModel, table=True):
@@ -154,19 +155,25 @@ class PriceRow(SQLModel, table=True):
     service_tiers: str = _word()
     discount: int = _count()
     markup: int = _count()
+    cache_write_1h: int | None = _rare()
 
 
 class RollupColumns(TokenColumns):
     """What is summed and counted per bucket.
 
-    ``requests`` counts ledger rows that are not corrections. The histograms are ``Histogram.dump``: ``ttft`` and
-    ``duration`` in seconds, ``throughput`` in tokens per second.
+    ``requests`` counts ledger rows that are not corrections. What went with keys of the teams' own is also summed up by
+    itself: ``byok_requests``, ``byok_list_nano`` (at the list price, which the provider is paid by the team) and
+    ``byok_charge_nano`` (the fee). The histograms are ``Histogram.dump``: ``ttft`` and ``duration`` in seconds,
+    ``throughput`` in tokens per second.
     """
 
     requests: int = Field(default=0, sa_type=BigInteger)
     charge_nano: int = Field(default=0, sa_type=BigInteger)
     cost_nano: int = Field(default=0, sa_type=BigInteger)
     discount_nano: int = _count()
+    byok_requests: int = _count()
+    byok_list_nano: int = _count()
+    byok_charge_nano: int = _count()
     ttft: bytes
     duration: bytes
     throughput: bytes
@@ -192,7 +199,11 @@ class UsageDay(RollupColumns, table=True):
     """Sums of the ledger per UTC day and label set."""
 
     __tablename__: ClassVar[str] = "usage_day"
-    __table_args__: ClassVar[tuple[Any, ...]] = (Index("ix_usage_day_key", "key_id", "day"), _CLUSTERED)
+    __table_args__: ClassVar[tuple[Any, ...]] = (
+        Index("ix_usage_day_key", "key_id", "day"),
+        Index("ix_usage_day_model", "model", "day"),
+        _CLUSTERED,
+    )
 
     day: int = Field(primary_key=True)
     team: str = Field(primary_key=True)

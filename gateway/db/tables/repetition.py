@@ -5,7 +5,7 @@ All of it is sealed (``gateway.db.cipher``) and has a lifetime. ``size`` is that
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
@@ -55,6 +55,23 @@ class CacheHitRow(SQLModel, table=True):
     key_id: str
     team: str
     at_us: int = Field(sa_type=BigInteger, index=True)
+
+
+class CacheHitHour(SQLModel, table=True):
+    """How many requests of an inference key were answered from the response cache in a UTC hour, counted from 1970.
+
+    ``provider`` is that of the answer that was given again.
+    """
+
+    __tablename__: ClassVar[str] = "cache_hit_hour"
+    __table_args__: ClassVar[tuple[Any, ...]] = ({"sqlite_with_rowid": False},)
+
+    hour: int = Field(primary_key=True)
+    team: str = Field(primary_key=True)
+    key_id: str = Field(primary_key=True)
+    model: str = Field(primary_key=True)
+    provider: str = Field(primary_key=True)
+    hits: int = Field(sa_type=BigInteger)
 
 
 class ContentRow(SQLModel, table=True):

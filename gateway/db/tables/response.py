@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
-from sqlalchemy import BigInteger
+from sqlalchemy import BigInteger, column, table
 from sqlmodel import Field, SQLModel
 
 
@@ -19,3 +19,8 @@ class ResponseRow(SQLModel, table=True):
     expires_us: int = Field(sa_type=BigInteger, index=True)
     size: int
     content: bytes
+
+
+RUNS: Final = table("background", column("request_id"), column("key_id"))
+EVENTS: Final = table("response_event", column("request_id"), column("key_id"), column("expires_us"))
+"""Tables of ``gateway.db.tables.background``, as far as parts see them that do without its mappers."""

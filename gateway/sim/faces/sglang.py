@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from gateway.sim import text
 from gateway.sim.answers import Answer, Choice
 from gateway.sim.counters import Exposition
 from gateway.sim.engine import Refusal
 from gateway.sim.faces.face import Document, Face, Route
+from gateway.sim.requests import TOKENIZE, BadRequest, decode
 from gateway.sim.wire import Reply, Request
 
 _VERSION = "0.5.23"
@@ -35,6 +37,7 @@ class SGLangFace(Face):
             ("GET", "/get_model_info"): self.model_info,
             ("GET", "/server_info"): self.server_info,
             ("GET", "/get_server_info"): self.server_info,
+            ("POST", "/tokenize"): self.tokenize,
         }
 
     def served(self, model: str) -> str | None:
@@ -80,6 +83,21 @@ class SGLangFace(Face):
                 "version": _VERSION,
             }
         )
+
+    def tokenize(self, request: Request) -> Reply:
+        """Answer ``POST /tokenize`` for a text or several: the counts are right, the ids mean nothing."""
+        try:
+            wanted = decode(TOKENIZE, request.body)
+        except BadRequest as error:
+            return self.bad_request(error.message, error.param)
+        if wanted.prompt is None:
+            return self.bad_request("prompt: Field required", "prompt")
+        most = self.config.context_length
+        if isinstance(wanted.prompt, str):
+            counted = text.count(wanted.prompt)
+            return self.json({"tokens": [0] * counted, "count": counted, "max_model_len": most})
+        counts = [text.count(each) for each in wanted.prompt]
+        return self.json({"tokens": [[0] * each for each in counts], "count": counts, "max_model_len": most})
 
     def answer(self, answer: Answer, usage: Document | None) -> Document:
         """Return the whole answer, with SGLang's metadata."""

@@ -14,6 +14,7 @@ from gateway.sim.answers import Answer, Choice
 from gateway.sim.counters import Exposition
 from gateway.sim.engine import Refusal
 from gateway.sim.faces.face import Document, Face, Route
+from gateway.sim.requests import TOKENIZE, BadRequest, ChatRequest, decode
 from gateway.sim.wire import Reply, Request
 
 _VERSION = "3.3.7"
@@ -36,6 +37,7 @@ class TGIFace(Face):
             ("GET", "/health"): self.healthy,
             ("GET", "/info"): self.info,
             ("GET", "/v1/models"): self.models,
+            ("POST", "/chat_tokenize"): self.chat_tokenize,
         }
 
     def served(self, model: str) -> str | None:
@@ -73,6 +75,18 @@ class TGIFace(Face):
                 "docker_label": None,
             }
         )
+
+    def chat_tokenize(self, request: Request) -> Reply:
+        """Answer ``POST /chat_tokenize``: as many tokens as the chat has, which mean nothing."""
+        try:
+            wanted = decode(TOKENIZE, request.body)
+        except BadRequest as error:
+            return self.bad_request(error.message, error.param)
+        if wanted.messages is None:
+            return self.bad_request("missing field `messages`", "messages")
+        prompt = ChatRequest(messages=wanted.messages).prompts()[0]
+        tokens = [{"id": 0, "text": "", "start": 0, "stop": 0}] * prompt.tokens
+        return self.json({"tokenize_response": tokens, "templated_text": ""})
 
     def answer(self, answer: Answer, usage: Document | None) -> Document:
         """Return the whole answer, with the fingerprint."""

@@ -67,7 +67,7 @@ class VLLMFace(Face):
             return self.unknown_model(wanted.model)
         if wanted.messages is not None:
             prompt = ChatRequest(messages=wanted.messages).prompts()[0]
-        elif wanted.prompt is not None:
+        elif isinstance(wanted.prompt, str):
             prompt = Prompt(wanted.prompt, text.count(wanted.prompt))
         else:
             return self.bad_request("Either prompt or messages must be given", "prompt")

@@ -20,9 +20,9 @@ from gateway.config.egress import Egress
 from gateway.config.snapshot import ConfigSnapshot
 from gateway.db.engine import Database
 from gateway.db.tables.budget import BudgetAlertRow
-from gateway.db.tables.ledger import UsageDay
 from gateway.db.unit_of_work import reading, writing
-from gateway.types.budgets import NewBudget, Scope, Window
+from gateway.types.budgets import AlertsQuestion, NewBudget, Scope, Window
+from tests.integration.access.charges import charge
 
 DAY = 20_415
 SECRET = b"signing secret"
@@ -72,23 +72,7 @@ class World:
     async def spend(self, nano: int, day: int = DAY) -> None:
         """Charge the team."""
         async with writing(self.database) as session:
-            row = await session.get(UsageDay, (day, "default", "k", "m", "e", "", "default", "ok"))
-            if row is None:
-                row = UsageDay(
-                    day=day,
-                    team="default",
-                    key_id="k",
-                    model="m",
-                    endpoint="e",
-                    app="",
-                    tier="default",
-                    status="ok",
-                    ttft=b"",
-                    duration=b"",
-                    throughput=b"",
-                )
-                session.add(row)
-            row.charge_nano += nano
+            await charge(session, day, "default", "k", "m", nano)
 
     async def turn(self) -> None:
         """Let both hosts look, and send."""
@@ -186,3 +170,28 @@ async def test_an_address_that_is_not_allowed_is_not_called(database_url: str, r
     assert world.hosts[0].failed + world.hosts[1].failed > 0
     assert [row.delivered_at for row in await world.rows()] == [None]
     await world.database.close()
+
+
+async def test_the_history_says_what_came_of_each(world: World, receiver: tuple[Receiver, int]) -> None:
+    """Refused, then taken: where it went, with which answer, after how many tries; teams see their own alone."""
+    receiver[0].status = 503
+    await world.budget(1_000, 50)
+    await world.spend(600)
+    await world.turn()
+    [waits] = await world.hosts[0].history(AlertsQuestion())
+    port = receiver[1]
+    assert (waits.state, waits.outcome, waits.receiver) == ("waiting", "answered 503", f"localhost:{port}")
+    assert (waits.team, waits.percent, waits.spent_nano, waits.delivered_at) == ("default", 50, 600, None)
+    receiver[0].status = 204
+    world.now_us += CLAIM_US
+    await world.turn()
+    [taken] = await world.hosts[0].history(AlertsQuestion(("default", "other")))
+    assert (taken.state, taken.outcome, taken.tries) == ("delivered", "answered 204", 2)
+    assert taken.delivered_at == world.now_us
+    assert await world.hosts[0].history(AlertsQuestion(("other",))) == ()
+    world.now_us += OLDEST_US
+    receiver[0].status = 500
+    await world.spend(600, DAY + 1)
+    await world.turn()
+    world.now_us += OLDEST_US
+    assert [each.state for each in await world.hosts[0].history(AlertsQuestion())] == ["given up", "delivered"]

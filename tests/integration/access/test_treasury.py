@@ -13,10 +13,10 @@ from gateway.access.leases import Leases
 from gateway.access.treasury import IDLE_S, Treasury
 from gateway.db.engine import Database
 from gateway.db.tables.access import TeamRow
-from gateway.db.tables.ledger import UsageDay
 from gateway.db.unit_of_work import writing
 from gateway.types.budgets import Budget, NewBudget, Scope, Shortfall, Spend, Window
 from gateway.types.errors import BadRequest, NotFound, Unavailable
+from tests.integration.access.charges import charge
 
 DAY = 20_415
 """2025-11-23, a Sunday."""
@@ -43,23 +43,7 @@ class Journal:
         async with self.mutex, writing(self.database) as session:
             waiting, self.waiting = self.waiting, []
             for day, team, key, model, nano in waiting:
-                row = await session.get(UsageDay, (day, team, key, model, "e", "", "default", "ok"))
-                if row is None:
-                    row = UsageDay(
-                        day=day,
-                        team=team,
-                        key_id=key,
-                        model=model,
-                        endpoint="e",
-                        app="",
-                        tier="default",
-                        status="ok",
-                        ttft=b"",
-                        duration=b"",
-                        throughput=b"",
-                    )
-                    session.add(row)
-                row.charge_nano += nano
+                await charge(session, day, team, key, model, nano)
         self.rounds += 1
 
 

@@ -19,6 +19,7 @@ from gateway.keeper.process import serving
 from gateway.keeper.service import Keeper
 from gateway.types.errors import BadRequest, NotFound
 from gateway.types.upstream_keys import KNOWN_UPSTREAM_KEYS, KnownKeys, NewUpstreamKey, SealedKey, UpstreamKeyPatch
+from tests.fakes.ledgers import furnish
 
 PEPPER = b"the pepper of the tests"
 SECRET = "sk-theirs-0123456789abcdef"
@@ -44,6 +45,7 @@ def snapshot(tmp_path: Path) -> ConfigSnapshot:
 async def keeper(tmp_path: Path) -> AsyncIterator[Keeper]:
     """Run a keeper with a ledger of its own."""
     url = f"sqlite+aiosqlite:///{tmp_path / 'weir.db'}"
+    furnish(tmp_path)
     async with serving(tmp_path, url, PEPPER) as opened:
         await opened.ensure_team("default", "Default")
         yield opened

@@ -16,6 +16,7 @@ from gateway.admin.keys.endpoints import build_router as keys_router
 from gateway.admin.teams.endpoints import build_router as teams_router
 from gateway.keeper.service import Keeper
 from gateway.types.errors import WeirError
+from tests.fakes.ledgers import furnish
 
 PEPPER = b"pepper of the tests"
 ADMIN = "the-management-key-of-these-tests-0123"
@@ -30,6 +31,7 @@ async def render(_: Request, error: Exception) -> JSONResponse:
 @pytest.fixture
 async def keeper(tmp_path: Path) -> AsyncIterator[Keeper]:
     """A keeper with a real database."""
+    furnish(tmp_path)
     keeper = Keeper(tmp_path, f"sqlite+aiosqlite:///{tmp_path / 'weir.db'}", PEPPER)
     await keeper.start()
     yield keeper

@@ -21,19 +21,16 @@ from tests.harness import ADMIN_KEY, Backend, Stage, configuration, staged
 from tests.integration.billing.books import CHEAPER, DAY_US, PLAIN, close_of, post
 from tests.integration.billing.test_billing_sums import rows_of
 
-TODAY = int(time.time() // 86_400)
+pytestmark = pytest.mark.usefixtures("whole_day")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def the_day_is_not_about_to_end() -> None:
-    """Wait out the last seconds of a UTC day, in which today and yesterday would change places."""
-    left = 86_400 - time.time() % 86_400
-    if left < 60:
-        time.sleep(left + 1)
+def today() -> int:
+    """Return the day it is, counted from 1970."""
+    return int(time.time() // 86_400)
 
 
 @pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+async def stage(whole_day: None, tmp_path: Path) -> AsyncIterator[Stage]:
     """A gateway with a second team and usage of both, yesterday and today."""
     import random
 
@@ -44,7 +41,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
         ads = await stage.new_key("ads")
         mine = stage.key[len("sk-weir-") :][:8]
         rows = []
-        for day in (TODAY - 1, TODAY):
+        for day in (today() - 1, today()):
             rows += [close_of(day * DAY_US + n, chance, team="default", key=mine, rates=PLAIN) for n in range(3)]
             rows.append(close_of(day * DAY_US + 5, chance, team="ads", key=ads.record.key_id, rates=CHEAPER))
         database = stage.keeper._database
@@ -62,7 +59,7 @@ async def get(stage: Stage, path: str, key: str | None = None, **params: Any) ->
 
 async def test_an_export_streams_and_keeps_the_rules(stage: Stage, tmp_path: Path) -> None:
     """FOCUS in every format over HTTP has the sums of the ledger and breaks no rule of 1.2."""
-    days = {"from": day_text(TODAY - 1), "to": day_text(TODAY)}
+    days = {"from": day_text(today() - 1), "to": day_text(today())}
     for form in ("csv", "json", "jsonl", "parquet"):
         answer = await get(stage, "/api/v1/exports/focus", **days, format=form)
         assert answer.status_code == 200, answer.text
@@ -80,11 +77,11 @@ async def test_an_export_streams_and_keeps_the_rules(stage: Stage, tmp_path: Pat
 
 async def test_mistakes_are_told_before_the_first_byte(stage: Stage) -> None:
     """Nothing begins to stream that cannot be made."""
-    day = day_text(TODAY)
+    day = day_text(today())
     for path, params, status in (
         ("/api/v1/exports/focus", {}, 400),
         ("/api/v1/exports/focus", {"from": "yesterday", "to": day}, 400),
-        ("/api/v1/exports/focus", {"from": day, "to": day_text(TODAY - 1)}, 400),
+        ("/api/v1/exports/focus", {"from": day, "to": day_text(today() - 1)}, 400),
         ("/api/v1/exports/focus", {"from": day, "to": day, "format": "xls"}, 400),
         ("/api/v1/exports/focus", {"period": "2026-1"}, 400),
         ("/api/v1/exports/focus", {"from": day, "to": day, "team": "nobody"}, 404),
@@ -142,12 +139,12 @@ async def test_activity_has_the_form_of_openrouter(stage: Stage) -> None:
     """One row per day, model and endpoint, today's too; money is an exact number."""
     answer = await get(stage, "/api/v1/activity", stage.key)
     rows = json.loads(answer.text, parse_float=Decimal)["data"]
-    assert [row["date"] for row in rows] == [day_text(TODAY), day_text(TODAY - 1)]
+    assert [row["date"] for row in rows] == [day_text(today()), day_text(today() - 1)]
     row = rows[0]
     assert row["usage"] * 10**9 == 3 * 130_000
     assert (row["prompt_tokens"], row["completion_tokens"], row["byok_usage_inference"]) == (3_000, 300, 0)
     assert (row["model"], row["provider_name"]) == ("qwen/qwen3-32b", "own")
-    one = await get(stage, "/api/v1/activity", date=day_text(TODAY - 1), group_by="workspace")
+    one = await get(stage, "/api/v1/activity", date=day_text(today() - 1), group_by="workspace")
     assert {row["workspace_id"]: row["requests"] for row in one.json()["data"]} == {"ads": 1, "default": 3}
     for wrong in ({"date": "today"}, {"group_by": "user"}, {"user_id": "u"}):
         assert (await get(stage, "/api/v1/activity", **wrong)).status_code == 400
@@ -159,9 +156,9 @@ async def test_openai_s_own_client_reads_usage_and_costs(stage: Stage) -> None:
         api_key="-", admin_api_key=ADMIN_KEY, base_url=stage.url + "/v1", http_client=stage.http, max_retries=0
     )
     organization = client.admin.organization
-    start = (TODAY - 3) * 86_400
+    start = (today() - 3) * 86_400
     page = await organization.usage.completions(
-        start_time=start, end_time=(TODAY + 1) * 86_400, group_by=["project_id", "model"], limit=3
+        start_time=start, end_time=(today() + 1) * 86_400, group_by=["project_id", "model"], limit=3
     )
     assert [bucket.start_time for bucket in page.data] == [start, start + 86_400, start + 2 * 86_400]
     assert page.has_more
@@ -169,11 +166,11 @@ async def test_openai_s_own_client_reads_usage_and_costs(stage: Stage) -> None:
     assert (found["default"].input_tokens, found["default"].num_model_requests) == (3_000, 3)
     assert found["ads"].model == "qwen/qwen3-32b"
     last = await organization.usage.completions(
-        start_time=start, end_time=(TODAY + 1) * 86_400, group_by=["project_id"], limit=3, page=page.next_page or ""
+        start_time=start, end_time=(today() + 1) * 86_400, group_by=["project_id"], limit=3, page=page.next_page or ""
     )
-    assert [bucket.start_time for bucket in last.data] == [TODAY * 86_400]
+    assert [bucket.start_time for bucket in last.data] == [today() * 86_400]
     assert not last.has_more
-    hourly = await organization.usage.completions(start_time=TODAY * 86_400, bucket_width="1h", project_ids=["ads"])
+    hourly = await organization.usage.completions(start_time=today() * 86_400, bucket_width="1h", project_ids=["ads"])
     assert [each.num_model_requests for bucket in hourly.data for each in bucket.results] == [1]
     costs = await organization.usage.costs(start_time=start, group_by=["line_item"], limit=30)
     amounts = [each for bucket in costs.data for each in bucket.results]
@@ -193,13 +190,13 @@ async def test_usage_by_day_and_hour(stage: Stage) -> None:
     assert [row["discount"] for row in found["data"]] == ["0.0000195", "0.0000195"]
     assert {row["key_id"] for row in found["data"]} == {other[len("sk-weir-") :][:8]}
     hours = (await get(stage, "/api/v1/usage", other, granularity="hour")).json()["data"]
-    assert [(row["date"], row["hour"]) for row in hours] == [(day_text(TODAY - 1), 0), (day_text(TODAY), 0)]
+    assert [(row["date"], row["hour"]) for row in hours] == [(day_text(today() - 1), 0), (day_text(today()), 0)]
     for wrong in (
         {"granularity": "minute"},
         {"group_by": "secret"},
         {"group_by": "model,model"},
         {"from": "2020-01-01", "to": "2026-01-01"},
-        {"from": day_text(TODAY - 60), "granularity": "hour"},
+        {"from": day_text(today() - 60), "granularity": "hour"},
     ):
         assert (await get(stage, "/api/v1/usage", **wrong)).status_code == 400, wrong
 
@@ -208,7 +205,7 @@ async def test_periods_and_statements(stage: Stage) -> None:
     """Periods are listed with what is to pay; a statement comes in each form, and one that runs cannot be closed."""
     periods = (await get(stage, "/api/v1/billing/periods")).json()["data"]
     assert sum(Decimal(each["effective"]) for each in periods) * 10**9 == 2 * (3 * 130_000 + 110_500)
-    period = period_of(TODAY)
+    period = period_of(today())
     for form, kind in (("json", "application/json"), ("csv", "text/csv"), ("html", "text/html")):
         answer = await get(stage, f"/api/v1/billing/periods/{period}/statements/ads", format=form)
         assert answer.headers["content-type"].startswith(kind)

@@ -133,7 +133,7 @@ async def test_a_real_engine_stays_within_the_budget(tmp_path: Path, slow_server
 async def test_a_refusal_says_what_is_left_and_when_it_resets(tmp_path: Path) -> None:
     """402 names budget, limit, rest, reset and the length that would still fit, and asking for that length works."""
     async with (
-        SimFleet([SimConfig("vllm", name="gpu-a")]) as fleet,
+        SimFleet([SimConfig("sglang", name="gpu-a")]) as fleet,
         staged(tmp_path, configuration(over(*fleet))) as stage,
     ):
         budget = await set_budget(stage, 200_000, Scope(team="default", model="qwen/qwen3-32b"), Window.MONTHLY)
@@ -150,6 +150,29 @@ async def test_a_refusal_says_what_is_left_and_when_it_resets(tmp_path: Path) ->
         other = await stage.new_key()
         assert (await stage.http.get(f"{stage.url}/v1/models", headers=stage.headers)).status_code == 200
         assert other.record.team == "default"
+
+
+@pytest.mark.parametrize("kinds", [("vllm",), ("vllm", "tgi"), ("sglang",), ("vllm", "openai")])
+async def test_near_the_limit_a_prompt_is_as_long_as_its_engines_count(tmp_path: Path, kinds: tuple[Any, ...]) -> None:
+    """A prompt that fits by its tokens and not by its bytes is let through where every endpoint counts exactly."""
+    text = "The river is high and the weir holds. " * 200
+    chat: dict[str, Any] = {"messages": [{"role": "user", "content": text}], "max_tokens": 20}
+    exact = "sglang" not in kinds and "openai" not in kinds
+    async with (
+        SimFleet([SimConfig(kind, name=kind) for kind in kinds]) as fleet,
+        staged(tmp_path, configuration(over(*fleet))) as stage,
+    ):
+        # At 0.10 USD per million: enough for some 4,000 tokens of prompt, half of its bytes.
+        limit = len(text) * 50
+        await set_budget(stage, limit)
+        answer = await stage.chat(**chat)
+        assert answer.status_code == (200 if exact else 402), answer.text
+        if exact:
+            tokens = answer.json()["usage"]["prompt_tokens"]
+            assert len(text) // 8 < tokens < len(text) // 2
+            state = await drained(stage)
+            assert tokens * 100 < state.spent <= limit
+        assert refused(await stage.chat(**(chat | {"max_tokens": 5_000})))["reason"] == "limit"
 
 
 async def test_a_request_without_a_length_is_cut_to_what_is_left(tmp_path: Path) -> None:

@@ -106,6 +106,37 @@ async def test_requests_go_with_the_teams_key_and_are_charged_the_fee(tmp_path: 
         assert (record.attempts[0].charge_nano, record.attempts[0].cost_nano) == (35_000, 0)
 
 
+async def test_what_went_with_own_keys_is_told_apart(tmp_path: Path) -> None:
+    """Keys, activity and analytics say the list price of it; the fee is usage like any; the books agree."""
+    async with stage_of(tmp_path) as (api, stage):
+        assert (await asked(stage)).status_code == 200  # with the owner's key: 0.0007 USD
+        await added(stage)
+        for _ in range(2):
+            assert (await asked(stage)).status_code == 200
+        assert api.used == [OWNERS, OWN, OWN]
+        await stage.settled(3)
+        assert (await stage.keeper.audit()).ok
+
+        async def got(path: str, headers: dict[str, str], **body: Any) -> Any:
+            method = "POST" if body else "GET"
+            answer = await stage.http.request(method, f"{stage.url}{path}", json=body or None, headers=headers)
+            assert answer.status_code == 200, answer.text
+            return answer.json()["data"]
+
+        names = ("byok_usage", "byok_usage_daily", "byok_usage_weekly", "byok_usage_monthly")
+        key = await got("/api/v1/key", stage.headers)
+        listed = [each for each in await got("/api/v1/keys", stage.admin) if each["byok_usage"]]
+        for each in (key, *listed):
+            assert [each[name] for name in names] == [0.0014] * 4
+            assert each["usage"] == 0.00077
+        assert len(listed) == 1
+        [day] = await got("/api/v1/activity", stage.headers)
+        assert (day["usage"], day["byok_usage_inference"], day["requests"]) == (0.00077, 0.0014, 3)
+        metrics = ["request_count", "byok_request_count", "byok_usage", "byok_fees", "total_usage"]
+        found = await got("/api/v1/analytics/query", stage.admin, metrics=metrics)
+        assert [found["data"][0][name] for name in metrics] == [3, 2, 0.0014, 0.00007, 0.00077]
+
+
 async def test_another_team_is_served_with_the_owners_key(tmp_path: Path) -> None:
     """A team's key serves that team alone; without a fee its requests are free."""
     async with stage_of(tmp_path, more="teams: [{slug: others, name: Others}]") as (api, stage):

@@ -10,13 +10,15 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from gateway.upstream.litellm import lane, library
+from gateway.upstream.lane import lane
+from gateway.upstream.litellm import library
 from tests.fakes.backend import SSE_HEAD, HandBackend, Visit, event, hand_backend
 from tests.harness import Backend, Stage, staged
 
@@ -49,6 +51,14 @@ MODELS = """
     price: {prompt: "1.00", completion: "0"}
     operations: [embeddings]
     endpoints: [{backend: emb, model: embed-v4.0}]
+  - id: pinned
+    context_length: 8192
+    price: {prompt: "1.00", completion: "2.00"}
+    endpoints: [{backend: pin, model: gemini-2.0-flash}]
+  - id: lacking
+    context_length: 8192
+    price: {prompt: "1.00", completion: "2.00"}
+    endpoints: [{backend: bed, model: anthropic.claude-3-haiku-20240307-v1:0}]
 """
 
 
@@ -127,6 +137,8 @@ async def gateway(home: Path) -> AsyncIterator[tuple[Apis, Stage]]:
             Backend("oll", backend.url, provider="ollama_chat"),
             Backend("rank", backend.url + "/v2/rerank", provider="cohere"),
             Backend("emb", backend.url + "/v2/embed", provider="cohere"),
+            Backend("bed", backend.url, provider="bedrock"),
+            Backend("pin", backend.url.replace("127.0.0.1", "pinned.invalid"), provider="gemini"),
         ]
         lines = [
             f'  - {{name: {each.name}, kind: litellm, url: "{each.url}", provider: {each.provider}-api, '
@@ -162,6 +174,8 @@ async def test_a_gateway_speaks_other_dialects_through_the_library(
         await _not_reading(apis, stage)
         await _errors(apis, stage)
         await _nothing_dangerous(apis, stage)
+        await _pinned(apis, stage, monkeypatch)
+        await _lacking(apis, stage)
         await _own_keys(apis, stage)
 
 
@@ -328,6 +342,34 @@ async def _nothing_dangerous(apis: Apis, stage: Stage) -> None:
     assert refused.status_code == 400, refused.text
     assert "data: URL" in refused.text
     assert len(apis.backend.visits) == asked
+
+
+async def _pinned(apis: Apis, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library connects to the address that the egress guard let pass, and asks no name service by itself."""
+    looked: list[str] = []
+
+    async def lookup(host: str) -> list[str]:
+        looked.append(host)
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr(stage.gateway._guard, "_lookup", lookup)
+    answer = await stage.chat(body("pinned"))
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["message"]["content"] == "a weir"
+    assert looked == ["pinned.invalid"]
+    assert b"pinned.invalid" in apis.backend.visits[-1].head
+
+
+async def _lacking(apis: Apis, stage: Stage) -> None:
+    """A provider that needs a package which is not there says which; where it is there, the API is asked."""
+    asked = len(apis.backend.visits)
+    answer = await stage.chat(body("lacking"))
+    if find_spec("boto3") is None:
+        assert answer.status_code == 502
+        assert "the package boto3" in answer.text
+        assert len(apis.backend.visits) == asked
+    else:
+        assert len(apis.backend.visits) == asked + 1
 
 
 async def _own_keys(apis: Apis, stage: Stage) -> None:

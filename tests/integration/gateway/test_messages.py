@@ -1,131 +1,28 @@
 """Anthropic's messages through the gateway: the official client gets from every backend what messages can say.
 
 The backends are an engine that chats, Anthropic's API, both simulated, and a real llama.cpp. What no simulator says is
-in ``test_messages_native.py``.
+in ``test_messages_native.py``, what goes wrong in ``test_messages_faults.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import anthropic
 import pytest
-import pytest_asyncio
 from anthropic import Anthropic, AsyncAnthropic
 
-from gateway.sim import Fault, SimConfig, SimServer
 from tests.engine.llama_server import LlamaServer
 from tests.engine.tiny_qwen import CHAIN_TEXT
-from tests.fakes.backend import Visit, hand_backend
-from tests.harness import Stage, staged
+from tests.harness import staged
+from tests.integration.gateway.messages_house import HI, LOOK, PRICE, WEATHER, House, call, received
+from tests.integration.gateway.messages_house import house as house
+from tests.integration.gateway.messages_house import mended as mended
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-KEY = "sk-ant-of-the-tests"
-HI: Any = [{"role": "user", "content": "Tell me about weirs."}]
-WEATHER: Any = {
-    "name": "get_weather",
-    "description": "Weather.",
-    "input_schema": {
-        "type": "object",
-        "properties": {"city": {"type": "string", "enum": ["Basel"]}},
-        "required": ["city"],
-    },
-}
-LOOK: Any = {"type": "text", "text": "Look"}
-PRICE = 'price: {prompt: "1", completion: "3", cache_read: "0.1", cache_write: "1.25"}'
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """A gateway over all of them; model names are those of the backends."""
-
-    stage: Stage
-    vllm: SimServer
-    claude: SimServer
-    client: AsyncAnthropic
-
-    async def post(self, path: str = "/v1/messages", **body: Any) -> Any:
-        """Post a body as it is; return the response."""
-        headers = {"x-api-key": self.stage.key, "anthropic-version": "2023-06-01"}
-        return await self.stage.http.post(self.stage.url + path, json=body, headers=headers)
-
-
-async def _idle(visit: Visit) -> None:
-    await visit.answer({"type": "error", "error": {"type": "api_error", "message": "no script"}}, "500 Broken")
-
-
-def _configuration(**urls: str) -> str:
-    kinds = {"claude": "anthropic", "hand": "anthropic"}
-    lines = ["backends:"]
-    for name, url in urls.items():
-        key = ', api_key: "${MESSAGES_KEY}"' if name in kinds else ""
-        lines.append(f'  - {{name: {name}, kind: {kinds.get(name, "vllm")}, url: "{url}"{key}}}')
-    lines.append("models:")
-    lines += [
-        f"  - {{id: {name}, context_length: 40960, {PRICE}, capabilities: {{vision: true}}, "
-        f"endpoints: [{{backend: {name}, model: up-{name}}}]}}"
-        for name in urls
-    ]
-    pair = "[{backend: vllm, model: up-vllm}, {backend: twin, model: up-vllm}]"
-    lines.append(f"  - {{id: pair, context_length: 40960, {PRICE}, endpoints: {pair}}}")
-    lines.append(
-        f"  - {{id: either, context_length: 40960, {PRICE}, capabilities: {{vision: true}}, "
-        "endpoints: [{backend: vllm, model: up-vllm}, {backend: claude, model: up-claude}]}"
-    )
-    return "\n".join(lines) + '\negress: {allow: ["127.0.0.0/8"]}\n'
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
-    """One gateway for the module."""
-    os.environ["MESSAGES_KEY"] = KEY
-    chatting = SimConfig("vllm", ("up-vllm", "up-thinker"), "vllm", answer_tokens=12)
-    claude = SimConfig("anthropic", ("up-claude",), "claude", answer_tokens=12, reasoning_tokens=3, api_key=KEY)
-    twin = SimConfig("vllm", ("up-vllm",), "twin", answer_tokens=12)
-    thinker = SimConfig("vllm", ("up-thinker",), "thinker", answer_tokens=6, reasoning_tokens=3)
-    async with (
-        SimServer(chatting) as vllm,
-        SimServer(claude) as anthropic_sim,
-        SimServer(thinker) as thinking,
-        SimServer(twin) as second,
-        hand_backend(_idle) as hand,
-    ):
-        urls = {"vllm": vllm.url, "twin": second.url, "claude": anthropic_sim.url, "thinker": thinking.url}
-        text = _configuration(**urls, hand=hand.url)
-        async with (
-            staged(tmp_path_factory.mktemp("messages"), text) as stage,
-            AsyncAnthropic(api_key=stage.key, base_url=stage.url, max_retries=0) as client,
-        ):
-            yield House(stage, vllm, anthropic_sim, client)
-    del os.environ["MESSAGES_KEY"]
-
-
-@pytest.fixture(autouse=True)
-def mended(house: House) -> None:
-    """Nothing is broken when a test begins."""
-    for sim in (house.vllm, house.claude):
-        sim.faults.clear()
-        for replica in house.stage.gateway.registry.fleet.replicas.values():
-            replica.load.ejected_until = replica.load.cooling_until = 0.0
-
-
-def call(identity: str, arguments: str) -> dict[str, Any]:
-    """Return a call of the weather tool in the chat form."""
-    return {"id": identity, "type": "function", "function": {"name": "get_weather", "arguments": arguments}}
-
-
-def received(sim: SimServer) -> dict[str, Any]:
-    """Return the last body that an engine got."""
-    body = sim.books[-1].body
-    assert isinstance(body, dict)
-    return body
 
 
 @pytest.mark.parametrize("model", ["vllm", "claude"])
@@ -346,117 +243,25 @@ async def test_an_answer_that_was_begun_goes_on(house: House) -> None:
         assert sent.get("continue_final_message") is (True if model == "vllm" else None)
 
 
-async def told(client: AsyncAnthropic, *, stream: bool) -> None:
-    """Hear an answer of Anthropic's to its end."""
-    asked: Any = {"model": "claude", "max_tokens": 30, "messages": HI}
-    if not stream:
-        await client.messages.create(**asked)
-        return
-    async with client.messages.stream(**asked) as events:
-        await events.get_final_message()
-
-
-ERRORS: Any = [
-    (400, "invalid_request_error", anthropic.BadRequestError, 400, "invalid_request_error"),
-    (401, "authentication_error", anthropic.InternalServerError, 502, "api_error"),
-    (413, "request_too_large", anthropic.APIStatusError, 413, "request_too_large"),
-    (429, "rate_limit_error", anthropic.InternalServerError, 529, "overloaded_error"),
-    (500, "api_error", anthropic.InternalServerError, 502, "api_error"),
-    (529, "overloaded_error", anthropic.InternalServerError, 529, "overloaded_error"),
-]
-
-
-@pytest.mark.parametrize(("status", "kind", "error", "shown", "shown_kind"), ERRORS)
-async def test_errors_of_the_api(house: House, status: int, kind: str, error: Any, shown: int, shown_kind: str) -> None:
-    """What the API refuses is passed on with its meaning; its own troubles are the gateway's, in Anthropic's shape."""
-    body = json.dumps({"type": "error", "error": {"type": kind, "message": "words of the API"}})
-    house.claude.faults.arm(Fault(kind="error_status", status=status, body=body, count=1))
-    with pytest.raises(error) as caught:
-        await house.client.messages.create(model="claude", max_tokens=9, messages=HI)
-    assert caught.value.status_code == shown
-    said = caught.value.body
-    assert said["type"] == "error"
-    assert said["error"]["type"] == shown_kind
-    assert said["request_id"] == caught.value.request_id
-    if status in {400, 413}:
-        assert said["error"]["message"] == "words of the API"
-
-
-@pytest.mark.parametrize("path", ["messages", "chat"])
-@pytest.mark.parametrize("stream", [False, True])
-async def test_an_error_inside_a_200_is_an_error(house: House, path: str, stream: bool) -> None:
-    """An error event, or an error body with status 200, never ends as an answer."""
-    words = json.dumps({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
-    house.claude.faults.arm(Fault(kind="error_in_200", body=words, after_chunks=5, count=1))
-    if path == "chat":
-        answer = await house.stage.chat(model="claude", stream=stream)
-        assert "error" in answer.text
-        assert "[DONE]" not in answer.text
-    else:
-        with pytest.raises(anthropic.APIStatusError) as caught:
-            await told(house.client, stream=stream)
-        body: Any = caught.value.body
-        assert body["error"]["type"] in {"api_error", "overloaded_error"}
-
-
-@pytest.mark.parametrize("kind", ["cut_mid_stream", "reset_mid_stream"])
-@pytest.mark.parametrize("model", ["vllm", "claude"])
-async def test_a_cut_stream_ends_in_an_error(house: House, kind: Any, model: str) -> None:
-    """A stream that breaks ends in an error event, not in a message that looks whole."""
-    sim = house.claude if model == "claude" else house.vllm
-    sim.faults.arm(Fault(kind=kind, after_chunks=5))
-    answer = await house.post(model=model, max_tokens=30, messages=HI, stream=True)
-    events = [json.loads(part.split("data: ", 1)[1]) for part in answer.text.split("\n\n") if part]
-    assert events[-1]["type"] == "error"
-    assert "message_stop" not in answer.text
-    assert "message_delta" not in answer.text
-
-
-async def test_a_stream_that_breaks_goes_on_elsewhere(house: House) -> None:
-    """Where an engine can go on, the caller of messages sees one unbroken message, and is told what it took."""
-    asked: Any = {"model": "pair", "max_tokens": 30, "messages": HI, "extra_body": {"provider": {"order": ["vllm"]}}}
-    good: Any = await house.client.messages.create(**asked)
-    house.vllm.faults.arm(Fault(kind="cut_mid_stream", after_chunks=5))
-    async with house.client.messages.stream(**asked) as stream:
-        message: Any = await stream.get_final_message()
-    assert [block.text for block in message.content] == [block.text for block in good.content]
-    assert message.usage.output_tokens == good.usage.output_tokens
-
-
-@pytest.mark.parametrize("model", ["vllm", "claude"])
-@pytest.mark.parametrize("fault", ["malformed_sse", "cut_before_done", "bad_json_event", "big_event"])
-async def test_odd_streams(house: House, model: str, fault: Any) -> None:
-    """What is odd is mended, what is broken is an error; never half an answer that looks whole."""
-    asked: Any = {"model": model, "max_tokens": 30, "messages": HI}
-    good: Any = await house.client.messages.create(**asked)
-    sim = house.claude if model == "claude" else house.vllm
-    sim.faults.arm(Fault(kind=fault, count=1, size=70_000))
-    if fault == "bad_json_event":
-        if model == "claude":
-            with pytest.raises(anthropic.APIStatusError):
-                await told(house.client, stream=True)
-        return
-    async with house.client.messages.stream(**asked) as stream:
-        message: Any = await stream.get_final_message()
-    text, whole = message.content[-1].text, good.content[-1].text
-    if fault == "big_event":
-        assert sum(len(block.to_json()) for block in message.content) > 70_000
-    else:
-        assert text == whole
-    assert message.usage.output_tokens == good.usage.output_tokens
-
-
-async def test_another_backend_takes_over_whatever_it_speaks(house: House) -> None:
-    """Before an answer begins a backend of another dialect takes over unnoticed, in both directions."""
-    for down in (house.vllm, house.claude):
-        down.faults.arm(Fault(kind="error_status", status=500))
-        answer: Any = await house.client.messages.create(model="either", max_tokens=30, messages=HI)
-        assert answer.content[-1].type == "text"
-        chat = await house.stage.chat(model="either")
-        assert chat.json()["choices"][0]["message"]["content"]
-        down.faults.clear()
-        for replica in house.stage.gateway.registry.fleet.replicas.values():
-            replica.load.ejected_until = replica.load.cooling_until = 0.0
+@pytest.mark.parametrize(
+    ("asked", "switch"),
+    [
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, True),
+        ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}}, True),
+        ({"thinking": {"type": "disabled"}}, False),
+        ({}, None),
+    ],
+)
+async def test_thinking_reaches_the_template_of_an_engine(house: House, asked: Any, switch: bool | None) -> None:
+    """An engine that chats is asked to think, or not to, by the switches of its template, and counts it so."""
+    await house.client.messages.create(model="vllm", max_tokens=2000, messages=HI, **asked)
+    sent = received(house.vllm)
+    expected = None if switch is None else {"enable_thinking": switch, "thinking": switch}
+    assert sent.get("chat_template_kwargs") == expected
+    assert sent.get("reasoning_effort") == asked.get("output_config", {}).get("effort")
+    assert "reasoning" not in sent
+    counted = await house.post("/v1/messages/count_tokens", model="vllm", messages=HI, **asked)
+    assert counted.headers["x-weir-token-count"] == "exact"
 
 
 async def test_what_only_messages_can_say_goes_where_they_are_spoken(house: House) -> None:

@@ -32,9 +32,10 @@ USAGE = {
     "cache_creation_input_tokens": 7,
     "cache_read_input_tokens": 11,
     "output_tokens": 13,
-    "cache_creation": {"ephemeral_5m_input_tokens": 7, "ephemeral_1h_input_tokens": 0},
+    "cache_creation": {"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 4},
     "server_tool_use": {"web_search_requests": 1},
 }
+PRICE = 'price: {prompt: "1", completion: "3", cache_read: "0.1", cache_write: "1.25", cache_write_1h: "2"}'
 BLOCKS: list[dict[str, Any]] = [
     {"type": "server_tool_use", "id": "srv_1", "name": "web_search", "input": {"query": "weirs"}},
     {"type": "web_search_tool_result", "tool_use_id": "srv_1", "content": [{"url": "https://a", "page_age": None}]},
@@ -103,7 +104,7 @@ async def both(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[
     """A gateway over two replicas of one hand-written Anthropic."""
     os.environ["NATIVE_KEY"] = KEY
     async with hand_backend(whole) as hand:
-        key, limit = 'api_key: "${NATIVE_KEY}"', "max_output: 4000"
+        key, limit = 'api_key: "${NATIVE_KEY}"', f"max_output: 4000, {PRICE}"
         backends = [Backend(name, hand.url, "anthropic", "up", more=key, endpoint=limit) for name in ("one", "two")]
         async with staged(tmp_path_factory.mktemp("native"), configuration(backends)) as stage:
             yield stage, hand
@@ -159,7 +160,10 @@ async def test_a_request_and_its_answer_arrive_as_they_are(scene: tuple[Stage, H
     record = await stage.generation(body["id"])
     assert (record["native_tokens_prompt"], record["native_tokens_completion"]) == (23, 13)
     assert record["native_tokens_cached"] == 11
-    assert record["total_cost"] == body["usage"]["cost"]
+    # 5 tokens at 1, 13 at 3, 11 at 0.1, 3 kept for minutes at 1.25 and 4 for an hour at 2 USD per million.
+    assert record["total_cost"] == body["usage"]["cost"] == 0.00005685
+    # The 18 of the cache would have cost 18 at 1, and cost 12.85.
+    assert record["cache_discount"] == 0.00000515
 
 
 async def test_a_beta_that_is_no_name_is_not_sent(scene: tuple[Stage, HandBackend]) -> None:
@@ -247,7 +251,7 @@ async def test_an_answer_that_breaks_before_it_says_anything_begins_anew(scene: 
 
 
 async def test_a_caller_that_waits_is_told_so(scene: tuple[Stage, HandBackend]) -> None:
-    """On OpenRouter's path comments come while nothing else does, and the message behind them is whole."""
+    """Pings come while nothing else does, and the message behind them is whole."""
     stage, hand = scene
     told = asyncio.Event()
 
@@ -263,10 +267,11 @@ async def test_a_caller_that_waits_is_told_so(scene: tuple[Stage, HandBackend]) 
     async with stage.http.stream("POST", stage.url + "/api/v1/messages", json=body, headers=stage.headers) as answer:
         async for text in answer.aiter_text():
             found += text
-            assert found.startswith(": OPENROUTER PROCESSING\n\n")
+            assert found.startswith("event: ping\n")
             told.set()
     comforting.cancel()
     said = "".join(part for part in found.splitlines(keepends=True) if not part.startswith(":"))
+    said = said.replace('event: ping\ndata: {"type": "ping"}\n\n', "")
     assert events(said.lstrip("\n"))[1:-2] == MIDDLE
 
 

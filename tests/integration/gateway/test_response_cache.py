@@ -130,6 +130,35 @@ async def test_a_hit_can_be_looked_up(shared: Scene) -> None:
     assert (await stage.http.get(where, params=params, headers=foreign)).status_code == 404
 
 
+async def test_hits_are_requests_without_a_price(shared: Scene) -> None:
+    """Activity and analytics count them and say how many; tokens, usage and the ledger know nothing of them."""
+    stage = shared.stage
+    _, _, key = await shared.keys("counted")
+    asked = [await shared.ask(CACHE, key=key, user="counted") for _ in range(3)]
+    assert [status(each) for each in asked] == ["MISS", "HIT", "HIT"]
+    spent = asked[0].json()["usage"]
+
+    async def day() -> dict[str, Any]:
+        own = {"authorization": f"Bearer {key}"}
+        rows = (await stage.http.get(f"{stage.url}/api/v1/activity", headers=own)).json()["data"]
+        return dict(*rows) if rows else {"requests": 0}
+
+    for _ in range(200):  # hits are handed over twice a second, and records shipped
+        found = await day()
+        if found["requests"] == 3:
+            break
+        await asyncio.sleep(0.05)
+    assert (found["requests"], found["response_cached_requests"]) == (3, 2)
+    assert (found["prompt_tokens"], found["usage"]) == (spent["prompt_tokens"], spent["cost"])
+    metrics = ["request_count", "response_cached_count", "response_cached_rate", "tokens_prompt"]
+    filters = [{"field": "workspace", "operator": "eq", "value": "counted"}]
+    wanted = {"metrics": metrics, "filters": filters, "dimensions": ["model", "provider"], "granularity": "day"}
+    url = f"{stage.url}/api/v1/analytics/query"
+    [row] = (await stage.http.post(url, json=wanted, headers=stage.admin)).json()["data"]["data"]
+    assert [row[name] for name in metrics] == [3, 2, pytest.approx(2 / 3, abs=1e-6), spent["prompt_tokens"]]
+    assert (await stage.keeper.audit()).ok
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -155,6 +155,7 @@ async def test_models_are_sorted_by_how_much_they_are_used(stage: Stage) -> None
     assert (bad.status_code, bad.json()["error"]["param"]) == (400, "sort")
 
 
+@pytest.mark.usefixtures("whole_day")
 async def test_analytics_add_up_to_what_callers_were_told(stage: Stage, sdk: Sdk) -> None:
     """By key and by workspace, exactly; latencies from the rollups; filters, order and limits as asked."""
     await ok(stage, "POST", "/workspaces", json={"name": "a", "slug": "analysed"})

@@ -153,7 +153,12 @@ async def test_zero_retention_holds_for_the_gateway_too(stage: Stage) -> None:
     assert (await call(stage, "GET", f"/responses/{kept['id']}", key)).status_code == 200
     await ok(stage, "PATCH", f"/guardrails/{rail}", json={"enforce_zdr": True})
     gone = await ok(stage, "POST", "/responses", key, json=asked)
+    assert gone["store"] is False
     assert (await call(stage, "GET", f"/responses/{gone['id']}", key)).status_code == 404
+    for members in ({"previous_response_id": kept["id"]}, {"background": True}):
+        refused = await call(stage, "POST", "/responses", key, json=asked | members)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, next(iter(members)))
+        assert "zero data retention" in refused.json()["error"]["message"]
     assert await cached() == [None, None]
 
 
@@ -236,3 +241,39 @@ def components_key(answer: Any) -> Any:
     """Return the data of `GET /key`, checked by the official client's model."""
     operations.GetCurrentKeyResponse.model_validate(answer)
     return answer["data"]
+
+
+async def test_a_members_limit_is_one_for_all_keys_of_the_member(stage: Stage) -> None:
+    """What one key spends is gone for the member's others, later ones too; other keys of the team have no limit."""
+    free = await team(stage, "crowd")
+    cat = {"user_ids": ["cat@example.com"]}
+    await ok(stage, "POST", "/workspaces/crowd/members/add", json=cat)
+    new = {"name": "c", "workspace_id": "crowd", "creator_user_id": "cat@example.com"}
+    one, other = [(await ok(stage, "POST", "/keys", json=new))["key"] for _ in range(2)]
+    limit = {"name": "L", "workspace_id": "crowd", "limit_usd": 0.0001, "reset_interval": "monthly"}
+    rail = (await ok(stage, "POST", "/guardrails", json=limit))["data"]["id"]
+    members = {"member_user_ids": cat["user_ids"]}
+    await ok(stage, "POST", f"/guardrails/{rail}/assignments/members", json=members)
+    for _ in range(60):  # until what is left is less than what a request may cost
+        await chat(stage, one, max_tokens=5)
+        [budget] = components_key(await ok(stage, "GET", "/key", one))["budgets"]
+        if budget["remaining_usd"] < 0.000079:
+            break
+    assert 0 < budget["remaining_usd"] < 0.000079
+    later = (await ok(stage, "POST", "/keys", json=new))["key"]
+    for key in (one, other, later):
+        status, body = await chat(stage, key, max_tokens=5)
+        assert (status, body["error"]["metadata"]["limit_usd"]) == (402, 0.0001), body
+        [budget] = components_key(await ok(stage, "GET", "/key", key))["budgets"]
+        assert (budget["scope"], budget["guardrail_id"]) == ("member", rail)
+        assert 0 < budget["spend_usd"] <= 0.0001
+    assert (await chat(stage, free, max_tokens=5))[0] == 200
+    assert components_key(await ok(stage, "GET", "/key", free))["budgets"] == []
+    await ok(stage, "POST", f"/guardrails/{rail}/assignments/members/remove", json=members)
+    assert (await chat(stage, other, max_tokens=5))[0] == 200
+    await ok(stage, "POST", f"/guardrails/{rail}/assignments/members", json=members)
+    assert (await chat(stage, other, max_tokens=5))[0] == 402
+    await ok(stage, "POST", "/workspaces/crowd/members/remove", json=cat)
+    mine = [each for each in (await ok(stage, "GET", "/budgets?team=crowd"))["data"] if each["source"].endswith(rail)]
+    assert mine == []
+    assert (await chat(stage, other, max_tokens=5))[0] == 200

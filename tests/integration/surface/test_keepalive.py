@@ -1,4 +1,4 @@
-"""Comments to callers who wait: only on OpenRouter's paths, only before the first event, and never in its place."""
+"""Words to callers who wait: not to OpenAI's chat, only before the first event, and never in its place."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anthropic import AsyncAnthropic
 from openai import APIError
 
-from gateway.edge.inference import COMFORT
+from gateway.edge.reply import COMFORT
 from gateway.sim import Fault, SimConfig, SimServer, Timing
 from tests.harness import Stage, chat_body, configuration, over, staged
 
@@ -94,3 +95,25 @@ async def test_an_error_after_a_comment_is_an_event_with_an_integer_code(tmp_pat
                 model="qwen/qwen3-32b", messages=[{"role": "user", "content": "Hi"}], stream=True
             ):
                 pass
+
+
+async def test_callers_of_other_dialects_are_told_in_their_own_words(tmp_path: Path) -> None:
+    """Messages get ``ping``, responses a comment; the official clients read on as if nothing had been said."""
+    async with slow(tmp_path) as stage:
+        asked: dict[str, Any] = {"model": "qwen/qwen3-32b", "stream": True}
+        turns: Any = [{"role": "user", "content": "Hi"}]
+        messages = asked | {"messages": turns, "max_tokens": 5}
+        for path, body, word in (
+            ("/v1/messages", messages, 'event: ping\ndata: {"type": "ping"}\n\n'),
+            ("/v1/responses", asked | {"input": "Hi", "max_output_tokens": 5}, ": waiting\n\n"),
+        ):
+            answer = await stage.http.post(stage.url + path, json=body, headers=stage.headers)
+            assert answer.text.startswith(word * 2), path
+        async with (
+            AsyncAnthropic(api_key=stage.key, base_url=stage.url, max_retries=0) as client,
+            client.messages.stream(model="qwen/qwen3-32b", messages=turns, max_tokens=5) as stream,
+        ):
+            assert (await stream.get_final_message()).usage.output_tokens == 5
+        events = await stage.openai().responses.create(model="qwen/qwen3-32b", input="Hi", stream=True)
+        kinds = [event.type async for event in events]
+        assert (kinds[0], kinds[-1]) == ("response.created", "response.completed")

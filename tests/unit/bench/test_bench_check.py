@@ -34,6 +34,8 @@ def good() -> dict[str, Any]:
         "chunk_added_p50_ms": _figure(2.0, "ms"),
         "chunk_added_p99_ms": _figure(10.0, "ms"),
         "shipper_us_per_record": _figure(15.0),
+        "translated_answer_us": _figure(60.0),
+        "translated_chunk_us": _figure(10.0),
         "idle_mb": _figure(100.0, "MB"),
         "streams_mb": _figure(200.0, "MB"),
         "slow_reader_mb": _figure(10.0, "MB"),

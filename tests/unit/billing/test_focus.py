@@ -138,7 +138,7 @@ def test_a_row_says_what_a_class_costs() -> None:
 def test_money_without_usage_is_an_adjustment() -> None:
     """A correction of an amount alone has no unit and no price, and keeps the rules."""
     key = LineKey("search", DAY, "abcd1234", "m", "own", "default", 7, "correction", 1)
-    amounts = Amounts(1, 0, 0, (0,) * 9, (-1_000, *(0,) * 7), (0,) * 8)
+    amounts = Amounts(1, 0, 0, (0,) * 10, (-1_000, *(0,) * 7), (0,) * 8)
     (row,) = texts(Line("2026-10", key, amounts), PRICE)
     assert (row["ChargeCategory"], row["BilledCost"], row["PricingUnit"]) == ("Adjustment", "-0.000001", None)
     assert check(list(NAMES), iter([row])).ok

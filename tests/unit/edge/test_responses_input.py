@@ -225,7 +225,6 @@ _USER: Any = {"role": "user", "content": "x"}
         ({"metadata": {"a": 1}}, "metadata[...]"),
         ({"metadata": {str(number): "x" for number in range(17)}}, "metadata"),
         ({"store": "yes"}, "store"),
-        ({"background": True}, "background"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"include": ["everything"]}, "include[0]"),

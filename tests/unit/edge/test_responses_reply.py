@@ -344,3 +344,31 @@ def test_the_chat_form_of_a_request_is_read_as_a_chat_is() -> None:
     for name in ("needs", "input_bytes", "prompt_estimate", "max_tokens", "choices", "model"):
         assert getattr(asked, name) == getattr(chat, name)
     assert OpenAIReply(KeptExchange(), chat).calls_sound is None
+
+
+def test_an_image_is_an_item_and_audio_its_transcript() -> None:
+    """An image that came as data is an item of its own, which goes back as it came; one by URL and sounds are not."""
+    picture = {"type": "image_url", "image_url": {"url": "data:image/webp;base64,AAAA"}}
+    by_url = {"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}
+    odd: list[Any] = [by_url, {"image_url": {"url": "data:image/png,AAAA"}}, {"image_url": 3}, 7, None]
+    made, exchange = reply()
+    made.begin(MODEL, "own")
+    said = {"content": "See:", "images": [picture, *odd], "audio": {"transcript": "Listen.", "data": "AAAA"}}
+    made.finish([_chunk(said, "stop")], BILL)
+    response = exchange.events[-1]["response"]
+    assert [item["type"] for item in response["output"]] == ["message", "image_generation_call", "message"]
+    image, spoken = response["output"][1:]
+    assert (image["result"], image["status"], image["output_format"]) == ("AAAA", "completed", "webp")
+    assert spoken["content"][0]["text"] == "Listen."
+    kinds = [event["type"] for event in exchange.events]
+    assert kinds.index("response.image_generation_call.completed") > kinds.index("response.output_item.added")
+    again = openai_responses.read({"model": MODEL, "input": [*response["output"], *_USER]}, openrouter=False)
+    assert again.body["messages"][0]["images"] == [picture]
+    assert not again.unsaid
+
+
+_USER: Any = [{"role": "user", "content": "And?"}]
+
+
+def _chunk(delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
+    return {"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}

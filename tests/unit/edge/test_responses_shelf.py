@@ -12,6 +12,8 @@ from gateway.access.principal import Principal
 from gateway.config.snapshot import ResponsesSpec
 from gateway.edge import openai_responses_shelf
 from gateway.edge.clerk import Clerk
+from gateway.edge.openai_responses import ResponsesCall
+from gateway.edge.openai_responses_background import Runs
 from gateway.edge.openai_responses_reply import ResponsesReply, response_id
 from gateway.edge.openai_responses_shelf import Shelf
 from gateway.telemetry.metrics import GatewayMetrics
@@ -52,7 +54,12 @@ class Books:
 
 def shelf(books: Books, **spec: Any) -> Shelf:
     """Return a shelf."""
-    return Shelf(books, Clerk(books, GatewayMetrics("test").unkept), lambda: ResponsesSpec(**spec))
+    clerk = Clerk(books, GatewayMetrics("test").unkept)
+
+    async def whole(call: ResponsesCall, *_: Any) -> ResponsesCall:
+        return call
+
+    return Shelf(books, clerk, lambda: ResponsesSpec(**spec), Runs(books, clerk, "journal"), whole)
 
 
 def somebody() -> Principal:

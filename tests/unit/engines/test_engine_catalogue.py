@@ -35,6 +35,7 @@ def test_one_file_per_kind() -> None:
     folder = Path(inspect.getfile(catalogue)).parent
     assert {path.stem for path in folder.glob("*.py")} == {
         *ENGINES, "__init__", "body", "catalogue", "fields", "kind", "parameters", "profiles", "reference", "resume",
+        "thinking",
     }  # fmt: skip
 
 

@@ -114,7 +114,8 @@ def test_every_class_is_rounded_once(usage: Usage, rates: Rates, terms: tuple[in
         "prompt": parts.prompt * found.prompt,
         "completion": parts.completion * found.completion,
         "cache_read": parts.cache_read * (found.cache_read or 0),
-        "cache_write": parts.cache_write * (found.cache_write or 0),
+        "cache_write": parts.cache_write * (found.cache_write or 0)
+        + parts.cache_write_1h * (found.cache_write_1h or 0),
         "reasoning": parts.reasoning * (found.reasoning or 0),
         "audio": parts.audio_prompt * (found.audio_prompt or 0)
         + parts.audio_completion * (found.audio_completion or 0),

@@ -27,7 +27,7 @@ ROWS = [
 def test_there_are_worked_rows() -> None:
     """The page has a table, with every price in it."""
     assert {row[0] for row in ROWS} == set(PRICES)
-    assert len(ROWS) == 11
+    assert len(ROWS) == 12
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row[0]}-{number}" for number, row in enumerate(ROWS)])
@@ -38,7 +38,7 @@ def test_a_worked_row(row: list[str]) -> None:
     discount, markup = re.findall(r"[0-9.]+", terms) or ("0", "0")
     rates = msgspec.structs.replace(rates, discount=basis_points(discount, "page"), markup=basis_points(markup, "page"))
     prompt, completion = (int(number) for number in re.findall(r"[0-9]+", usage.partition(",")[0]))
-    parts = {name: int(count) for name, count in re.findall(r"([a-z_]+) ([0-9]+)", usage)}
+    parts = {name: int(count) for name, count in re.findall(r"([a-z][a-z0-9_]*) ([0-9]+)", usage)}
     paid, off = payable(Usage(prompt, completion, **parts), rates, tier or DEFAULT_TIER)
     found = {name: usd_text(getattr(paid, name)) for name in paid.__struct_fields__ if getattr(paid, name)}
     assert found == dict(part.split(" ") for part in classes.split(", ") if part)

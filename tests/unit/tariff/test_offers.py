@@ -166,7 +166,8 @@ def test_changes_name_every_rate() -> None:
     after = Rates(110_000, 300_000, tiers=(LongContext(200_000, Rates(200_000, 600_000)),))
     found = [change_form(change) for change in changes(before, after)]
     base = [each for each in found if not each["above"]]
-    assert {each["class"] for each in base} == {"prompt", "cache_read", "cache_write", "audio_prompt", "image_prompt"}
+    read = {"prompt", "cache_read", "cache_write", "cache_write_1h", "audio_prompt", "image_prompt"}
+    assert {each["class"] for each in base} == read
     assert all((each["old"], each["new"], each["percent"]) == ("0.1", "0.11", "10") for each in base)
     assert {(each["above"], each["old"]) for each in found if each["above"]} == {(200_000, None)}
     assert changes(before, before.resolved()) == []
