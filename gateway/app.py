@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol
 
 import policies
 from gateway import __version__
+from gateway.access.declared import declare
 from gateway.access.follow import GovernanceFollower
 from gateway.access.keys import KeyRing
 from gateway.access.management import ManagementKeys
@@ -45,10 +46,9 @@ from gateway.edge.openai_responses_truncation import fitted
 from gateway.edge.presets import Defaults
 from gateway.edge.repetition import Repetitions
 from gateway.edge.response_cache import ResponseCache
-from gateway.fleet.egress import EgressError, EgressGuard
+from gateway.fleet import figures
+from gateway.fleet.egress import EgressGuard
 from gateway.fleet.health import Health
-from gateway.fleet.keychain import UpstreamKey
-from gateway.fleet.load import ReplicaLoad
 from gateway.fleet.probe import Pace
 from gateway.fleet.registry import FleetRegistry
 from gateway.metering.journal import Journal
@@ -68,15 +68,13 @@ from gateway.telemetry import logs, redaction
 from gateway.telemetry.instruments import Samples
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.traces import Tracer, open_tracer
-from gateway.types.budgets import FILE_BUDGETS, NewBudget, Scope, Window
-from gateway.types.errors import BadRequest, Unavailable
-from gateway.types.failure import Cause, Failure
+from gateway.types.errors import Unavailable
 from gateway.types.generation import LedgerReader
 from gateway.types.guardrails import Governance
 from gateway.types.keys import KeyAdmin, KeyFeed, LimitBook
 from gateway.types.method import Asking
 from gateway.upstream.backends import Upstream
-from gateway.upstream.wire import AttemptFailed, Resolve
+from gateway.upstream.guard import guarded
 
 SHARE_S: Final = 2.0
 _log: Final = logs.logger(__name__)
@@ -209,7 +207,7 @@ class Gateway:
         stack.push_async_callback(asyncio.to_thread, tracer.shutdown)
         journal = Journal.create(settings.home / "journal", durability=settings.durability)
         stack.push_async_callback(journal.close)
-        upstream = Upstream(loop, self._health, _guarded(self._guard), self.metrics)
+        upstream = Upstream(loop, self._health, guarded(self._guard), self.metrics)
         stack.callback(upstream.close)
         self.router = Router(self.registry, load_policies(), _chance())
         self._recorder = Recorder(self.books, self.metrics, self._snapshot.routing.decisions, _chance())
@@ -373,7 +371,7 @@ class Gateway:
             self._snapshot = snapshot
             self.cors.configure(snapshot.cors)
             conceal_keys(snapshot)
-            making = loop.create_task(self._make_teams(snapshot))
+            making = loop.create_task(declare(self.books, snapshot))
             self._tasks.add(making)
             making.add_done_callback(self._tasks.discard)
             self.metrics.config_reloads.add(("accepted",))
@@ -390,20 +388,6 @@ class Gateway:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one that came during the start comes now
         stack.callback(loop.remove_signal_handler, signal.SIGHUP)
 
-    async def _make_teams(self, snapshot: ConfigSnapshot) -> None:
-        """Make the teams and budgets that a changed file names."""
-        for team in snapshot.teams:
-            try:
-                await self.books.create_team(team.slug, team.name)
-            except BadRequest:
-                continue  # it is there
-            except Unavailable as error:
-                _log.warning("a team of the configuration could not be made", team=team.slug, reason=str(error))
-        try:
-            await self.books.ask(FILE_BUDGETS, (file_budgets(snapshot),))
-        except (BadRequest, Unavailable) as error:
-            _log.warning("the budgets of the configuration could not be set", reason=str(error))
-
     # Metrics that are kept where they arise
 
     def _bind_metrics(self, journal: Journal, upstream: Upstream) -> None:
@@ -418,68 +402,13 @@ class Gateway:
         bind("weir_journal_failures_total", lambda: journal.failures)
         bind("weir_journal_failed", lambda: int(journal.failed))
         bind("weir_config_version", lambda: self._snapshot.version)
-        bind("weir_backend_ejections_total", lambda: {(name,): float(n) for name, n in self._health.ejected.items()})
-        bind("weir_upstream_key_requests_total", self._key_requests)
-        bind("weir_upstream_key_resting", self._keys_resting)
-        bind("weir_backend_up", lambda: self._per_backend(_up))
-        bind("weir_backend_in_flight", lambda: self._per_backend(lambda load: float(load.in_flight)))
-        bind("weir_backend_waiting", lambda: self._per_backend(lambda load: load.waiting))
-        bind("weir_backend_saturation", lambda: self._per_backend(lambda load: load.saturation(time.monotonic())))
-        bind("weir_backend_ttft_error", lambda: self._per_backend(lambda load: load.estimate.ttft_error))
-        bind("weir_backend_kv_usage", lambda: self._per_backend(lambda load: load.kv_usage))
-
-    def _keys(self) -> Iterator[tuple[str, UpstreamKey]]:
-        for name, replica in self.registry.fleet.replicas.items():
-            for key in replica.load.quota.keys:
-                yield name, key
-
-    def _key_requests(self) -> dict[tuple[str, ...], float]:
-        return {(name, key.name, how): float(n) for name, key in self._keys() for how, n in key.used.items()}
-
-    def _keys_resting(self) -> dict[tuple[str, ...], float]:
-        now = time.monotonic()
-        return {(name, key.name): float(key.resting_until > now) for name, key in self._keys()}
-
-    def _per_backend(self, read: Callable[[ReplicaLoad], float | None]) -> dict[tuple[str, ...], float]:
-        found = {name: read(replica.load) for name, replica in self.registry.fleet.replicas.items()}
-        return {(name,): value for name, value in found.items() if value is not None}
-
-
-def _up(load: ReplicaLoad) -> float:
-    return float(load.ready and not load.draining and load.ejected_until <= time.monotonic())
+        figures.bind(self.metrics, self.registry, self._health)
 
 
 def _chance() -> Chance:
     return Chance(int.from_bytes(os.urandom(8)))
 
 
-def file_budgets(snapshot: ConfigSnapshot) -> tuple[NewBudget, ...]:
-    """Return the budgets of the configuration file as the keeper takes them."""
-    return tuple(
-        NewBudget(
-            Scope(spec.key, spec.team, spec.model),
-            Window(spec.window),
-            spec.limit_nano,
-            spec.hard,
-            spec.alerts,
-            source="file",
-        )
-        for spec in snapshot.budgets
-    )
-
-
 def now_us() -> int:
     """Return the wall clock in microseconds since 1970."""
     return time.time_ns() // 1000
-
-
-def _guarded(guard: EgressGuard) -> Resolve:
-    """Return the egress guard as the upstream client asks it, its errors translated."""
-
-    async def resolve(host: str, port: int) -> tuple[tuple[str, int], ...]:
-        try:
-            return await guard.resolve(host, port)
-        except EgressError as error:
-            raise AttemptFailed(Failure(Cause.EGRESS, str(error), sent=False)) from None
-
-    return resolve

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
+from gateway.access.declared import file_budgets
 from gateway.access.management import obtain_admin_digest
-from gateway.app import Gateway, Identity, conceal_keys, file_budgets, presets
+from gateway.app import Gateway, Identity, conceal_keys, presets
 from gateway.config.load import load
 from gateway.config.problem import ConfigError
 from gateway.config.snapshot import ConfigSnapshot

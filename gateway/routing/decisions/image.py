@@ -95,6 +95,8 @@ class _Camera:
             for name in _fields(PrefixIndex)
             if isinstance(value := getattr(candidate.replica.load.prefix, name, None), dict | deque)
         }
+        # Answers under way teach the model of their replica between decisions, and no decision reads them.
+        self._reduced.update(id(candidate.replica.load.writing) for candidate in candidates)
 
     def value(self, value: Any) -> Any:
         """Return ``value`` as data."""
@@ -124,7 +126,7 @@ class _Camera:
         self._alive.append(value)  # an id is one only as long as its object lives
         self.nodes.append(None)
         if isinstance(value, list):
-            node: list[Any] = ["l", *map(self.value, value)]
+            node: list[Any] = ["l", *map(self.value, () if id(value) in self._reduced else value)]
         elif isinstance(value, deque):
             items = () if id(value) in self._reduced else [each for each in value if getattr(each, "waits", True)]
             node = ["q", *map(self.value, items)]
