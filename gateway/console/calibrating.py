@@ -29,6 +29,7 @@ from gateway.telemetry import logs
 from gateway.types.call import Operation
 from gateway.types.errors import WeirError
 from gateway.types.method import Asking
+from gateway.upstream.sse import EventReader, LineTooLong
 
 if TYPE_CHECKING:
     import httpx
@@ -103,7 +104,7 @@ async def measure(candidate: Candidate, guard: EgressGuard, chance: Random | Non
                     continue
                 try:
                     found.append(await _asked(client, guard, candidate, length, chance))
-                except (EgressError, httpx.HTTPError, OSError) as error:
+                except (EgressError, httpx.HTTPError, OSError, LineTooLong) as error:
                     problem = str(error) or type(error).__name__
                 except CannotCalibrate as error:
                     problem = str(error)
@@ -159,7 +160,7 @@ async def _asked(
             raise CannotCalibrate(f"it answered {answer.status_code}")
         times, tokens = [], 0
         async for document in _documents(answer):
-            if any((choice.get("delta") or {}).get("content") for choice in document.get("choices") or ()):
+            if _writes(document):
                 times.append(time.monotonic())
             tokens = (document.get("usage") or {}).get("prompt_tokens") or tokens
     if not times:
@@ -170,9 +171,16 @@ async def _asked(
 
 async def _documents(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
     """Return the events of a stream; what is no JSON object is passed over."""
-    async for line in answer.aiter_lines():
-        if line.startswith("data:"):
+    reader = EventReader()
+    async for data in answer.aiter_bytes():
+        for payload in reader.feed(data):
             with suppress(msgspec.DecodeError):
-                found = msgspec.json.decode(line[5:].strip().encode())
+                found = msgspec.json.decode(payload)
                 if isinstance(found, dict):
                     yield found
+
+
+def _writes(document: dict[str, Any]) -> bool:
+    """Whether an event holds a token of the answer, thoughts included: a model that thinks may not come any further."""
+    deltas = (choice.get("delta") or {} for choice in document.get("choices") or ())
+    return any(delta.get(member) for delta in deltas for member in ("content", "reasoning_content", "reasoning"))
