@@ -41,7 +41,8 @@ async def charged(session: AsyncSession, budgets: Sequence[Wanted]) -> dict[Want
             days = f" AND day IN ({', '.join(map(str, range(day, end)))})" if end is not None else ""
             table = "tally_block" if end is None else "tally_day"
             queries.append(
-                f"SELECT {number}, SUM(charge_nano) FROM {table} WHERE team = ? AND kind = ? AND name = ?{days}"  # noqa: S608
+                f"SELECT {number}, SUM(charge_nano) FROM {table} "  # noqa: S608 - a table of ours and numbers
+                f"WHERE team = ? AND kind = ? AND name = ?{days}"
             )
             values += at
         assert connection is not None
