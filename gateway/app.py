@@ -34,6 +34,7 @@ from gateway.config.snapshot import BoardsSpec, ConfigSnapshot
 from gateway.config.watcher import ConfigWatcher
 from gateway.console.lessons import follow_calibrations
 from gateway.console.steering import follow_drains, follow_management_keys, follow_settings
+from gateway.desk import Desk
 from gateway.edge.attribution import Attribution
 from gateway.edge.clerk import Clerk
 from gateway.edge.content import Contents
@@ -53,7 +54,6 @@ from gateway.fleet.probe import Pace
 from gateway.fleet.registry import FleetRegistry
 from gateway.metering.journal import Journal
 from gateway.pricing.charge import rates_id
-from gateway.relay import Desk
 from gateway.routing.admission.capacity import FleetCapacity
 from gateway.routing.admission.gate import Gate
 from gateway.routing.admission.queue import AdmissionQueue

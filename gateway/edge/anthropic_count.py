@@ -11,9 +11,9 @@ from typing import Any, Final
 import msgspec
 
 from gateway.access.principal import Principal
+from gateway.desk import Desk, permitted, route_request
 from gateway.edge.anthropic_form import JSON, head_lines
 from gateway.edge.anthropic_reply import MessagesReply
-from gateway.relay import Desk, permitted, route_request
 from gateway.upstream.count import Count, count
 
 _TRIED: Final = 2

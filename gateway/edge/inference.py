@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, cast
 
 from gateway.access.keys import REASONS
 from gateway.access.principal import Principal
+from gateway.desk import Desk
 from gateway.edge import (
     anthropic_count,
     anthropic_form,
@@ -36,7 +37,7 @@ from gateway.edge.openai_responses_shelf import Shelf
 from gateway.edge.presets import Defaults
 from gateway.edge.repetition import HEADERS, Keeping, Repetitions
 from gateway.edge.reply import CallerReply, OpeningReply
-from gateway.relay import Desk, relay
+from gateway.relay import relay
 from gateway.telemetry import logs
 from gateway.types import ids
 from gateway.types.call import Call

@@ -14,8 +14,8 @@ from typing import Any, Final
 import msgspec
 
 from gateway.access.principal import Principal
+from gateway.desk import Desk, permitted, route_request
 from gateway.edge.openai_responses import ResponsesCall
-from gateway.relay import Desk, permitted, route_request
 from gateway.types.dialect import Dialect
 from gateway.types.errors import WeirError
 from gateway.upstream.count import count

@@ -160,10 +160,10 @@ class Journal:
             ValueError: an ``Open`` that names rates that were not declared.
         """
         attempt = (record.request_id, record.attempt)
-        if type(record) is Open:
-            self._append_open(attempt, record)
-        elif type(record) is Close:
+        if type(record) is Close:
             self._append_close(attempt, record)
+        elif type(record) is Open:
+            self._append_open(attempt, record)
         elif type(record) is Progress and attempt in self._carry.open:
             self._append_progress(attempt, record)
         self.records += 1
@@ -226,10 +226,12 @@ class Journal:
             carry.require(price_id)
             carry.require(cost_id)
         data = frame(record)
-        if not space.covers(data) or not self._put(data, price_id, cost_id):
+        if not space.began(data):
+            raise Unavailable("The gateway cannot meter requests at the moment.", retry_after=1.0)
+        if not self._put(data, price_id, cost_id):
+            space.ended(data)
             raise Unavailable("The gateway cannot meter requests at the moment.", retry_after=1.0)
         carry.open[attempt] = data
-        space.began(data)
 
     def _append_close(self, attempt: Attempt, record: Close) -> None:
         if self._stopped:

@@ -19,13 +19,17 @@ from gateway.types.money import DEFAULT_TIER, Rates
 from gateway.types.tokens import NO_USAGE, Usage, UsageSource
 
 
-class Leg(msgspec.Struct, frozen=True, gc=False):
+class Leg(msgspec.Struct, gc=False):
     """An attempt as far as it got.
 
     Attributes:
         number: 1-based number of the attempt.
+        rates: what the team pays for it, as they were when it was opened.
+        opened_us: wall clock then, microseconds since 1970.
         first: monotonic seconds of its first output, 0 when there was none.
         last: monotonic seconds of its last output.
+        http_status: what its backend answered, 0 while it has not.
+        upstream_id: the engine's own id of the answer.
         error: why it broke, ``""`` when it did not.
         again: tokens of its output that were made once more and are no part of the answer.
     """
@@ -33,14 +37,20 @@ class Leg(msgspec.Struct, frozen=True, gc=False):
     number: int
     candidate: Candidate
     dims: Dimensions
+    rates: Rates
     opened_us: int
     tap: Tap
-    first: float
-    last: float
-    http_status: int
-    upstream_id: str
-    error: str
+    first: float = 0.0
+    last: float = 0.0
+    http_status: int = 0
+    upstream_id: str = ""
+    error: str = ""
     again: int = 0
+
+    def ended(self, http_status: int, upstream_id: str, error: str, again: int = 0) -> Leg:
+        """Take note of how the attempt ended; return it."""
+        self.http_status, self.upstream_id, self.error, self.again = http_status, upstream_id, error, again
+        return self
 
 
 def share(usage: Usage, again: int) -> tuple[Usage, int]:
@@ -84,12 +94,6 @@ def shares(legs: Sequence[Leg]) -> list[tuple[Usage, UsageSource, int]]:
     return found
 
 
-def price(leg: Leg) -> Rates:
-    """Return the rates of the team, as they were when ``leg`` was opened."""
-    endpoint = leg.candidate.endpoint
-    return endpoint.sold_to(leg.dims.team)[0] if endpoint.team_prices else endpoint.price
-
-
 def at_served_tier(leg: Leg, usage: Usage, context: int | None = None) -> Leg:
     """Return ``leg`` as it is charged: at the service tier that its engine says it served, or at the one asked for.
 
@@ -103,8 +107,7 @@ def at_served_tier(leg: Leg, usage: Usage, context: int | None = None) -> Leg:
     served, asked = leg.tap.tier, leg.dims.tier
     if served in ("", asked) or not (served == DEFAULT_TIER or leg.candidate.endpoint.sells(served)):
         return leg
-    rates = price(leg)
-    totals = [charge(usage, rates, tier, context=context).total for tier in (served, asked)]
+    totals = [charge(usage, leg.rates, tier, context=context).total for tier in (served, asked)]
     if totals[0] > totals[1]:
         return leg
     return msgspec.structs.replace(leg, dims=msgspec.structs.replace(leg.dims, tier=served))

@@ -6,16 +6,15 @@ finishes the last open choice on, chunks are held back: the caller gets them onl
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Final, Protocol
 
 from gateway.fleet.snapshot import Candidate
-from gateway.metering.ceiling import capped
+from gateway.metering.ceiling import Ceiling
 from gateway.metering.journal import Journal
-from gateway.metering.legs import Leg, at_served_tier, cost, price, share, shares
+from gateway.metering.legs import Leg, at_served_tier, cost, share, shares
 from gateway.metering.receipt import Receipt, summed
 from gateway.metering.record import Close, Dimensions, Open, Progress, RowKind, Status
 from gateway.metering.tap import Tap
@@ -49,73 +48,46 @@ class Meter:
     Attributes:
         held: chunks kept back because they finish the answer.
         tap: counts the current attempt.
-        reserved: the most that the team may be charged, nano-USD, or None when no budget bounds it.
-        paid: what the team was charged, by model.
-        excess: nano-USD that the answer came to beyond ``reserved``; the owner's.
+        ceiling: bounds what the team is charged and keeps account of it; None when no budget does.
     """
 
     __slots__ = (
-        "_app",
         "_arrived",
         "_beside",
         "_call",
-        "_candidate",
         "_deliver",
-        "_dims",
-        "_first",
         "_journal",
         "_key_id",
-        "_last",
+        "_leg",
         "_legs",
-        "_loop",
-        "_number",
         "_open",
-        "_opened_us",
         "_progress_at",
         "_progress_deltas",
         "_request_id",
         "_team",
-        "excess",
+        "ceiling",
         "held",
-        "paid",
-        "reserved",
         "tap",
     )
 
     def __init__(
-        self,
-        journal: Journal,
-        loop: asyncio.AbstractEventLoop,
-        request_id: RequestId,
-        call: Call,
-        *,
-        team: str,
-        key_id: str,
-        arrived: float,
+        self, journal: Journal, request_id: RequestId, call: Call, *, team: str, key_id: str, arrived: float
     ) -> None:
         self._journal = journal
-        self._loop = loop
         self._request_id = request_id
         self._call = call
         self._team = team
         self._key_id = key_id
         self._arrived = arrived
-        self._deliver: Callable[[list[Chunk]], None] | None = None
-        self._candidate: Candidate | None = None
-        self._dims: Dimensions | None = None
-        self._number = 0
         self._open = False
-        self._opened_us = 0
         self._legs: list[Leg] = []
         self._beside: Leg | None = None
-        self._first = 0.0
-        self._last = 0.0
-        self._progress_at = 0.0
-        self._progress_deltas = 0
-        self.held: list[Chunk] = []
-        self.reserved: int | None = None
-        self.paid: Paid = ()
-        self.excess = 0
+        self._deliver: Callable[[list[Chunk]], None] | None = None
+        self.ceiling: Ceiling | None = None
+        self._leg: Leg
+        self._progress_at: float
+        self._progress_deltas: int
+        self.held: list[Chunk]
         self.tap: Tap
 
     # The walk's observer
@@ -125,14 +97,11 @@ class Meter:
 
         Another one that is still open is kept beside it until one of the two has failed.
         """
-        if self._open:
-            self._beside = self._leg(0, "", "")
-        call, endpoint, engine = self._call, candidate.endpoint, candidate.replica.engine
-        self._number, self._candidate = number, candidate
+        call, endpoint, engine, ceiling = self._call, candidate.endpoint, candidate.replica.engine, self.ceiling
         rates, price_id = endpoint.price, endpoint.price_id
         if endpoint.team_prices:
             rates, price_id = endpoint.sold_to(self._team)
-        self._dims = Dimensions(
+        dims = Dimensions(
             self._team,
             self._key_id,
             endpoint.model_id,
@@ -149,11 +118,7 @@ class Meter:
             price_id,
             candidate.cost_id,
         )
-        self._opened_us = time.time_ns() // 1000
-        self._first = self._last = 0.0
-        self._progress_deltas = 0
-        self.held = []
-        self.tap = Tap(
+        tap = Tap(
             call.operation,
             call.choices,
             call.prompt_estimate + (self.produced()[0] if self._legs else 0),
@@ -163,18 +128,33 @@ class Meter:
             context=endpoint.context_length,
             longest=call.max_tokens,
         )
-        journal = self._journal
+        journal, opened_us = self._journal, time.time_ns() // 1000
         journal.declare(price_id, rates)
         if candidate.cost is not None:
             journal.declare(candidate.cost_id, candidate.cost)
-        journal.append(Open(self._request_id, number, self._dims, self._opened_us, call.prompt_estimate, self.reserved))
-        self._open = True
+        reserved = ceiling.reserved if ceiling is not None else None
+        journal.append(Open(self._request_id, number, dims, opened_us, call.prompt_estimate, reserved))
+        if self._open:
+            self._beside = self._leg
+        self._take(Leg(number, candidate, dims, rates, opened_us, tap))
+        self._progress_deltas = 0
+        self.held = []
+
+    @property
+    def paid(self) -> Paid:
+        """What the team was charged, by model, where a budget bounds it."""
+        return self.ceiling.paid if self.ceiling is not None else ()
+
+    @property
+    def excess(self) -> int:
+        """Nano-USD that the answer came to beyond what was reserved; the owner's."""
+        return self.ceiling.excess if self.ceiling is not None else 0
 
     def turn(self, number: int) -> None:
         """Of two open attempts, go on with ``number``."""
         beside = self._beside
         if beside is not None and beside.number == number:
-            self._beside = self._leg(0, "", "")
+            self._beside = self._leg
             self._take(beside)
 
     def failed(self, failure: Failure) -> Usage:
@@ -188,7 +168,7 @@ class Meter:
         else:
             status = Status.REFUSED if failure.cause is Cause.REFUSED else Status.FAILED
         usage, source = (NO_USAGE, UsageSource.NONE) if self.tap.silent else self.tap.count()
-        leg = self._leg(failure.status, "", failure.cause.value)
+        leg = self._leg.ended(failure.status, "", failure.cause.value)
         self._open = False
         self._journal.append(
             self._close(leg, status, usage, source, NO_CHARGE, cost(leg.candidate, usage, leg.dims.tier))
@@ -224,7 +204,7 @@ class Meter:
             failure: why.
             again: tokens of it that were made once more and are no part of the answer.
         """
-        self._legs.append(self._leg(attempt.status, attempt.upstream_id, failure.cause.value, again))
+        self._legs.append(self._leg.ended(attempt.status, attempt.upstream_id, failure.cause.value, again))
         self._progress()
         self._open = False
 
@@ -252,13 +232,14 @@ class Meter:
                 del chunks[position:]
                 break
         if tap.deltas:
-            if not self._first:
-                self._first = self._progress_at = now
-            self._last = now
+            leg = self._leg
+            if not leg.first:
+                leg.first = self._progress_at = now
+            leg.last = now
         if chunks and self._deliver is not None:
             self._deliver(chunks)
-        if tap.deltas - self._progress_deltas >= PROGRESS_TOKENS or (
-            now - self._progress_at >= PROGRESS_SECONDS and tap.deltas > self._progress_deltas
+        if (behind := tap.deltas - self._progress_deltas) and (
+            behind >= PROGRESS_TOKENS or now - self._progress_at >= PROGRESS_SECONDS
         ):
             self._progress_deltas, self._progress_at = tap.deltas, now
             self._progress()
@@ -266,7 +247,7 @@ class Meter:
     def answered(self, answer: dict[str, Any]) -> None:
         """Count a whole answer."""
         self.tap.answer(answer)
-        self._first = self._last = monotonic()
+        self._leg.first = self._leg.last = monotonic()
 
     # The end
 
@@ -290,7 +271,7 @@ class Meter:
             status, error = Status.UPSTREAM_ERROR, error or "error"
         elif gone:
             status = Status.CLIENT_CANCEL
-        last = self._leg(http_status, upstream_id, error, again)
+        last = self._leg.ended(http_status, upstream_id, error, again)
         self._open = False
         if not self._legs:
             return self._settle_one(last, status)
@@ -298,7 +279,7 @@ class Meter:
 
     def _settle_one(self, leg: Leg, status: Status) -> Receipt:
         """Journal the end of an answer that one attempt gave."""
-        tap, candidate = leg.tap, leg.candidate
+        tap = leg.tap
         usage, source = tap.count()
         stopped = status is Status.CLIENT_CANCEL or not leg.http_status
         if stopped and tap.silent and source is not UsageSource.UPSTREAM:
@@ -307,10 +288,11 @@ class Meter:
         pays = status is not Status.UPSTREAM_ERROR and not (status is Status.OK and _empty(tap, usage))
         if tap.tier:
             leg = at_served_tier(leg, usage)
-        paid, discount = payable(usage, price(leg), leg.dims.tier) if pays else NOTHING
-        if self.reserved is not None:
-            paid, discount = self._bounded(leg, paid, discount)
-        spent = cost(candidate, usage, tap.tier or leg.dims.tier)
+        tier = leg.dims.tier
+        paid, discount = payable(usage, leg.rates, tier) if pays else NOTHING
+        if self.ceiling is not None:
+            paid, discount = self.ceiling.bounded(leg.dims.model, paid, discount)
+        spent = cost(leg.candidate, usage, tap.tier or tier)
         record = self._close(leg, status, usage, source, paid, spent, discount=discount)
         self._journal.append(record)
         return Receipt(
@@ -318,7 +300,7 @@ class Meter:
             usage,
             source,
             paid,
-            record.cost,
+            spent,
             leg.first - self._arrived if leg.first else None,
             leg.last - leg.first,
             record.duration_us / 1e6,
@@ -337,9 +319,9 @@ class Meter:
             leg = at_served_tier(asked, own, context)
             tier, due, discount = leg.dims.tier, NO_CHARGE, NO_CHARGE
             if pays:
-                due, discount = payable(own, price(leg), tier, context=context, later=later)
-                if self.reserved is not None:
-                    due, discount = self._bounded(leg, due, discount)
+                due, discount = payable(own, leg.rates, tier, context=context, later=later)
+                if self.ceiling is not None:
+                    due, discount = self.ceiling.bounded(leg.dims.model, due, discount)
             taken = leg.tap.count()[0] if source is not UsageSource.NONE else NO_USAGE
             spent = cost(leg.candidate, taken, leg.tap.tier or tier)
             record = self._close(leg, status if ends else made, own, source, due, spent, read, discount)
@@ -361,15 +343,6 @@ class Meter:
             spared,
         )
 
-    def _bounded(self, leg: Leg, paid: Charge, discount: Charge) -> tuple[Charge, Charge]:
-        """Return charge and discount within what was reserved for all legs together, and keep account of it."""
-        assert self.reserved is not None
-        whole = paid.total
-        paid, discount = capped(paid, discount, self.reserved - sum(nano for _, nano in self.paid))
-        self.excess += whole - paid.total
-        self.paid = (*self.paid, (leg.dims.model, paid.total))
-        return paid, discount
-
     def abandon(self, cut: str) -> Receipt | None:
         """End an attempt that neither failed nor was settled, because the request itself was torn down.
 
@@ -384,33 +357,14 @@ class Meter:
 
     def _take(self, leg: Leg) -> None:
         """Make ``leg`` the current attempt again."""
-        self._number, self._candidate, self._dims, self._opened_us = leg.number, leg.candidate, leg.dims, leg.opened_us
-        self.tap, self._first, self._last = leg.tap, leg.first, leg.last
-        self._open = True
-
-    def _leg(self, http_status: int, upstream_id: str, error: str, again: int = 0) -> Leg:
-        """Return the current attempt as far as it got."""
-        assert self._candidate is not None
-        assert self._dims is not None
-        return Leg(
-            self._number,
-            self._candidate,
-            self._dims,
-            self._opened_us,
-            self.tap,
-            self._first,
-            self._last,
-            http_status,
-            upstream_id,
-            error,
-            again,
-        )
+        self._leg, self.tap, self._open = leg, leg.tap, True
 
     def _progress(self) -> None:
         """Journal what the team would pay for the current attempt if this process died now."""
         usage, source = self.tap.count()
-        later = any(leg.number != self._number for leg in self._legs)
-        self._journal.append(Progress(self._request_id, self._number, share(usage, 0)[0] if later else usage, source))
+        number = self._leg.number
+        later = any(leg.number != number for leg in self._legs)
+        self._journal.append(Progress(self._request_id, number, share(usage, 0)[0] if later else usage, source))
 
     def _close(
         self,

@@ -129,24 +129,24 @@ class Space:
         self._reserve: Reserve | None = None
         self._possible = True
 
-    def began(self, begun: bytes) -> None:
-        """Take note of an attempt that is open from now on, by the frame it began with."""
-        self.owed += 2 * len(begun) + _ENDING_BYTES
-
     def ended(self, begun: bytes) -> None:
         """Take note of the end of an attempt."""
         self.owed -= 2 * len(begun) + _ENDING_BYTES
 
-    def covers(self, begun: bytes) -> bool:
-        """Return whether the open attempts and another one could all be ended; set more aside for that."""
-        reserve, wanted = self._reserve, self.owed + 2 * len(begun) + _ENDING_BYTES + _UNACKNOWLEDGED
-        if reserve is None or wanted <= reserve.size:
-            return True
-        try:
-            reserve.extend(2 * wanted)
-        except OSError as error:
-            log.warning("journal_reserve_too_small", bytes=wanted, error=str(error))
-            return False
+    def began(self, begun: bytes) -> bool:
+        """Take note of an attempt that is open from now on, by the frame it began with, and set aside what ends it.
+
+        Returns False, and takes no note, when there is no room to end all open attempts and this one.
+        """
+        owed, reserve = self.owed + 2 * len(begun) + _ENDING_BYTES, self._reserve
+        wanted = owed + _UNACKNOWLEDGED
+        if reserve is not None and wanted > reserve.size:
+            try:
+                reserve.extend(2 * wanted)
+            except OSError as error:
+                log.warning("journal_reserve_too_small", bytes=wanted, error=str(error))
+                return False
+        self.owed = owed
         return True
 
     def provide(self) -> bool:

@@ -50,8 +50,8 @@ class Tap:
         "_operation",
         "_output_bytes",
         "_parts",
-        "_per_prompt",
         "_prompt_estimate",
+        "_prompts",
         "_reported",
         "_reported_tokens",
         "_waiting_for",
@@ -93,12 +93,12 @@ class Tap:
         self._counts_all_choices = counts_all_choices
         self._reported: Mapping[str, Any] | None = None
         self._reported_tokens = 0
-        self._waiting_for = {0} if choices == 1 else set(range(choices))
+        self._waiting_for = None if choices == 1 else set(range(choices))
         self._output_bytes = 0
         self._most_prompt = _BOUNDLESS if operation in WHOLE else context * prompts
         self._most = (longest if longest and longest < context else context) * choices + _SLACK
-        self._parts: dict[int, Mapping[str, Any]] | None = {}
-        self._per_prompt = choices // prompts
+        self._parts: dict[int, Mapping[str, Any]] | None = None if choices == 1 else {}
+        self._prompts = prompts
         self.deltas = 0
         self.failed = False
         self.finished = False
@@ -197,8 +197,11 @@ class Tap:
             self.finish_reason = str(choice.get("native_finish_reason") or reason or "")
         if reason == "error":
             self.failed = True
-        self._waiting_for.discard(choice["index"])
-        self.finished = not self._waiting_for
+        if self._waiting_for is not None:
+            self._waiting_for.discard(choice["index"])
+            self.finished = not self._waiting_for
+        elif choice["index"] == 0:
+            self.finished = True
 
     def _report(self, usage: Any) -> None:
         """Keep the engine's usage unless an earlier one counted more tokens."""
@@ -229,7 +232,8 @@ class Tap:
         if not self._parts:
             return usage_of(self._reported)
         each = {index: usage_of(part) or NO_USAGE for index, part in self._parts.items()}
-        prompts = {index // self._per_prompt: usage for index, usage in each.items()}.values()
+        per_prompt = self._choices // self._prompts
+        prompts = {index // per_prompt: usage for index, usage in each.items()}.values()
         return Usage(
             sum(usage.prompt for usage in prompts),
             sum(usage.completion for usage in each.values()),

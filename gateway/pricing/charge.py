@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.types.charge import NO_CHARGE, Charge
-from gateway.types.money import DEFAULT_TIER, PICO_PER_NANO, Rates, amount, nano_at_terms, nano_from_pico
+from gateway.types.money import DEFAULT_TIER, PICO_PER_NANO, Rates, nano_at_terms, nano_from_pico
 from gateway.types.tokens import Usage
 
 NOTHING: Final = (NO_CHARGE, NO_CHARGE)
@@ -62,11 +62,8 @@ def charge(usage: Usage, rates: Rates, tier: str = DEFAULT_TIER, *, context: int
     if discount or markup:
         return _at_terms(usage, rates, discount, markup)
     if not (usage.cache_read or usage.reasoning or usage.cache_write or _has_media(usage)):
-        return Charge(
-            amount(usage.prompt, rates.prompt),
-            amount(usage.completion, rates.completion),
-            request=rates.request,
-        )
+        prompt = nano_from_pico(usage.prompt * rates.prompt)
+        return Charge(prompt, nano_from_pico(usage.completion * rates.completion), request=rates.request)
     *tokens, request = _pico(usage, rates)
     return Charge(*[*map(nano_from_pico, tokens), request])
 

@@ -21,7 +21,7 @@ class Operation(StrEnum):
     RERANK = "rerank"
 
 
-WHOLE: Final = frozenset({Operation.EMBEDDINGS, Operation.RERANK})
+WHOLE: Final = (Operation.EMBEDDINGS, Operation.RERANK)
 """What is never streamed, and makes no tokens."""
 
 

@@ -169,11 +169,6 @@ def nano_at_terms(pico: int, discount: int, markup: int) -> int:
     return nano
 
 
-def amount(tokens: int, rate: int) -> int:
-    """Return what ``tokens`` cost at ``rate`` pico-USD per token, in nano-USD, rounded once, half to even."""
-    return nano_from_pico(tokens * rate)
-
-
 def usd_text(nano: int) -> str:
     """Return ``nano`` (nano-USD) as the shortest exact decimal string in USD; never an exponent."""
     return _decimal(nano, _AMOUNT_DECIMALS)

@@ -16,7 +16,6 @@ from gateway.types.money import (
     MAX_RATE,
     MoneyError,
     Rates,
-    amount,
     nano_from_pico,
     nano_from_usd,
     rate_from_usd_per_million,
@@ -133,14 +132,14 @@ def test_halves(pico: int, nano: int) -> None:
 @given(st.integers(0, 10**9), rates)
 def test_amount_is_rounded_once_and_fits(tokens: int, rate: int) -> None:
     """Tokens times rate is off by at most half a nano-USD, and a billion tokens fit a 64-bit column."""
-    nano = amount(tokens, rate)
+    nano = nano_from_pico(tokens * rate)
     assert abs(Fraction(tokens * rate, 1000) - nano) <= Fraction(1, 2)
     assert nano <= MAX_AMOUNT
 
 
 def test_amount_of_a_small_cache_read() -> None:
     """Twenty tokens at 0.04 USD per million cost 0.8 micro-USD, to the nano."""
-    assert usd_text(amount(20, rate_from_usd_per_million("0.04"))) == "0.0000008"
+    assert usd_text(nano_from_pico(20 * rate_from_usd_per_million("0.04"))) == "0.0000008"
 
 
 def test_missing_rates_fall_back() -> None:
