@@ -36,8 +36,9 @@ $(NODE_CLIENTS)/node_modules/.package-lock.json: $(NODE_CLIENTS)/package-lock.js
 kill: env                    ## kill real processes under load and compare three books; KILLS=200 SEED=1
 	@$(BIN)/python -m tests.kill --kills $(KILLS) --seed $(SEED)
 
+screenshots: export PYTHONDONTWRITEBYTECODE :=
 screenshots: env            ## pictures of every page and pages.json in build/screenshots; exits 1 on a missed bar
-	@$(BIN)/python -m tests.ui.screenshots
+	@$(BIN)/python -m tests.ui.screenshots $(SCREENSHOTS)
 
 bench: env .venv-bench/.made ## the benchmarks beside the peers; writes docs/bench/latest.json, then judge with bench/check.py
 	@$(BIN)/python -m bench.run
@@ -57,6 +58,7 @@ else
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 endif
+	@$(BIN)/python -m dashboards.compiled
 	@touch $@
 
 .venv-bench/.made: bench/requirements.lock

@@ -102,6 +102,11 @@ def moment(microseconds: int | None) -> str:
     return datetime.fromtimestamp(microseconds / 1e6, tz=UTC).strftime("%Y-%m-%d %H:%M")
 
 
+def second(microseconds: int) -> str:
+    """Return a time since 1970 in UTC to the second: 2026-05-11 07:31:09."""
+    return datetime.fromtimestamp(microseconds / 1e6, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def stamp(microseconds: int) -> str:
     """Return a time since 1970 for machines: ISO 8601 in UTC."""
     return datetime.fromtimestamp(microseconds / 1e6, tz=UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -25,6 +25,8 @@ FOLDER: Final = Path(__file__).parent / "templates"
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 - see above
 
+    from dashboards.compiled import Compiled  # noqa: PLC0415 - see above
+
     made = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
@@ -32,6 +34,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
+        bytecode_cache=Compiled(),
     )
     made.filters.update(
         short=figures.short,
@@ -43,6 +46,7 @@ def _environment() -> Environment:
         change=figures.change,
         seconds=figures.seconds,
         moment=figures.moment,
+        second=figures.second,
         stamp=figures.stamp,
         ago=figures.ago,
     )
@@ -53,7 +57,7 @@ def _environment() -> Environment:
         form_token=door.form_token,
         csrf_field=door.FIELD,
         figures=figures,
-        table_rows=table.rows,
+        table_text=table.text,
     )
     return made
 
@@ -61,3 +65,10 @@ def _environment() -> Environment:
 def page(template: str, context: dict[str, Any]) -> str:
     """Return a template with ``context`` put in."""
     return _environment().get_template(template).render(context)
+
+
+def compile_all() -> None:
+    """Compile every template, so that none of it is left to the first visit."""
+    environment = _environment()
+    for name in environment.list_templates():
+        environment.get_template(name)

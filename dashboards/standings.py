@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
@@ -100,16 +101,26 @@ class Choice:
         return not self.to
 
     @property
-    def labels(self) -> list[str]:
+    def labels(self) -> Sequence[str]:
         """The days, as machines write them."""
-        return [self.window.text(day) for day in range(self.window.first, self.window.last + 1)]
+        return _labels(self.window)
 
     @property
-    def marks(self) -> list[str]:
+    def marks(self) -> Sequence[str]:
         """The days, as an axis says them."""
-        form = "%b %Y" if self.days > 200 else "%d %b"
-        days = range(self.window.first, self.window.last + 1)
-        return [(EPOCH + timedelta(days=day)).strftime(form).lstrip("0") for day in days]
+        return _marks(self.window)
+
+
+@lru_cache(maxsize=32)
+def _labels(window: Window) -> tuple[str, ...]:
+    return tuple(window.text(day) for day in range(window.first, window.last + 1))
+
+
+@lru_cache(maxsize=32)
+def _marks(window: Window) -> tuple[str, ...]:
+    form = "%b %Y" if window.length > 200 else "%d %b"
+    days = range(window.first, window.last + 1)
+    return tuple((EPOCH + timedelta(days=day)).strftime(form).lstrip("0") for day in days)
 
 
 def choice_of(visit: Visit) -> Choice:
@@ -186,15 +197,19 @@ async def kept(
     """
     shelf: OrderedDict[Any, tuple[float, Any]] = visit.site.shelf.setdefault("boards", OrderedDict())
     name, now = (asked.name, question), time.monotonic()
+    if name in visit.answers:
+        said: T = visit.answers[name]
+        return said
     known = shelf.get(name)
     if known is not None and now - known[0] < seconds:
         found: T = known[1]
+        visit.answers[name] = found
         return found
     if counted and visit.session is None:
         who = visit_of(None, visit.address, visit.site.boards)
         if who is not None:
             await visit.site.books.ask(VISIT, (who,))
-    found = await visit.site.books.ask(asked, question)
+    found = visit.answers[name] = await visit.site.books.ask(asked, question)
     shelf[name] = (now, found)
     shelf.move_to_end(name)
     while len(shelf) > _KEPT:
@@ -210,9 +225,9 @@ def question_of(choice: Choice, view: View, limit: int = ROWS) -> Question:
     )
 
 
-async def board_of(visit: Visit, choice: Choice, view: View) -> tuple[Board, list[int]]:
+async def board_of(visit: Visit, choice: Choice, view: View, limit: int = ROWS) -> tuple[Board, list[int]]:
     """Return a board, and for each day what belongs to none of its rows; ratios have no such rest."""
-    question = question_of(choice, view)
+    question = question_of(choice, view, limit)
     board = await kept(visit, BOARD, (question,), FRESH_S, counted=True)
     nothing = [0] * choice.days
     if choice.measure == "tokens_per_dollar":
@@ -222,7 +237,7 @@ async def board_of(visit: Visit, choice: Choice, view: View) -> tuple[Board, lis
     sums = nothing.copy()
     for row in await used(visit, choice.window, view, FRESH_S):
         sums[row.point - choice.window.first] += _USED[choice.measure](row)
-    shown = [sum(column) for column in zip(*(row.series for row in board.rows), strict=True)] or nothing
+    shown = list(map(sum, zip(*(row.series for row in board.rows), strict=True))) or nothing
     return board, [max(0, one - other) for one, other in zip(sums, shown, strict=True)]
 
 
@@ -278,6 +293,6 @@ def tick(measure: Measure, value: float) -> str:
     return _IDLE_ZEROS.sub("", said)
 
 
-def exact(measure: Measure, value: int | None) -> str:
-    """Return a value with every digit."""
-    return figures.exact_usd(value) if measure == "spend" else figures.whole(value)
+def exact(measure: Measure) -> Callable[[int | None], str]:
+    """Return what says a value with every digit."""
+    return figures.exact_usd if measure == "spend" else figures.whole

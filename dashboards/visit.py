@@ -61,6 +61,7 @@ class Visit:
         session: who is signed in, or None.
         form: what was sent with a form: the last value of each field; ``many`` has all, ``files`` what was uploaded.
         now_us: when the visit began, microseconds since 1970.
+        answers: what was asked for it already, so that one page says one thing.
     """
 
     site: Site
@@ -72,6 +73,7 @@ class Visit:
     files: dict[str, bytes] = field(default_factory=dict)
     now_us: int = field(default_factory=lambda: time.time_ns() // 1_000)
     visit_cookie: str = ""
+    answers: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def address(self) -> str:
@@ -99,11 +101,17 @@ class Visit:
         """Return a parameter of the URL."""
         return self.request.query_params.get(name, default).strip()[:200]
 
-    def with_query(self, name: str, value: object) -> str:
+    def with_query(self, name: str, value: object, *, without: str = "") -> str:
         """Return the URL of this page with one parameter set anew; the others stay, if they go with it."""
-        over = (name, "page", "before", *(("from", "to") if name == "span" else ()))
+        over = (name, without, "page", "before", *(("from", "to") if name == "span" else ()))
         kept = {key: each for key, each in self.request.query_params.items() if key not in over}
         return f"{self.request.url.path}?{urlencode(kept | {name: str(value)})}"
+
+    @property
+    def page_number(self) -> int:
+        """Which page of a list the URL asks for; the first for what is none."""
+        wanted = self.asked("page")
+        return max(1, int(wanted)) if wanted.isdecimal() and len(wanted) < 7 else 1
 
     def named(self, name: str) -> str:
         """Return a part of the path."""

@@ -50,11 +50,6 @@ def scaled(largest: float, words: Callable[[float], str]) -> tuple[float, tuple[
     return steps[-1], tuple((step / steps[-1], words(step)) for step in steps)
 
 
-def height_of(value: float, top: float) -> int:
-    """Return how far from above a value is drawn."""
-    return round(HEIGHT - HEIGHT * value / top)
-
-
 def marked(labels: Sequence[str], most: int = _LABELS) -> tuple[tuple[float, str], ...]:
     """Return a few labels, evenly spaced, each with its middle as a share of the width."""
     count = len(labels)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Final
 
-from dashboards.charts.axes import PLACE, Axes, height_of, marked, scaled
+from dashboards.charts.axes import HEIGHT, PLACE, Axes, marked, scaled
 
 MOST: Final = 8
 
@@ -48,13 +49,13 @@ def lines(
 
 def _path(values: Sequence[float | None], top: float) -> str:
     """Return a path that lifts its pen where there is no value; a value between two gaps is a dot."""
-    parts, down = [], False
-    for point, value in enumerate(values):
-        if value is None:
-            down = False
-            continue
-        x, y = point * PLACE + PLACE // 2, height_of(value, top)
-        alone = not down and (point + 1 == len(values) or values[point + 1] is None)
-        parts.append(f"{'L' if down else 'M'}{x} {y}" + ("h0" if alone else ""))
-        down = True
+    parts: list[str] = []
+    for known, run in groupby(enumerate(values), lambda each: each[1] is not None):
+        if known:
+            drawn = [
+                f"{point * PLACE + PLACE // 2} {round(HEIGHT - HEIGHT * value / top)}"
+                for point, value in run
+                if value is not None
+            ]
+            parts.append(f"M{'L'.join(drawn)}{'h0' if len(drawn) == 1 else ''}")
     return "".join(parts)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 
-def sparkline(values: Sequence[float], *, height: float = 100.0, width: float = 300.0) -> str:
+def sparkline(values: Sequence[float], *, height: int = 100, width: int = 300) -> str:
     """Return the points of a polyline through ``values``, for a box of ``width`` by ``height``; ``""`` without two."""
     if len(values) < 2:
         return ""
-    top = max(values) or 1.0
-    step = width / (len(values) - 1)
+    floor, scale = height - 4, (height - 8) / (max(values) or 1.0)
     return " ".join(
-        f"{index * step:.1f},{height - 4 - (height - 8) * value / top:.1f}" for index, value in enumerate(values)
+        [f"{x},{floor - scale * value:.0f}" for x, value in zip(_across(len(values), width), values, strict=True)]
     )
+
+
+@lru_cache(maxsize=64)
+def _across(count: int, width: int) -> tuple[int, ...]:
+    """Return where ``count`` points stand from left to right."""
+    return tuple(round(index * width / (count - 1)) for index in range(count))

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from operator import add
+from typing import Final, NamedTuple
 
-from dashboards.charts.axes import PLACE, Axes, height_of, marked, scaled
+from dashboards.charts.axes import HEIGHT, PLACE, Axes, marked, scaled
 
 MOST: Final = 8
 """Series that are told apart by colour."""
@@ -17,8 +18,7 @@ OTHER: Final = "other"
 _BAR: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
+class Bar(NamedTuple):
     """A part of a column: its point of time, its upper edge and its height."""
 
     point: int
@@ -40,7 +40,7 @@ class Layer:
         """What an SVG path draws."""
         inset = (PLACE - _BAR) // 2
         return "".join(
-            f"M{bar.point * PLACE + inset} {bar.y}h{_BAR}v{bar.height}h-{_BAR}z" for bar in self.bars if bar.height
+            f"M{point * PLACE + inset} {y}h{_BAR}v{height}h-{_BAR}z" for point, y, height in self.bars if height
         )
 
 
@@ -75,19 +75,21 @@ def strata(
         most: series that are drawn by themselves.
     """
     used = [(name, tuple(values)) for name, values in series if any(values)]
-    beyond = [sum(column) for column in zip(rest, *(values for _, values in used[most:]), strict=True)]
+    beyond = list(map(sum, zip(rest, *(values for _, values in used[most:]), strict=True)))
     drawn = [(name, str(number), values) for number, (name, values) in enumerate(used[:most])]
     if any(beyond):
         drawn.append((OTHER, "o", tuple(beyond)))
-    totals = tuple(sum(values[point] for _, _, values in drawn) for point in range(len(labels)))
+    totals = tuple(map(sum, zip([0] * len(labels), *(values for _, _, values in drawn), strict=True)))
     whole, shown = scaled(float(max(totals, default=0)), words)
-    layers, floor = [], [0] * len(labels)
+    layers, floor, bottoms = [], [0] * len(labels), [HEIGHT] * len(labels)
     for name, colour, values in drawn:
-        bars = []
-        for point, value in enumerate(values):
-            low, floor[point] = floor[point], floor[point] + value
-            bottom, top = height_of(low, whole), height_of(floor[point], whole)
-            if value:
-                bars.append(Bar(point, top, bottom - top))
-        layers.append(Layer(name, colour, values, tuple(bars)))
+        floor = list(map(add, floor, values))
+        tops = [round(HEIGHT - HEIGHT * value / whole) for value in floor]
+        edges = enumerate(zip(values, bottoms, tops, strict=True))
+        layers.append(
+            Layer(
+                name, colour, values, tuple(Bar(point, top, low - top) for point, (value, low, top) in edges if value)
+            )
+        )
+        bottoms = tops
     return Strata(tuple(layers), tuple(labels), shown, marked(marks or labels), totals)

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 import msgspec
+from msgspec import structs
 from starlette.responses import Response
 
 from dashboards import figures, forms
@@ -96,6 +97,46 @@ def measured(visit: Visit) -> Ranked:
     return next((each for each, _ in MEASURES if each == wanted), "tokens")
 
 
+def _backend(visit: Visit) -> str:
+    """Return the backend whose requests the URL asks for. Raises ``NotFound`` for who does not see backends."""
+    backend = visit.asked("backend")
+    if backend and not visit.may(Permission.COST_SEE):
+        raise NotFound("there is no such backend")
+    return backend
+
+
+def _endpoints(visit: Visit, backend: str) -> tuple[list[str], str]:
+    """Return the endpoints that a backend serves now, and the one whose sums are the backend's: ``""`` for none.
+
+    Sums are kept by endpoint, so they are those of a backend where it has one endpoint and shares it with nobody.
+    """
+    behind: dict[str, set[str]] = {}
+    for model in visit.site.registry.fleet.models.values():
+        for candidate in model.candidates:
+            behind.setdefault(candidate.endpoint.slug, set()).add(candidate.replica.name)
+    slugs = sorted(slug for slug, backends in behind.items() if backend in backends)
+    return slugs, slugs[0] if len(slugs) == 1 and len(behind[slugs[0]]) == 1 else ""
+
+
+def _known(visit: Visit) -> dict[str, list[str]]:
+    """Return what may be picked, by filter: what is served now, and the visitor's teams where these are few."""
+    fleet, reached = visit.site.registry.fleet, visit.reach(Permission.USAGE_SEE)
+    return {
+        "team": [] if reached.everything else sorted(reached.teams),
+        "model": sorted(fleet.models),
+        "endpoint": sorted({endpoint.slug for model in fleet.models.values() for endpoint in model.endpoints}),
+        "backend": sorted(fleet.replicas),
+    }
+
+
+def _summed(visit: Visit, pick: Pick, backend: str) -> Pick | None:
+    """Return whose sums are those of what is picked and of ``backend``; None where no sums are."""
+    if not backend:
+        return pick
+    _, alone = _endpoints(visit, backend)
+    return structs.replace(pick, endpoint=alone) if alone and pick.endpoint in ("", alone) else None
+
+
 def _question(span: Span, by: str, pick: Pick, measure: Ranked) -> UsageQuestion:
     return UsageQuestion(span.grain, span.first, span.last, BY[by], pick, most=GROUPED, by=measure)
 
@@ -117,12 +158,12 @@ async def shown(visit: Visit) -> Response:
         span = window(visit)
     except Wrong as error:
         errors, span = forms.problem(error, "from"), span_of("", visit.now_us, "7d")
-    pick, by, measure = picked(visit), grouped(visit), measured(visit)
+    pick, by, measure, backend = picked(visit), grouped(visit), measured(visit), _backend(visit)
     before = _cursor(visit.asked("before"))
-    ask = visit.site.books.ask
+    ask, summed = visit.site.books.ask, _summed(visit, pick, backend)
     rows, page = await asyncio.gather(
-        ask(USAGE, (_question(span, by, pick, measure),)),
-        ask(REQUESTS, (RequestsQuestion(*span.hours, pick, before, PAGE),)),
+        _nothing() if summed is None else ask(USAGE, (_question(span, by, summed, measure),)),
+        ask(REQUESTS, (RequestsQuestion(*span.hours, pick, before, PAGE, backend),)),
     )
     used = {row.name for row in rows} if by == "key" else set()
     called = await ask(KEY_NAMES, (tuple(sorted(used.union(row.key_id for row in page.rows))),))
@@ -140,6 +181,9 @@ async def shown(visit: Visit) -> Response:
         measure=measure,
         measures=MEASURES,
         pick=pick,
+        backend=backend,
+        known=_known(visit),
+        endpoints=None if summed is not None else _endpoints(visit, backend)[0],
         total=total(rows),
         chart=drawn(rows, span, partial(value, measure=measure), words(measure), titles),
         exact=figures.exact_usd if measure == "charge" else figures.whole,
@@ -156,6 +200,10 @@ async def shown(visit: Visit) -> Response:
         statuses=[status.value for status in Status],
         sees_cost=visit.may(Permission.COST_SEE),
     )
+
+
+async def _nothing() -> Sequence[Sum]:
+    return ()
 
 
 def _cursor(text: str) -> bytes:
@@ -225,7 +273,10 @@ async def chart(visit: Visit) -> Response:
     except Wrong as error:
         raise BadRequest(error.message, param=error.field) from None
     by, measure, cost = grouped(visit), measured(visit), visit.may(Permission.COST_SEE)
-    found = await visit.site.books.ask(USAGE, (_question(span, by, picked(visit), measure),))
+    summed = _summed(visit, picked(visit), _backend(visit))
+    if summed is None:
+        raise BadRequest("sums are kept by endpoint, and this backend shares its own with others", param="backend")
+    found = await visit.site.books.ask(USAGE, (_question(span, by, summed, measure),))
     rows = [
         {
             span.grain: span.stamp(row.point),
@@ -250,7 +301,8 @@ async def export(visit: Visit) -> Response:
     except Wrong as error:
         raise BadRequest(error.message, param=error.field) from None
     before = _cursor(visit.asked("before"))
-    page = await visit.site.books.ask(REQUESTS, (RequestsQuestion(*span.hours, pick, before, PAGE),))
+    question = RequestsQuestion(*span.hours, pick, before, PAGE, _backend(visit))
+    page = await visit.site.books.ask(REQUESTS, (question,))
     rows = [_exported(row, cost=visit.may(Permission.COST_SEE)) for row in page.rows]
     return _given(visit, rows, {"data": rows, "next": page.next.hex()}, "activity")
 

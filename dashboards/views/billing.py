@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from gateway.billing import methods, paper
 from gateway.billing.export import export_of, pieces, selection
 from gateway.billing.table import FORMATS
 from gateway.config.snapshot import SinkSpec
+from gateway.console.measure import USAGE, Pick, Sum, UsageQuestion
 from gateway.console.roles import Permission
 from gateway.types.errors import BadRequest, NotFound
 
@@ -51,15 +53,26 @@ async def period(visit: Visit) -> Response:
     if found is None:
         raise NotFound("there is no such period")
     teams = await visit.site.books.ask(methods.TEAMS, (name,))
+    within = [team for team in teams if visit.may(Permission.BILLING_SEE, team.slug)]
     return visit.render(
         "period.html",
         period=found,
-        teams=[team for team in teams if visit.may(Permission.BILLING_SEE, team.slug)],
+        teams=within,
+        metered=await _metered(visit, name, [team.slug for team in within]),
         forms=paper.FORMS,
         exports=EXPORTS,
         closes=visit.may(Permission.BILLING_CLOSE),
         whole=visit.reach(Permission.BILLING_SEE).everything,
     )
+
+
+async def _metered(visit: Visit, period: str, teams: list[str]) -> dict[str, Sum]:
+    """Return what each of ``teams`` used on the days of a month."""
+    year, month = map(int, period.split("-"))
+    first = datetime(year, month, 1, tzinfo=UTC)
+    begin, end = (int(each.timestamp()) // 86_400 for each in (first, (first + timedelta(days=31)).replace(day=1)))
+    question = UsageQuestion("day", begin, end - 1, "team", Pick(tuple(teams)), series=False)
+    return {row.name: row for row in await visit.site.books.ask(USAGE, (question,))}
 
 
 async def statement(visit: Visit) -> Response:

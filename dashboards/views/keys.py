@@ -46,8 +46,8 @@ async def listed(visit: Visit) -> Response:
         records.sort(key=lambda record: record.name.lower())
     elif sort == "spend":
         records.sort(key=lambda record: -month.get(record.key_id, 0))
-    page = int(visit.asked("page", "1")) if visit.asked("page", "1").isdigit() else 1
-    start = PAGE * max(0, page - 1)
+    page = visit.page_number
+    start = PAGE * (page - 1)
     return visit.render(
         "keys.html",
         keys=records[start : start + PAGE],

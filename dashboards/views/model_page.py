@@ -90,7 +90,7 @@ async def shown(visit: Visit) -> Response:
         seconds=figures.seconds,
         tick=partial(standings.tick, "tokens"),
         rate=_rate,
-        exact=partial(standings.exact, "tokens"),
+        exact=standings.exact("tokens"),
         passed=passed,
         site=standings.root(visit),
     )

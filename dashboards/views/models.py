@@ -9,6 +9,7 @@ from starlette.responses import Response
 from dashboards import forms
 from dashboards.visit import Page, Visit
 from gateway.console.roles import Permission
+from gateway.fleet.snapshot import Model
 from gateway.tariff.form import Wanted, content_form, proposal_of
 from gateway.tariff.version import ACCEPT, VERSIONS, Kind, Version, VersionQuery
 from gateway.types.errors import BadRequest, NotFound
@@ -16,6 +17,8 @@ from gateway.types.money import Rates, usd_per_million_text
 
 PATH: Final = "/console/models"
 PAGE: Final = 25
+SHOWN: Final = 25
+"""Models of a page."""
 _OWN: Final = (Kind.COST, Kind.HOUR)
 """Kinds of versions that say what the owner pays."""
 
@@ -43,6 +46,12 @@ def said(version: Version) -> str:
     return "; ".join(words(name, value) for name, value in content_form(version).items() if value is not None)
 
 
+def _agrees(model: Model, wanted: str) -> bool:
+    """Return whether a model, one of its endpoints or of its backends is called like ``wanted``."""
+    places = (f"{each.endpoint.slug} {each.replica.name}" for each in model.candidates)
+    return not wanted or wanted in " ".join((model.id, model.name, *places)).lower()
+
+
 async def listed(visit: Visit) -> Response:
     """List the models, and a page of price versions."""
     return await _listed(visit, {})
@@ -61,10 +70,17 @@ async def _listed(visit: Visit, errors: dict[str, str], status: int = 200) -> Re
         limit=PAGE,
     )
     versions = await visit.site.books.ask(VERSIONS, (query,))
+    wanted, page = visit.asked("q").lower(), visit.page_number
+    found = [each for each in sorted(fleet.models.values(), key=lambda each: each.id) if _agrees(each, wanted)]
     return visit.render(
         "models.html",
         status=status,
-        models=sorted(fleet.models.values(), key=lambda each: each.id),
+        models=found[SHOWN * (page - 1) : SHOWN * page],
+        ids=sorted(fleet.models),
+        wanted=wanted,
+        count=len(found),
+        page=page,
+        pages=-(-len(found) // SHOWN),
         aliases=sorted(fleet.aliases.items()),
         per_million=per_million,
         versions=versions,

@@ -76,11 +76,11 @@ async def shown(visit: Visit) -> Response:
         if boards and not visit.asked("by"):
             return visit.go(PATH, by=boards[0][0])
         return visit.go(SIGN_IN, next=f"{PATH}?{visit.request.url.query}")
-    board, rest = await standings.board_of(visit, choice, view)
+    most = standings.ROWS if visit.asked("rows") == "all" else SHOWN
+    board, rest = await standings.board_of(visit, choice, view, most)
     now = await standings.today_of(visit, view, choice)
     records = await standings.records_of(visit, choice, view)
     milestones = await standings.milestones_of(visit, choice, view)
-    many = visit.asked("rows") == "all"
     page = visit.render(
         "rankings.html",
         choice=choice,
@@ -91,9 +91,10 @@ async def shown(visit: Visit) -> Response:
         view=view,
         now=now,
         chart=drawn(board, rest, choice),
-        rows=rows_of(board, choice, standings.ROWS if many else SHOWN),
+        rows=rows_of(board, choice, most),
+        most=standings.ROWS,
         say=partial(standings.short, choice.measure),
-        exact=partial(standings.exact, choice.measure),
+        exact=standings.exact(choice.measure),
         whole=_whole(board, choice.measure),
         growth=_growth(board, choice.measure),
         fresh=await standings.is_new(visit, choice, view),
@@ -151,7 +152,7 @@ def _row(row: Standing, choice: Choice, colour: str) -> Row:
         name=row.name,
         colour=colour,
         value=standings.short(choice.measure, row.value),
-        exact=standings.exact(choice.measure, row.value),
+        exact=standings.exact(choice.measure)(row.value),
         share=row.share,
         change=row.change,
         moved=None if row.previous_rank is None else row.previous_rank - row.rank,
@@ -164,7 +165,8 @@ def _row(row: Standing, choice: Choice, colour: str) -> Row:
 def _thinned(values: Sequence[int], most: int = 61) -> list[float]:
     """Return means of neighbouring values: a small drawing shows no more points than it has room for."""
     width = max(1, -(-len(values) // most))
-    return [sum(values[at : at + width]) / len(values[at : at + width]) for at in range(0, len(values), width)]
+    parts = (values[at : at + width] for at in range(0, len(values), width))
+    return [sum(part) / len(part) for part in parts]
 
 
 def _href(name: str, choice: Choice) -> str:
@@ -313,7 +315,7 @@ async def picture(visit: Visit) -> Response:
     """Draw a view as a picture for other sites. What only some may see is never kept by caches on the way."""
     choice = standings.choice_of(visit)
     view = standings.look(visit, choice.by, choice.team)
-    board, rest = await standings.board_of(visit, choice, view)
+    board, rest = await standings.board_of(visit, choice, view, SHOWN)
     look = visit.request.query_params.get("theme", "")
     drawing = render.page(
         "rankings_chart.svg",

@@ -17,6 +17,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from dashboards import forms
+from dashboards.standings import tick
 from dashboards.visit import Page, Visit
 from gateway.config.document import Key, key_text, parse
 from gateway.config.overlay import SECTIONS, Unfit, checked
@@ -134,8 +135,12 @@ def _text(standing: Mapping[str, Setting], section: str) -> dict[str, str]:
 
 
 def _plain(spec: Any) -> dict[str, str]:
-    """Return what counts now of a section."""
-    return {name: _word(getattr(spec, name)) for name in type(spec).__dataclass_fields__}
+    """Return what counts now of a section; long numbers of a list are said shortly."""
+    found = {name: getattr(spec, name) for name in type(spec).__dataclass_fields__}
+    return {
+        name: ", ".join(tick("tokens", each) for each in value) if isinstance(value, tuple) else _word(value)
+        for name, value in found.items()
+    }
 
 
 def _word(value: Any) -> str:

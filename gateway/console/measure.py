@@ -110,6 +110,8 @@ class RequestsQuestion(msgspec.Struct, frozen=True):
 
     Attributes:
         before: only requests with a smaller id; empty for the newest.
+        backend: only what this one was asked; ``""`` for all. Sums do not know it, so pages may have fewer rows than
+            there is room for, or none, and go on all the same.
     """
 
     first: int
@@ -117,6 +119,7 @@ class RequestsQuestion(msgspec.Struct, frozen=True):
     pick: Pick = Pick()
     before: bytes = b""
     limit: int = 50
+    backend: str = ""
 
 
 class RequestRow(msgspec.Struct, frozen=True, array_like=True):

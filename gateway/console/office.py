@@ -7,12 +7,14 @@ from typing import Any, Final
 
 from gateway.config.snapshot import ConsoleSpec
 from gateway.console import question as asked
-from gateway.console import usage
 from gateway.console.attempts import Attempts
+from gateway.console.beginning import BEGIN_S, Beginning
 from gateway.console.passwords import Passwords
 from gateway.console.roles import Grant, Role
 from gateway.console.sessions import Sessions, digest_of
 from gateway.console.trail import Trail
+from gateway.console.usage import Usage
+from gateway.console.usage import handlers as handlers_of
 from gateway.console.users import Users
 from gateway.db.office import Duty, Office, Premises
 from gateway.types.actor import ACTING, Actor
@@ -24,8 +26,8 @@ SWEEP_S: Final = 600.0
 
 def open_office(premises: Premises) -> Office:
     """Return the office of the console."""
-    desk = Desk(premises)
-    handlers: dict[Method[Any], Handler] = dict(usage.handlers(premises.database))
+    desk, usage = Desk(premises), Usage(premises.database)
+    handlers: dict[Method[Any], Handler] = dict(handlers_of(usage))
     own: dict[Method[Any], Handler] = {
         asked.SIGN_IN: desk.sign_in,
         asked.FIRST_OWNER: desk.first_owner,
@@ -44,7 +46,11 @@ def open_office(premises: Premises) -> Office:
         asked.CHANGE_PASSWORD: desk.change_password,
         asked.AUDIT_LOG: Trail(premises.database).page,
     }
-    return Office(handlers | own, (Duty("console sessions", SWEEP_S, desk.sessions.sweep),))
+    duties = (
+        Duty("console sessions", SWEEP_S, desk.sessions.sweep),
+        Duty("the first pages of the console", BEGIN_S, Beginning(usage).turn),
+    )
+    return Office(handlers | own, duties)
 
 
 class Desk:

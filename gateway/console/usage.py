@@ -31,15 +31,16 @@ from gateway.types.method import Handler, Method
 
 MOST: Final = 500
 HOURS_AT_ONCE: Final = 12
+LOOKS: Final = 3
+"""Rounds of hours that are looked at for a page of one backend's requests, until there are any."""
 FIRST_LOOK: Final = 6
 """Hours that are looked through first."""
 _HOUR_MS: Final = 3_600_000
 _PICKED: Final = ("team", "key_id", "model", "endpoint", "app", "status")
 
 
-def handlers(database: Database) -> dict[Method[Any], Handler]:
+def handlers(usage: Usage) -> dict[Method[Any], Handler]:
     """Return what answers the questions of ``gateway.console.measure``."""
-    usage = Usage(database)
     return {
         asked.USAGE: usage.sums,
         asked.SPEED: usage.speed,
@@ -156,6 +157,14 @@ class Usage:
 
     async def requests(self, question: asked.RequestsQuestion) -> asked.RequestPage:
         """See ``REQUESTS``."""
+        page = await self._page(question)
+        for _ in range(LOOKS - 1):
+            if page.rows or not page.next or not question.backend:
+                break
+            page = await self._page(structs.replace(question, before=page.next))
+        return page
+
+    async def _page(self, question: asked.RequestsQuestion) -> asked.RequestPage:
         limit = max(1, min(question.limit, MOST))
         last = question.last
         if question.before:
@@ -237,11 +246,14 @@ async def _busy(
     """
     hours: list[Any] = []
     length = FIRST_LOOK
+    served = [_served(question.backend)] if question.backend else []
     while last >= question.first:
         begin = max(question.first, last - length + 1)
         busy = (
             select(col(UsageHour.hour), func.sum(col(UsageHour.requests)))
-            .where(col(UsageHour.hour) >= begin, col(UsageHour.hour) <= last, *_where(UsageHour, question.pick))
+            .where(
+                col(UsageHour.hour) >= begin, col(UsageHour.hour) <= last, *_where(UsageHour, question.pick), *served
+            )
             .group_by(col(UsageHour.hour))
             .order_by(col(UsageHour.hour).desc())
         )
@@ -251,6 +263,12 @@ async def _busy(
         if len(found) < len(hours) or len(hours) >= HOURS_AT_ONCE:
             return len(hours) > len(found) or last >= question.first, found
     return False, _enough(hours, limit)
+
+
+def _served(backend: str) -> Any:
+    """Return the condition of hours in which a backend may have been asked: its endpoints were."""
+    label = cast("Any", LabelSet)
+    return col(UsageHour.endpoint).in_(select(label.endpoint).where(label.backend == backend))
 
 
 def _enough(hours: Sequence[Any], limit: int) -> list[int]:
@@ -297,6 +315,7 @@ def _hour_of_ledger(hour: int, question: asked.RequestsQuestion, limit: int) -> 
             col(LedgerRow.request_id) < end,
             col(LedgerRow.kind) == RowKind.USAGE.value,
             *_where(LabelSet, question.pick),
+            *([label.backend == question.backend] if question.backend else []),
         )
         .order_by(col(LedgerRow.request_id).desc())
         .limit(limit)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
-from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 from msgspec import structs
 
+from gateway.leaderboard.past import Stretch
 from gateway.leaderboard.question import (
     MADE_UP,
     AppStanding,
     AppWindow,
     Basis,
     Board,
+    By,
     Days,
     DayTokens,
     Measure,
@@ -26,7 +26,7 @@ from gateway.leaderboard.question import (
     RecordsQuestion,
     Totals,
 )
-from gateway.leaderboard.ranking import NOTHING, author_of, folded, records, standings, summed
+from gateway.leaderboard.ranking import NOTHING, Feats, author_of, feats, folded, records, standings, summed
 from gateway.leaderboard.store import BoardStore, Extent
 from gateway.metering.record import OWNER
 from gateway.types.money import NANO_PER_USD
@@ -84,38 +84,28 @@ class Boards:
         """Return the values of each point, by the names of the board."""
         wanted = set(names)
         of_author = question.by == "author"
-        parts: dict[str, list[str]] = {}
-        for name in stored:
-            called = author_of(name) if of_author else name
-            if called in wanted:
-                parts.setdefault(called, []).append(name)
-        columns = columns_of(question.measure, question.basis)
-        asked = list(chain.from_iterable(parts.values()))
+        asked = [name for name in stored if (author_of(name) if of_author else name) in wanted]
         # Whom nobody asks for is left out by the database where that is many.
         only = asked if len(stored) > 1.5 * len(asked) else None
-        length = extent.last - extent.first + 1
-        rows: list[list[Sequence[int]]] = [[(0,) * len(asked)] * length for _ in columns]
-        pick = _Picker(asked)
-        for point, labels, values in await self._store.points(extent, columns, only) if names else ():
-            for number, column in enumerate(values):
-                rows[number][point - extent.first] = pick(labels, column)
-        # A column of days by parts becomes a line for each part.
-        lines = [list(zip(*each, strict=True)) if asked else [] for each in rows]
-        found: dict[str, list[int]] = {}
-        start = 0
-        for name, some in parts.items():
-            # A ratio cannot be added up: its parts are, and divided at the end.
-            found[name] = _values(question.measure, [_summed(each[start : start + len(some)]) for each in lines])
-            start += len(some)
-        return found | {name: [0] * length for name in names if name not in found}
+        columns = columns_of(question.measure, question.basis)
+        parts = await self._store.stretches(extent, columns, only) if names else []
+        found: dict[str, list[int]] = {name: [] for name in names}
+        for part in parts:
+            lines, nothing = _worth(part, question.by, question.measure), (0,) * part.length
+            for name, line in found.items():
+                line.extend(lines.get(name, nothing))
+        return found
 
     async def days(self, window: Days) -> list[DayTokens]:
         """Return tokens per model of each day. Raises ``Unavailable``."""
         extent = Extent("model", window.team, "day", window.first, window.last)
-        return [
-            DayTokens(day, list(labels), list(tokens))
-            for day, labels, (tokens,) in await self._store.points(extent, ("tokens",))
-        ]
+        found: list[DayTokens] = []
+        for part in await self._store.stretches(extent, ("tokens",)):
+            [lines] = part.columns
+            for day, tokens in enumerate(zip(*lines.values(), strict=True), part.first):
+                if any(tokens):
+                    found.append(DayTokens(day, list(lines), list(tokens)))
+        return found
 
     async def app_window(self, window: AppWindow) -> list[AppStanding]:
         """Return approved apps, of the categories asked for if any. Raises ``Unavailable``."""
@@ -143,21 +133,24 @@ class Boards:
     async def records(self, question: RecordsQuestion, lines: list[int]) -> Records:
         """Return the records of a board. Raises ``Unavailable``."""
         extent = Extent(question.by, question.team, "day", question.first, question.last)
-        shown = set(await self._store.apps()) if question.by == "app" and question.approved else None
+        shown = frozenset(await self._store.apps()) if question.by == "app" and question.approved else None
         columns = columns_of(question.measure, "charge")
-        days: dict[int, dict[str, int]] = {}
-        for day, labels, values in await self._store.points(extent, columns):
-            sums = [dict(zip(labels, column, strict=True)) for column in values]
-            if question.by == "author":
-                names = list(map(author_of, labels))
-                sums = [_by_name(names, column) for column in values]
-            worth = _values(question.measure, [list(each.values()) for each in sums])
-            days[day] = {
-                name: value
-                for name, value in zip(sums[0], worth, strict=True)
-                if name and (shown is None or name in shown)
-            }
-        return records(days, lines if question.measure == "tokens" else [])
+        parts = await self._store.stretches(extent, columns)
+        return records(
+            (_feats(part, question.by, question.measure, shown) for part in parts),
+            lines if question.measure == "tokens" else [],
+        )
+
+    async def remember(self, question: RecordsQuestion, pause_s: float) -> None:
+        """Read what boards and records of a window are made of, a few days at a time with a pause after each.
+
+        Nothing is returned: it is remembered, as far as there is room. Raises ``Unavailable``.
+        """
+        extent = Extent(question.by, question.team, "day", question.first, question.last)
+        for block in reversed(await self._store.blocks(extent)):
+            for part in await self._store.stretches(block, columns_of(question.measure, "charge")):
+                _feats(part, question.by, question.measure, None)
+            await asyncio.sleep(pause_s)
 
 
 def columns_of(measure: Measure, basis: Basis) -> tuple[str, ...]:
@@ -171,46 +164,48 @@ def columns_of(measure: Measure, basis: Basis) -> tuple[str, ...]:
     }[measure]
 
 
-def _values(measure: Measure, columns: Sequence[list[int]]) -> list[int]:
-    """Return the values of points, from the columns that the measure is made of."""
-    if measure != "tokens_per_dollar":
-        return columns[0]
-    return [tokens * NANO_PER_USD // paid if paid > 0 else 0 for tokens, paid in zip(*columns, strict=True)]
+def _worth(part: Stretch, by: By, measure: Measure) -> Mapping[str, Sequence[int]]:
+    """Return the value of each name of a board at each point; worked out once for what is remembered."""
+    if by != "author" and measure != "tokens_per_dollar":
+        return part.columns[0]
+    asked = ("worth", by == "author", measure)
+    known: Mapping[str, Sequence[int]] | None = part.worked.get(asked)
+    if known is None:
+        columns: list[Mapping[str, Sequence[int]]] = list(part.columns)
+        if by == "author":
+            columns = [_by_author(each) for each in columns]
+        # A ratio cannot be added up: its parts are, and divided at the end.
+        known = part.worked[asked] = _ratios(*columns) if measure == "tokens_per_dollar" else columns[0]
+    return known
 
 
-class _Picker:
-    """Picks the values of ``names`` out of columns, 0 for names that a column has not.
-
-    Columns of many days have the same names in the same order, so where these are is looked up once.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
-        self._known: dict[tuple[str, ...], itemgetter[Any]] = {}
-
-    def __call__(self, labels: Sequence[str], column: Sequence[int]) -> tuple[int, ...]:
-        """Return the values, in the order of the names; ``column`` is in the order of ``labels``."""
-        labels = tuple(labels)
-        pick = self._known.get(labels)
-        if pick is None:
-            places = {label: place for place, label in enumerate(labels)}
-            # Behind the last one is a zero, picked also before and behind all others: one alone would be no tuple.
-            pick = itemgetter(len(labels), *(places.get(name, len(labels)) for name in self._names), len(labels))
-            self._known[labels] = pick
-        picked: tuple[int, ...] = pick((*column, 0))
-        return picked[1:-1]
+def _by_author(lines: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
+    named: dict[str, list[Sequence[int]]] = {}
+    for name, line in lines.items():
+        named.setdefault(author_of(name), []).append(line)
+    return {name: list(map(sum, zip(*some, strict=True))) for name, some in named.items()}
 
 
-def _summed(lines: Sequence[Sequence[int]]) -> list[int]:
-    """Return the sums of lines, point by point."""
-    return list(lines[0]) if len(lines) == 1 else list(map(sum, zip(*lines, strict=True)))
+def _ratios(tokens: Mapping[str, Sequence[int]], paid: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
+    """Return tokens per dollar, rounded down, 0 where nothing was paid."""
+    return {
+        name: [one * NANO_PER_USD // nano if nano > 0 else 0 for one, nano in zip(line, paid[name], strict=True)]
+        for name, line in tokens.items()
+    }
 
 
-def _by_name(names: Sequence[str], values: Sequence[int]) -> dict[str, int]:
-    found = dict.fromkeys(names, 0)
-    for name, value in zip(names, values, strict=True):
-        found[name] += value
-    return found
+def _feats(part: Stretch, by: By, measure: Measure, shown: frozenset[str] | None) -> Feats:
+    """Return what a stretch of days adds to the records of those ``shown``; None shows all that have a name."""
+    asked = ("feats", by == "author", measure, shown)
+    known: Feats | None = part.worked.get(asked)
+    if known is None:
+        lines = {
+            name: line for name, line in _worth(part, by, measure).items() if name and (shown is None or name in shown)
+        }
+        days = enumerate(zip(*lines.values(), strict=True), part.first)
+        known = feats({day: dict(zip(lines, values, strict=True)) for day, values in days if any(values)})
+        part.worked[asked] = known
+    return known
 
 
 def _named(by: str, stored: Mapping[str, Totals]) -> dict[str, Totals]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Final
+from typing import Any, Final
 
 from gateway.metering.places import BLOCK_DAYS
 
@@ -24,21 +24,55 @@ Place = tuple[str, str, tuple[str, ...]]
 Version = tuple[int, ...]
 """How many names a block has, and the sums of its totals."""
 
-LIFETIME_S: Final = 300.0
-"""Seconds after which a block is read again whatever its totals are."""
+LIFETIME_S: Final = 3_600.0
+"""Seconds after which a block is read again whatever its totals are, at the latest: neighbours at different times."""
+_TURNS: Final = 16
 MOST_VALUES: Final = 200_000
-"""Values kept, about 40 bytes each."""
+"""Values kept, about 40 bytes each; what was worked out from them is half as much again at most."""
 
 
 @dataclass(slots=True)
+class Stretch:
+    """Points of time in a row, and what was used at them by stored name.
+
+    Attributes:
+        first: the first point.
+        length: how many there are.
+        columns: for each column asked for, a value at each point for every name that has any.
+        worked: what was worked out from it, by whoever did; kept as long as it is.
+    """
+
+    first: int
+    length: int
+    columns: list[dict[str, tuple[int, ...]]]
+    worked: dict[Hashable, Any] = field(default_factory=dict)
+
+
+def stretch_of(first: int, length: int, points: Sequence[Point], columns: int) -> Stretch:
+    """Return the stretch that ``points`` are of; at points that are missing, everybody has nothing."""
+    if len(points) == length and all(names == points[0][1] for _, names, _ in points):
+        names = points[0][1]
+        rows = [[values[column] for _, _, values in points] for column in range(columns)]
+        return Stretch(first, length, [dict(zip(names, zip(*each, strict=True), strict=True)) for each in rows])
+    found: list[dict[str, list[int]]] = [{} for _ in range(columns)]
+    for point, names, values in points:
+        for lines, column in zip(found, values, strict=True):
+            for name, value in zip(names, column, strict=True):
+                if name not in lines:
+                    lines[name] = [0] * length
+                lines[name][point - first] = value
+    return Stretch(first, length, [{name: tuple(line) for name, line in lines.items()} for lines in found])
+
+
+@dataclass(frozen=True, slots=True)
 class _Block:
     version: Version
     read_at: float
-    points: list[Point] = field(default_factory=list)
+    stretch: Stretch
 
     @property
     def values(self) -> int:
-        return sum(len(names) * len(columns) for _, names, columns in self.points)
+        return sum(len(lines) for lines in self.stretch.columns) * self.stretch.length
 
 
 class Past:
@@ -51,7 +85,6 @@ class Past:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._places: OrderedDict[Place, dict[int, _Block]] = OrderedDict()
-        self._names: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._values = 0
 
     @staticmethod
@@ -59,24 +92,26 @@ class Past:
         """Return whether blocks of ``versions`` may be kept: with very many names they are not."""
         return sum(version[0] for version in versions.values()) * BLOCK_DAYS * len(columns) <= MOST_VALUES
 
-    def found(self, place: Place, versions: Mapping[int, Version]) -> dict[int, list[Point]]:
-        """Return the points of those blocks of ``versions`` that are kept and still as they were."""
+    def found(self, place: Place, versions: Mapping[int, Version]) -> dict[int, Stretch]:
+        """Return those blocks of ``versions`` that are kept and still as they were."""
         kept, since = self._places.get(place, {}), self._clock() - LIFETIME_S
         blocks = {block: kept.get(block) for block in versions}
         return {
-            block: each.points
+            block: each.stretch
             for block, each in blocks.items()
-            if each is not None and each.version == versions[block] and each.read_at >= since
+            if each is not None and each.version == versions[block] and each.read_at - _early(block) >= since
         }
 
-    def keep(self, place: Place, versions: Mapping[int, Version], points: Iterable[Point]) -> dict[int, list[Point]]:
-        """Keep blocks that were read as of ``versions``; return their points."""
+    def keep(self, place: Place, versions: Mapping[int, Version], points: Iterable[Point]) -> dict[int, Stretch]:
+        """Keep blocks that were read as of ``versions``; return them."""
         kept, now = self._places.setdefault(place, {}), self._clock()
-        fresh = {block: _Block(version, now) for block, version in versions.items()}
-        for day, names, columns in points:
-            labels = tuple(names)
-            labels = self._names.setdefault(labels, labels)
-            fresh[day // BLOCK_DAYS].points.append((day, labels, columns))
+        parts: dict[int, list[Point]] = {block: [] for block in versions}
+        for point in points:
+            parts[point[0] // BLOCK_DAYS].append(point)
+        fresh = {
+            block: _Block(versions[block], now, stretch_of(block * BLOCK_DAYS, BLOCK_DAYS, some, len(place[2])))
+            for block, some in parts.items()
+        }
         for block, each in fresh.items():
             self._values += each.values - (kept[block].values if block in kept else 0)
             kept[block] = each
@@ -84,8 +119,12 @@ class Past:
         while self._values > MOST_VALUES and len(self._places) > 1:
             _, blocks = self._places.popitem(last=False)
             self._values -= sum(each.values for each in blocks.values())
-            self._names.clear()
-        return {block: each.points for block, each in fresh.items()}
+        return {block: each.stretch for block, each in fresh.items()}
+
+
+def _early(block: int) -> float:
+    """Return how many seconds before the others a block is read again, so that no visit reads all of them at once."""
+    return block % _TURNS * LIFETIME_S / (2 * _TURNS)
 
 
 def runs_of(blocks: Iterable[int]) -> list[tuple[int, int]]:

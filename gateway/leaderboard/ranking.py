@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import nlargest, nsmallest
+from itertools import chain
 from operator import itemgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.leaderboard.question import Basis, FirstOver, Lead, Measure, Peak, Records, Standing, Totals
 from gateway.types.money import NANO_PER_USD
@@ -106,14 +107,21 @@ def standings(
     return rows
 
 
-def records(days: Mapping[int, Mapping[str, int]], lines: Sequence[int]) -> Records:
-    """Return the records of a board.
+class Feats(NamedTuple):
+    """What some days add to the records.
 
-    Args:
-        days: the value of each name on each day; a day without usage may be missing.
-        lines: values whose first passing is a record.
+    Attributes:
+        best: the greatest value of each day, and whose it is; 0 and ``""`` where nobody has any.
+        peaks: the greatest values of all: negated, with day and name, in order.
     """
-    best = {day: _best(names) for day, names in sorted(days.items())}
+
+    best: Mapping[int, tuple[int, str]]
+    peaks: Sequence[tuple[int, int, str]]
+
+
+def feats(days: Mapping[int, Mapping[str, int]]) -> Feats:
+    """Return what ``days`` add to the records: the value of each name on each of them, in their order."""
+    best = {day: _best(names) for day, names in days.items()}
     # The greatest of ten days are ten peaks already, so none of the ten peaks is below the least of them.
     floor = min(nlargest(PEAKS, (value for value, _ in best.values())), default=0) if len(best) >= PEAKS else 0
     values = (
@@ -123,10 +131,22 @@ def records(days: Mapping[int, Mapping[str, int]], lines: Sequence[int]) -> Reco
         for name, value in days[day].items()
         if value > 0 and value >= floor
     )
-    peaks = [Peak(name, day, -value) for value, day, name in nsmallest(PEAKS, values)]
+    return Feats(best, nsmallest(PEAKS, values))
+
+
+def records(parts: Iterable[Feats], lines: Sequence[int]) -> Records:
+    """Return the records of a board.
+
+    Args:
+        parts: of its days in their order; a day without usage may be missing.
+        lines: values whose first passing is a record.
+    """
+    parts = list(parts)
+    best = {day: each for part in parts for day, each in part.best.items()}
+    peaks = [Peak(name, day, -value) for value, day, name in nsmallest(PEAKS, chain(*(part.peaks for part in parts)))]
     leads = _leads(best)
     longest = min(leads, key=lambda lead: (lead.first - lead.last, lead.first), default=None)
-    current = leads[-1] if leads and leads[-1].last == max(days) else None
+    current = leads[-1] if leads and leads[-1].last == max(best) else None
     return Records(peaks, longest, current, _first_over(best, lines))
 
 

@@ -6,16 +6,18 @@ much was metered. Every query is a range of a primary key. Raises ``Unavailable`
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import chain
+from operator import attrgetter
 from typing import Any, Final
 
 from gateway.db.bulk import Row, bulk_on
 from gateway.db.engine import Database
 from gateway.db.unit_of_work import reading
-from gateway.leaderboard.past import Past, Point, Version, runs_of
+from gateway.leaderboard.past import Past, Point, Stretch, Version, runs_of, stretch_of
 from gateway.leaderboard.question import By, Grain, Totals
 from gateway.metering.places import BLOCK_DAYS
 from gateway.metering.record import ANSWERED
@@ -92,10 +94,10 @@ class BoardStore:
         async with self._reading() as read:
             return await _totals(read, extent, _COLUMNS), await _totals(read, before, columns)
 
-    async def points(
+    async def stretches(
         self, extent: Extent, columns: Sequence[str], names: Collection[str] | None = None
-    ) -> Iterable[Point]:
-        """Return the points of a window that have usage, in order.
+    ) -> list[Stretch]:
+        """Return the usage of a window: stretches in order, one after the other, from its first point to its last.
 
         Args:
             extent: the window.
@@ -109,7 +111,19 @@ class BoardStore:
                 versions = await _versions(read, extent, first, last)
                 if self._past.fits(versions, columns):
                     return await self._remembered(read, extent, columns, versions, (first, last))
-            return await self._read(read, [extent], columns, sorted(names) if names is not None else ())
+            points = await self._read(read, [extent], columns, sorted(names) if names is not None else ())
+            return [_stretch(extent.first, extent.last, points, columns)]
+
+    async def blocks(self, extent: Extent) -> list[Extent]:
+        """Return the whole blocks of a window of days that have usage; none where there is too much to remember."""
+        first, last = -(-extent.first // BLOCK_DAYS), (extent.last + 1) // BLOCK_DAYS - 1
+        async with self._reading() as read:
+            versions = await _versions(read, extent, first, last)
+        if not self._past.fits(versions, _COLUMNS):
+            return []
+        return [
+            replace(extent, first=block * BLOCK_DAYS, last=(block + 1) * BLOCK_DAYS - 1) for block in sorted(versions)
+        ]
 
     async def _remembered(
         self,
@@ -118,39 +132,44 @@ class BoardStore:
         columns: Sequence[str],
         versions: Mapping[int, Version],
         blocks: tuple[int, int],
-    ) -> list[Point]:
-        """Return the points of a window of days, of its whole ``blocks`` as they are remembered where they are."""
+    ) -> list[Stretch]:
+        """Return the usage of a window of days, of its whole ``blocks`` as they are remembered where they are."""
         place = (extent.team, _STORED[extent.by], tuple(columns))
         found = self._past.found(place, versions)
         missing = {block: version for block, version in versions.items() if block not in found}
         begin, end = blocks[0] * BLOCK_DAYS, (blocks[1] + 1) * BLOCK_DAYS - 1
+        edges = [(first, last) for first, last in ((extent.first, begin - 1), (end + 1, extent.last)) if first <= last]
         runs = [(first * BLOCK_DAYS, (last + 1) * BLOCK_DAYS - 1) for first, last in runs_of(missing)]
-        runs += [(first, last) for first, last in ((extent.first, begin - 1), (end + 1, extent.last)) if first <= last]
-        fresh = await self._read(read, [replace(extent, first=first, last=last) for first, last in runs], columns)
-        edges: list[Point] = []
-        inner: list[Point] = []
-        for point in fresh:
-            (inner if begin <= point[0] <= end else edges).append(point)
+        points = await self._read(
+            read, [replace(extent, first=first, last=last) for first, last in runs + edges], columns
+        )
         if missing:
-            found |= self._past.keep(place, missing, inner)
-        points = [point for point in edges if point[0] < begin]
-        for block in sorted(found):
-            points += found[block]
-        return points + [point for point in edges if point[0] > end]
+            found |= self._past.keep(place, missing, [each for each in points if begin <= each[0] <= end])
+        whole = [
+            found.get(block) or _stretch(block * BLOCK_DAYS, (block + 1) * BLOCK_DAYS - 1, (), columns)
+            for block in range(blocks[0], blocks[1] + 1)
+        ]
+        outside = [
+            _stretch(first, last, [each for each in points if first <= each[0] <= last], columns)
+            for first, last in edges
+        ]
+        return sorted([*whole, *outside], key=attrgetter("first"))
 
     async def _read(
         self, read: Read, extents: Sequence[Extent], columns: Sequence[str], names: Sequence[str] = ()
-    ) -> Iterable[Point]:
+    ) -> list[Point]:
         """Return the points of windows that do not overlap, in order; one query asks for all of them."""
         if not extents:
-            return ()
+            return []
         parts = [self._points(each, columns, names) for each in extents]
         values = tuple(chain.from_iterable(given for _, given in parts))
         rows = await read(" UNION ALL ".join(sql for sql, _ in parts), values)
-        return (
-            (point, labels.split(_BETWEEN), [list(map(int, joined.split(_BETWEEN))) for joined in values])
+        # Most days have the names of the day before.
+        named = cache(lambda labels: tuple(labels.split(_BETWEEN)))
+        return [
+            (point, named(labels), [list(map(int, joined.split(_BETWEEN))) for joined in values])
             for point, labels, *values in sorted(rows)
-        )
+        ]
 
     async def apps(self) -> dict[str, tuple[str, tuple[str, ...]]]:
         """Return the titles and categories of approved apps; ``""`` and none where there are none."""
@@ -184,6 +203,10 @@ class BoardStore:
         """Give the block a function that reads rows, all as of one moment."""
         async with reading(self._database) as session:
             yield (await bulk_on(await session.connection())).read
+
+
+def _stretch(first: int, last: int, points: Sequence[Point], columns: Sequence[str]) -> Stretch:
+    return stretch_of(first, last - first + 1, points, len(columns))
 
 
 async def _totals(read: Read, extent: Extent, columns: Sequence[str]) -> dict[str, Totals]:

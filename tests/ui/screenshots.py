@@ -6,8 +6,9 @@ error in the browser's console, a serious finding of axe-core, more than 12 quer
 become void), 100 ms at the 95th percentile in a ``weir serve`` of its own (``tests.ui.timing``), 300 kB with all it
 loads, or a phone that has to be scrolled sideways.
 
-With ``--home`` the house is one that ``python -m bench.loader`` filled, with ``--no-pictures`` pages are only timed,
-with ``--no-times`` only looked at.
+``--tolerate BAR`` tells a miss of this bar and does not exit with 1 for it: a machine that others use is no judge of
+times. With ``--home`` the house is one that ``python -m bench.loader`` filled, with ``--no-pictures`` pages are only
+timed, with ``--no-times`` only looked at.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ DOCS: Final = {
     "model": ("", "/models/qwen/qwen3-32b"),
 }
 QUERIES, P95_MS, BYTES = 12, 100.0, 300_000
+BARS: Final = ("status", "axe", "console", "csp", "wide", "queries", "p95_ms", "bytes")
 
 
 def name_of(role: str, path: str) -> str:
@@ -116,17 +118,17 @@ def shown_in_docs(running: Browser, house: House) -> None:
 
 def missed(found: dict[str, Any]) -> list[str]:
     """Return the bars that a page misses."""
-    bars = {
-        "status": found.get("status", 0) in (0, expected_status(found["role"], found["url"])),
-        "axe": not found.get("axe"),
-        "console": not found.get("console"),
-        "csp": not found.get("csp"),
-        "wide": found.get("wide", 0) <= 0,
-        "queries": found["queries"] <= QUERIES,
-        "p95_ms": found.get("p95_ms", 0.0) <= P95_MS,
-        "bytes": found.get("bytes", 0) <= BYTES,
-    }
-    return [name for name, held in bars.items() if not held]
+    held = (
+        found.get("status", 0) in (0, expected_status(found["role"], found["url"])),
+        not found.get("axe"),
+        not found.get("console"),
+        not found.get("csp"),
+        found.get("wide", 0) <= 0,
+        found["queries"] <= QUERIES,
+        found.get("p95_ms", 0.0) <= P95_MS,
+        found.get("bytes", 0) <= BYTES,
+    )
+    return [name for name, good in zip(BARS, held, strict=True) if not good]
 
 
 def looked(options: argparse.Namespace, home: Path) -> tuple[list[dict[str, Any]], dict[str, str], bool]:
@@ -167,6 +169,7 @@ def main() -> int:
     parser.add_argument("--no-pictures", dest="pictures", action="store_false")
     parser.add_argument("--no-times", dest="times", action="store_false")
     parser.add_argument("--docs", action="store_true", help="take the pictures of docs/images anew, too")
+    parser.add_argument("--tolerate", action="append", default=[], choices=BARS, metavar="BAR", help=", ".join(BARS))
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="visits of each page after the first")
     options = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
@@ -185,7 +188,7 @@ def main() -> int:
     if not options.paths:
         name = "pages.json" if options.pictures and options.times else "part.json"
         (OUT / name).write_text(json.dumps(pages, indent=2) + "\n")
-    return 1 if any(found["missed"] for found in pages) else 0
+    return 1 if any(set(found["missed"]) - set(options.tolerate) for found in pages) else 0
 
 
 if __name__ == "__main__":

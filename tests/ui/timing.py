@@ -5,7 +5,8 @@ while requests come in every second, so that today's figures change between any 
 keeps in production. A round begins ``APART_S`` seconds after the last one at the earliest, which is longer than pages
 keep a board or a sum that may have changed, so each visit but those to what never changes asks the books anew.
 
-The first round meets a process that has just started. It is told apart, because it happens once.
+The first round meets a process that has just started and showed its sign-in page for ``SIGNING_IN_S`` seconds, about
+what somebody takes to sign in. It is told apart, because it happens once.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tests.ui.house import SIM_KEY, configuration, simulated
 
 ROUNDS: Final = 20
 APART_S: Final = 10.0
+SIGNING_IN_S: Final = 8.0
 _BODY: Final = {"model": "qwen/qwen3-32b", "max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}]}
 Place = tuple[str, str]
 
@@ -137,6 +139,7 @@ def timed(
     with running(home, loaded=loaded) as process, trickle(process.url):
         visitor = Visitor(process.url, process.pid, tokens)
         first, _, _ = visitor.visit("", "/console/sign-in")
+        time.sleep(SIGNING_IN_S)
         for number in range(rounds + 1):
             began = time.monotonic()
             for place, visits in found.items():

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
 
+import httpx
 import pytest
 
 from dashboards.forms import Wrong
 from dashboards.span import LONGEST, named
+from dashboards.views.activity import PAGE
+from tests.harness import chat_body
 from tests.ui.house import MINE, OTHERS, House
 
 NOW_US = 20_000 * 86_400_000_000 + 5
@@ -41,6 +47,88 @@ def test_files_say_what_the_chart_says(house: House) -> None:
         mine = client.get(f"/console/activity/chart.json?{query}").json()["data"]
         assert {row["team"] for row in mine} <= {MINE}
         assert not any("cost_usd" in row for row in mine)
+
+
+def walked(client: httpx.Client, query: str) -> list[dict[str, Any]]:
+    """Return the requests of all pages of a view, once its page, its CSV and its JSON have shown the very same rows."""
+    found: list[dict[str, Any]] = []
+    more = ""
+    for _ in range(50):
+        here = f"{query}&before={more}" if more else query
+        told = client.get(f"/console/activity/export.json?{here}").json()
+        rows = list(csv.DictReader(io.StringIO(client.get(f"/console/activity/export.csv?{here}").text)))
+        page = client.get(f"/console/activity?{here}")
+        ids = [row["id"] for row in told["data"]]
+        assert page.status_code == 200, here
+        assert re.findall(r'<td class="nowrap tnum" title="([^"]+)"', page.text) == ids
+        assert [row["id"] for row in rows] == ids
+        assert re.findall(r"before=([0-9a-f]+)#requests", page.text) == [told["next"]] * bool(told["next"])
+        found += told["data"]
+        more = told["next"]
+        if not more:
+            return found
+    raise AssertionError("the pages do not end")
+
+
+@pytest.fixture(scope="module")
+def requests(house: House) -> list[dict[str, Any]]:
+    """Requests of two models, an app and one that failed, as the owner sees them: more than a page."""
+
+    async def sent() -> None:
+        for model in ("qwen/qwen3-8b", "qwen/qwen3-32b"):
+            body = chat_body(model) | {"max_tokens": 2}
+            headers = house.stage.headers | {"referer": "https://app.example/x"}
+            url = f"{house.stage.url}/v1/chat/completions"
+            for _ in range(PAGE // 2 + 1):
+                assert (await house.stage.http.post(url, json=body, headers=headers)).status_code == 200
+        only = {"provider": {"only": ["cloud"]}}
+        assert (await house.stage.chat(max_tokens=2, **only)).status_code == 200
+        await house.stage.keeper.shipper.ship()
+
+    house.do(sent())
+    deadline = time.monotonic() + 20
+    with house.client("owner") as client:
+        while len(found := walked(client, "span=24h")) < PAGE + 6 and time.monotonic() < deadline:
+            time.sleep(0.2)
+    assert len(found) > PAGE
+    return found
+
+
+@pytest.mark.parametrize("name", ["team", "key", "model", "endpoint", "app", "status", "backend"])
+def test_each_filter_leaves_what_agrees_on_page_and_in_files(
+    house: House, requests: list[dict[str, Any]], name: str
+) -> None:
+    """By every value there is: the rows, the exports and the sums are those of it, and of nothing else."""
+    values = {row[name] for row in requests} - {""}
+    assert len(values) >= {"model": 2, "endpoint": 2, "backend": 3}.get(name, 1)
+    with house.client("owner") as client:
+        for value in values:
+            wanted = [row["id"] for row in requests if row[name] == value]
+            query = f"span=24h&{name}={quote(value)}"
+            assert [row["id"] for row in walked(client, query)] == wanted
+            answer = client.get(f"/console/activity/chart.json?by={'team' if name == 'backend' else name}&{query}")
+            if name == "backend" and value in ("gpu-a", "gpu-b", "gpu-c"):  # replicas of one endpoint
+                assert (answer.status_code, "kept by endpoint" in answer.text) == (400, True)
+                assert f"No sums of {value} alone" in client.get(f"/console/activity?{query}").text
+            else:
+                assert sum(row["requests"] for row in answer.json()["data"]) == len(wanted)
+        assert walked(client, f"span=24h&{name}=nothing-of-that-name") == []
+
+
+def test_two_filters_at_once_and_a_team_out_of_reach(house: House, requests: list[dict[str, Any]]) -> None:
+    """What is shown agrees with both; backends are the operator's alone, other teams are as if they were not there."""
+    model = requests[-1]["model"]
+    with house.client("owner") as client:
+        found = walked(client, f"span=24h&model={quote(model)}&backend=cloud")
+        assert found == [row for row in requests if (row["model"], row["backend"]) == (model, "cloud")]
+        fleet = client.get("/console/fleet").text
+        assert "/console/activity?backend=gpu-a" in fleet
+    with house.client("team_admin") as client:
+        for query in ("backend=cloud", f"team={OTHERS}", "team=no-such-team"):
+            for path in ("", "/export.json", "/export.csv", "/chart.json"):
+                assert client.get(f"/console/activity{path}?{query}").status_code == 404
+        assert walked(client, "span=24h") == []
+        assert 'name="backend"' not in client.get("/console/activity").text
 
 
 def test_days_that_cannot_be_are_told_at_their_field(house: House) -> None:

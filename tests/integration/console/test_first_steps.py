@@ -6,6 +6,7 @@ import base64
 import json
 import time
 from collections.abc import AsyncIterator
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,12 @@ from tests.fakes.receiver import Receiver, receiver
 from tests.harness import ADMIN_KEY, Backend, Stage, configuration, staged
 
 PASSWORD = "a password of the tests"
-KEY = jwk.RSAKey.generate_key(2048, {"kid": "k1"})
-OTHER = jwk.RSAKey.generate_key(2048, {"kid": "k1"})
+
+
+@cache
+def rsa(owner: str) -> Any:
+    """Return the key of the provider, or of somebody else: it takes a while to find one."""
+    return jwk.RSAKey.generate_key(2048, {"kid": "k1"})
 
 
 @pytest.fixture
@@ -75,12 +80,14 @@ async def test_the_management_key_makes_the_first_owner_and_opens_nothing_afterw
     assert [user.login for user in await stage.keeper.ask(USERS)] == ["ada"]
 
 
-def told(provider: Receiver, nonce: str, *, key: Any = KEY, alg: str = "RS256", **claims: Any) -> bytes:
+def told(provider: Receiver, nonce: str, *, key: Any = None, alg: str = "RS256", **claims: Any) -> bytes:
     """Return what the token endpoint answers."""
     now = int(time.time())
     said = {"iss": provider.url, "aud": "weir", "sub": "42", "nonce": nonce, "iat": now, "exp": now + 60}
     said |= {"email": "grace@example.org", "name": "Grace", "email_verified": True} | claims
-    return json.dumps({"id_token": jwt.encode({"alg": alg, "kid": "k1"}, said, key, algorithms=[alg])}).encode()
+    return json.dumps(
+        {"id_token": jwt.encode({"alg": alg, "kid": "k1"}, said, key or rsa("provider"), algorithms=[alg])}
+    ).encode()
 
 
 async def begin(stage: Stage, provider: Receiver) -> dict[str, str]:
@@ -92,7 +99,7 @@ async def begin(stage: Stage, provider: Receiver) -> dict[str, str]:
             "token_endpoint": f"{provider.url}/token",
             "jwks_uri": f"{provider.url}/jwks",
         }
-        keys = {"keys": [KEY.as_dict(private=False)]}
+        keys = {"keys": [rsa("provider").as_dict(private=False)]}
         provider.answers += [(200, json.dumps(metadata).encode()), (200, json.dumps(keys).encode())]
     sent = await stage.http.get(f"{stage.url}/console/oidc/start", params={"next": "/console/keys"})
     assert sent.status_code == 303
@@ -137,7 +144,7 @@ async def test_what_the_provider_did_not_say_for_this_sign_in_is_refused(stage: 
         {"aud": "another"},
         {"iss": "https://evil.example"},
         {"exp": int(time.time()) - 600},
-        {"key": OTHER},
+        {"key": rsa("other")},
         {"key": shared, "alg": "HS256"},
         {"email_verified": False},
         {"email": "stranger@example.org"},

@@ -49,13 +49,13 @@ async def keeper(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Keep
     await keeper.stop()
 
 
-async def walked(keeper: Keeper, pick: Pick, limit: int) -> list[RequestRow]:
+async def walked(keeper: Keeper, pick: Pick, limit: int, backend: str = "") -> list[RequestRow]:
     """Return all pages together."""
     last = int(time.time()) // 3_600
     found: list[RequestRow] = []
     before = b""
     for _ in range(1_000):
-        question = RequestsQuestion(last - 24 * (DAYS + 2), last, pick, before, limit)
+        question = RequestsQuestion(last - 24 * (DAYS + 2), last, pick, before, limit, backend)
         page = await keeper.ask(REQUESTS, (question,))
         found += page.rows
         if not page.next:
@@ -97,6 +97,17 @@ async def test_filters_leave_what_agrees(keeper: Keeper) -> None:
     assert {row.team for row in mine} == {"demo-search"}
     assert await walked(keeper, Pick(teams=("demo-search",), team="demo-coding"), 100) == []
     assert await walked(keeper, Pick(teams=()), 100) == []
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_requests_of_one_backend_are_found_however_rare_they_are(keeper: Keeper) -> None:
+    """Sums do not know backends: pages of one may be short, and together they hold what the ledger has of it."""
+    backends = {row.backend for row in await walked(keeper, Pick(), 500)}
+    assert len(backends) >= 3
+    for backend in backends:
+        found = await walked(keeper, Pick(), 40, backend)
+        assert [(row.request_id, row.attempt) for row in found] == await ledger(keeper, f" AND backend = '{backend}'")
+    assert await walked(keeper, Pick(), 40, "no-such-backend") == []
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -13,6 +16,8 @@ from gateway.config.snapshot import BoardsSpec, ConfigSnapshot, RoutingSpec
 from gateway.db.engine import Database
 from gateway.db.migrations import downgrade, migrate
 from gateway.db.office import Premises
+from gateway.leaderboard import office as boards_office
+from gateway.leaderboard.boards import Boards
 from gateway.leaderboard.milestones import keep_lines, lines_of, milestones
 from gateway.leaderboard.office import Lines
 from gateway.leaderboard.question import (
@@ -37,7 +42,9 @@ from gateway.leaderboard.question import (
     Totals,
     Visit,
 )
+from gateway.leaderboard.store import BoardStore, Extent
 from gateway.metering.audit import audit
+from gateway.metering.places import BLOCK_DAYS
 from gateway.metering.record import ANSWERED, Close, RowKind, Status
 from gateway.types import ids
 from gateway.types.errors import NotFound, RateLimited
@@ -204,6 +211,34 @@ async def test_records(office: Desk) -> None:
     assert found.first_over == [FirstOver(400, "qwen/a", DAY + 3)]
     authors = await office.ask(RECORDS, RecordsQuestion("author", "tokens", DAY, DAY + 3))
     assert authors.first_over == [FirstOver(400, "meta", DAY + 1)]
+
+
+async def test_what_first_visits_need_is_remembered_after_the_start(
+    office: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The year of the model boards is read in small pieces; then a visit reads only days that are still counted."""
+    monkeypatch.setattr(boards_office, "PAUSE_S", 0.0)
+    today = time.time_ns() // 1000 // DAY_US
+    await office.ship([used(100 + day, today - day, model="qwen/a") for day in range(60)])
+    read, asked = BoardStore._read, list[Extent]()
+
+    async def noted(store: BoardStore, how: Any, extents: Sequence[Extent], *more: Any) -> Any:
+        asked.extend(extents)
+        return await read(store, how, extents, *more)
+
+    monkeypatch.setattr(BoardStore, "_read", noted)
+    boards = Boards(BoardStore(office.database), tmp_path)
+    beginning = boards_office.Beginning(boards)
+    await beginning.turn()
+    assert {extent.last - extent.first + 1 for extent in asked} == {BLOCK_DAYS}
+    asked.clear()
+    await beginning.turn()
+    assert asked == []
+    found = await boards.records(RecordsQuestion("model", "tokens", today - 365, today), [])
+    board = await boards.board(Question("model", "tokens_per_dollar", today - 40, today))
+    assert found.peaks[0].value == 159
+    assert len(board.rows[0].series) == 41
+    assert all(extent.last - extent.first + 1 < BLOCK_DAYS for extent in asked)
 
 
 def sighting(app: str, key_id: str = "abcd1234", *, day: int = DAY, title: str = "", cap: int = 2) -> Sighting:

@@ -71,3 +71,11 @@ def test_fields_may_be_empty_or_grouped() -> None:
     assert forms.number({"rpm": " 1,000 "}, "rpm") == 1000
     assert forms.names({"models": "a, b\nb"}, "models") == ("a", "b")
     assert forms.dollars({"limit": "$1,250.50"}, "limit") == 1_250_500_000_000
+
+
+def test_moments_are_told_as_finely_as_is_asked() -> None:
+    """Minutes where days matter, seconds where requests follow one another, ISO 8601 for machines."""
+    at = 1_778_484_669_500_000
+    assert figures.moment(at) == "2026-05-11 07:31"
+    assert figures.second(at) == "2026-05-11 07:31:09"
+    assert figures.stamp(at) == "2026-05-11T07:31:09Z"

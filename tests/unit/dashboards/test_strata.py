@@ -15,7 +15,8 @@ from dashboards.charts.axes import HEIGHT, PLACE
 from dashboards.charts.lines import lines
 from dashboards.charts.scale import ticks
 from dashboards.charts.strata import MOST, OTHER, strata
-from dashboards.figures import short
+from dashboards.charts.table import CELL, HEAD, ROW, text
+from dashboards.figures import short, whole
 
 DAYS = 6
 VALUES = st.lists(st.integers(0, 10**15), min_size=DAYS, max_size=DAYS)
@@ -139,3 +140,15 @@ def test_the_picture_for_other_sites_has_the_colours_of_the_page() -> None:
     light, dark, auto = (dict(re.findall(r"--(s[0-7o]):(#[0-9a-f]{6})", part)) for part in style.split("--bg:")[1:])
     assert light == {name: colour for name, colour, _ in found}
     assert dark == auto == {name: colour for name, _, colour in found}
+
+
+def test_the_table_behind_has_every_number() -> None:
+    """A row for each point: its label, the total where values add up, and what each layer says; gaps are told."""
+    chart = strata(["a", "b"], [("m", [4, 0]), ("n", [1234, 2])], [0, 0], short)
+    rows = [row.split(HEAD) for row in text(chart, whole, chart.totals).split(ROW)]
+    assert [(label, cells.split(CELL)) for label, cells in rows] == [
+        ("a", ["1,238", "4", "1,234"]),
+        ("b", ["2", "0", "2"]),
+    ]
+    ratios = lines(["a", "b"], [("m", [None, 7])], short)
+    assert text(ratios, whole) == f"a{HEAD}–{ROW}b{HEAD}7"

@@ -6,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.leaderboard.question import FirstOver, Lead, Peak, Totals
-from gateway.leaderboard.ranking import author_of, folded, ordered, records, standings, summed, top_and_rest, value_of
+from gateway.leaderboard.ranking import (
+    author_of,
+    feats,
+    folded,
+    ordered,
+    records,
+    standings,
+    summed,
+    top_and_rest,
+    value_of,
+)
 
 AMOUNTS = st.integers(0, 10**15)
 USED = st.builds(Totals, AMOUNTS, AMOUNTS, AMOUNTS, AMOUNTS)
@@ -71,18 +81,19 @@ def test_records_of_days() -> None:
         6: {"a": 31},
         7: {"a": 2},
     }
-    found = records(days, [9, 11, 100])
+    found = records([feats(days)], [9, 11, 100])
     assert found.peaks[:3] == [Peak("a", 6, 31), Peak("a", 5, 30), Peak("b", 5, 30)]
     assert found.longest == Lead("a", 5, 7)
     assert found.current == Lead("a", 5, 7)
     assert found.first_over == [FirstOver(9, "a", 1), FirstOver(11, "a", 2)]
-    assert records({}, [1]).longest is None
+    assert records([], [1]).longest is None
 
 
 @given(st.dictionaries(st.integers(0, 40), st.dictionaries(NAMES, st.integers(0, 50), max_size=4), max_size=30))
 def test_a_lead_is_always_held_by_the_first_of_each_of_its_days(days: dict[int, dict[str, int]]) -> None:
     """No lead spans a day on which another was first."""
-    found = records(days, [])
+    days = dict(sorted(days.items()))
+    found = records([feats(days)], [])
     for lead in (found.longest, found.current):
         if lead is not None:
             for day in range(lead.first, lead.last + 1):
@@ -94,7 +105,18 @@ def test_a_lead_is_always_held_by_the_first_of_each_of_its_days(days: dict[int, 
 def test_peaks_are_the_greatest_values_of_all(days: dict[int, dict[str, int]]) -> None:
     """However values are spread over days, the peaks are the first of all of them in order, none left out."""
     every = sorted((-value, day, name) for day, names in days.items() for name, value in names.items() if value)
-    found = records(days, [3])
+    found = records([feats(dict(sorted(days.items())))], [3])
     assert [(-peak.value, peak.day, peak.name) for peak in found.peaks] == every[:10]
     over = sorted((day, value, name) for value, day, name in every if -value >= 3)
     assert [(each.day, each.name) for each in found.first_over] == [(day, name) for day, _, name in over[:1]]
+
+
+@given(
+    st.dictionaries(st.integers(0, 60), st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 6)), max_size=60),
+    st.integers(1, 20),
+)
+def test_records_do_not_depend_on_how_days_are_cut_into_parts(days: dict[int, dict[str, int]], length: int) -> None:
+    """What is remembered of whole blocks and read of single days adds up to the records of all of them."""
+    days = dict(sorted(days.items()))
+    cut = [{day: each for day, each in days.items() if day // length == part} for part in range(60 // length + 1)]
+    assert records(map(feats, cut), [2, 5]) == records([feats(days)], [2, 5])
