@@ -1,8 +1,9 @@
 """Many rows into PostgreSQL: ``COPY`` for the ledger, arrays for the rest.
 
-New rows of the ledger are copied to a staging table, which is temporary and emptied by every commit, and moved from
-there in the order of their key with ``ON CONFLICT DO NOTHING``; the rows that were really made are counted, and named
-when they are not all. Rows of other tables go as one array per column in one statement, however many they are.
+New rows of the ledger are copied straight into it, in the order of their key: as a rule all of them are new. When one
+is not, the server says so and takes the copy back. Then they go to a staging table, which is temporary and emptied by
+every commit, and from there with ``ON CONFLICT DO NOTHING``; the rows that were really made are named. Rows of other
+tables go as one array per column in one statement, however many they are.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from itertools import count
+from operator import itemgetter
 from typing import Any, Final
 
 import asyncpg
@@ -23,6 +25,8 @@ from gateway.db.bulk import Bulk, Group, Row
 from gateway.db.partitions import Driver, attach, drop, kept, missing
 from gateway.db.postgresql import ROLLUPS
 
+_STAGED: Final = "weir_staged"
+"""Where a connection's ``info`` has the names of the staging tables that were made on it and committed."""
 _MANY: Final = 64
 """From so many rows on they are copied: the driver looks at every value of an array three times."""
 
@@ -30,13 +34,14 @@ _MANY: Final = 64
 class PostgresqlBulk(Bulk):
     """A transaction on PostgreSQL."""
 
-    __slots__ = ("_driver", "_used")
+    __slots__ = ("_driver", "_kept", "_used")
 
     FOR_SHARE = " FOR SHARE"
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, kept: set[str]) -> None:
         super().__init__()
         self._driver = driver
+        self._kept = kept
         self._used: set[str] = set()
 
     @classmethod
@@ -44,13 +49,15 @@ class PostgresqlBulk(Bulk):
         """Return the transaction that is open on ``connection``, or that is to be opened on it."""
         driver = (await connection.get_raw_connection()).driver_connection
         assert isinstance(driver, asyncpg.Connection)
-        return cls(driver)
+        info = connection.sync_connection.info if connection.sync_connection is not None else {}
+        return cls(driver, info.setdefault(_STAGED, set()))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         """Open the transaction."""
         async with self._driver.transaction():
             yield
+        self._kept |= self._used
 
     async def run(self, sql: str) -> None:
         """Run a statement without values."""
@@ -83,24 +90,26 @@ class PostgresqlBulk(Bulk):
 
     async def insert_new(self, table: str, key: Sequence[str], groups: Sequence[Group]) -> set[Row] | None:
         """Insert those rows whose key is not there; return None when all were new, else the keys of those that were."""
-        staging = await self._staging(table)
-        sent = await self._copy(staging, groups)
-        columns = list(dict.fromkeys(name for names, _ in groups for name in names))
-        names = ", ".join(columns)
-        move = (
-            f"INSERT INTO {table} ({names}) SELECT {names} FROM {staging} ORDER BY {', '.join(key)} "  # noqa: S608 - ours
-            "ON CONFLICT DO NOTHING"
-        )
         undo = self._driver.transaction()
         await undo.start()
-        if not sent or _rows(await self._driver.execute(move)) == sent:
+        try:
+            in_order = itemgetter(*range(len(key)))
+            await self._copy(table, [(columns, sorted(rows, key=in_order)) for columns, rows in groups])
+        except asyncpg.UniqueViolationError:
+            # Some were there before, or are here twice: of those the first counts.
+            await undo.rollback()
+        else:
             await undo.commit()
             return None
-        # Some were there before, or are here twice: of those the first counts.
-        await undo.rollback()
-        await self._driver.execute(f"TRUNCATE {staging}")
+        staging = await self._staging(table)
         await self._copy(staging, _first_ones(groups, len(key)))
-        return set(map(tuple, await self._driver.fetch(f"{move} RETURNING {', '.join(key)}")))
+        names = ", ".join(dict.fromkeys(name for columns, _ in groups for name in columns))
+        key_list = ", ".join(key)
+        move = (
+            f"INSERT INTO {table} ({names}) SELECT {names} FROM {staging} ORDER BY {key_list} "  # noqa: S608 - ours
+            f"ON CONFLICT DO NOTHING RETURNING {key_list}"
+        )
+        return set(map(tuple, await self._driver.fetch(move)))
 
     async def matching(self, table: str, key: Sequence[str], also: Sequence[str], keys: Sequence[Row]) -> list[Row]:
         """Return ``key`` and ``also`` of the rows of ``table`` whose ``key`` is one of ``keys``."""
@@ -138,18 +147,17 @@ class PostgresqlBulk(Bulk):
         name = f"staged_{table}"
         if name in self._used:
             await self._driver.execute(f"TRUNCATE {name}")
-            return name
+        elif name not in self._kept:
+            await self._driver.execute(
+                f"CREATE TEMPORARY TABLE IF NOT EXISTS {name} (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DELETE ROWS"
+            )
         self._used.add(name)
-        await self._driver.execute(
-            f"CREATE TEMPORARY TABLE IF NOT EXISTS {name} (LIKE {table} INCLUDING DEFAULTS) ON COMMIT DELETE ROWS"
-        )
         return name
 
-    async def _copy(self, staging: str, groups: Sequence[Group]) -> int:
-        """Copy rows to a staging table; return how many."""
+    async def _copy(self, table: str, groups: Sequence[Group]) -> None:
+        """Copy rows to a table; if one is there already, that is the driver's ``UniqueViolationError``."""
         for columns, rows in groups:
-            await self._driver.copy_records_to_table(staging, records=rows, columns=list(columns))
-        return sum(len(rows) for _, rows in groups)
+            await self._driver.copy_records_to_table(table, records=rows, columns=list(columns))
 
 
 def _first_ones(groups: Sequence[Group], width: int) -> list[Group]:

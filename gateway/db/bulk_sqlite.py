@@ -25,10 +25,10 @@ T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 """What the connection's thread is to do."""
 
-_SIZES: Final = (256, 16, 1)
+_SIZES: Final = (64, 8, 1)
 """Rows per statement: few sizes, so that the driver finds each statement prepared and no number takes many trips.
 
-256 rows of 56 columns are 14,336 parameters; SQLite takes 32,766.
+One of 64 rows of the ledger takes 150 kB for as long as the connection lives, one of 256 takes 600, and is 1 % quicker.
 """
 
 

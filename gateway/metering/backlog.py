@@ -100,13 +100,10 @@ class Batch:
     first_day: int = 0
     expired: int = 0
 
-    def add(self, records: Iterable[Settled], known_prices: Container[int]) -> int:
-        """Take records in and return how many of them are ends of attempts."""
-        ends: list[End] = []
-        for record in records:
-            if type(record) is End:
-                ends.append(record)
-            elif type(record) is Price and record.price_id not in known_prices:
+    def add(self, ends: Sequence[End], others: Iterable[Settled], known_prices: Container[int]) -> None:
+        """Take records in, ends of attempts apart from all others."""
+        for record in others:
+            if type(record) is Price and record.price_id not in known_prices:
                 self.prices[record.price_id] = record
         for some in Entries.of(ends):
             if some.hour // 24 < self.first_day:
@@ -114,7 +111,6 @@ class Batch:
                 continue
             self.entries.append(some)
             self.records += len(some.rows)
-        return len(ends)
 
 
 class Backlog:
@@ -206,16 +202,17 @@ class Backlog:
             offset, wanted, got = 0, 1, 1
             while got == wanted and batch.records < most:
                 wanted = min(_SLICE, most - batch.records)
-                records, offset = parser.take(data, offset, wanted)
+                ends, others, offset = parser.take(data, offset, wanted)
                 await asyncio.sleep(0)
-                got = batch.add(records, known_prices)
+                batch.add(ends, others, known_prices)
+                got = len(ends)
                 await asyncio.sleep(0)
             if batch.records >= most:
                 break
             # The rest is a part of a frame, or damage: that is gone through step by step.
             rest = parser.settled(data, offset, more=more, final=not segment.owned)
             while records := list(islice(rest, min(_SLICE, most - batch.records))):
-                batch.add(records, known_prices)
+                batch.add([record for record in records if type(record) is End], records, known_prices)
                 await asyncio.sleep(0)
             at_end = not more and batch.records < most
         if parser.foreign:

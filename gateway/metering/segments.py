@@ -31,6 +31,7 @@ from gateway.metering.record import (
     MAX_PAYLOAD,
     End,
     Head,
+    Price,
     Record,
     Seal,
     Settled,
@@ -57,8 +58,12 @@ _FRAME_START: Final = re.compile(rb"(?s)(?=..[\x00\x01]\x00.{4}(?:[\x90-\x9f]|\x
 
 _LONG_ARRAY: Final = 0xDC
 """First byte of records of more than 15 fields: ends of attempts."""
-_UNDER_WAY: Final = frozenset({b"\xa1o", b"\xa1g"})
-"""How ``Open`` and ``Progress`` go on behind their first byte."""
+_TAG: Final = 0xA1
+"""Second byte of all others: a text of one character, the tag."""
+_UNDER_WAY: Final = frozenset(b"og")
+"""Tags of ``Open`` and ``Progress``."""
+_SHORTEST: Final = 3
+"""Bytes that any record has."""
 _ARRAY: Final = struct.Struct(">BI")
 """MessagePack's header of an array of any length."""
 _ends_decoder: Final = msgspec.msgpack.Decoder(list[End])
@@ -232,8 +237,8 @@ class SegmentParser:
         """
         return self._parse(data, decode_settled, offset, more=more, final=final)
 
-    def take(self, data: bytes, offset: int, most: int) -> tuple[list[Settled], int]:
-        """Return the next records that make the ledger, at most ``most`` ends of attempts, and the offset behind them.
+    def take(self, data: bytes, offset: int, most: int) -> tuple[list[End], list[Head | Seal | Price], int]:
+        """Return the next records that make the ledger, ends of attempts apart, and the offset behind them.
 
         Much quicker than ``settled``, but for the usual case only: it stops at whatever is not a whole and sound frame
         of a known record, and then ``settled`` tells from there on what it is.
@@ -241,21 +246,23 @@ class SegmentParser:
         Args:
             data: bytes of the segment.
             offset: where in them ``position`` is.
-            most: at least 1.
+            most: ends of attempts, at least 1.
         """
-        payloads, others, end = _scan(data, offset, most)
-        found: list[Settled] = []
+        payloads, rest, end = _scan(data, offset, most)
+        others: list[Head | Seal | Price] = []
         try:
-            found += _ends_decoder.decode(_ARRAY.pack(0xDD, len(payloads)) + b"".join(payloads))
-            found += [record for payload in others if (record := decode_settled(payload)) is not None]
+            ends = _ends_decoder.decode(_ARRAY.pack(0xDD, len(payloads)) + b"".join(payloads))
+            for payload in rest:
+                record = decode_settled(payload)
+                if isinstance(record, End) or (isinstance(record, Head) and record.version > FORMAT_VERSION):
+                    return [], [], offset
+                if record is not None:
+                    others.append(record)
         except msgspec.DecodeError:
-            return [], offset
-        for record in found[len(payloads) :]:
-            if isinstance(record, Head) and record.version > FORMAT_VERSION:
-                return [], offset
-            self.sealed = self.sealed or isinstance(record, Seal)
+            return [], [], offset
+        self.sealed = self.sealed or any(isinstance(record, Seal) for record in others)
         self.position += end - offset
-        return found, end
+        return ends, others, end
 
     def _parse(
         self, data: bytes, decoded: Callable[[bytes], T | None], offset: int = 0, *, more: bool, final: bool
@@ -339,12 +346,12 @@ def _scan(data: bytes, offset: int, most: int) -> tuple[list[bytes], list[bytes]
         start = offset + size
         behind = start + length
         payload = data[start:behind]
-        if checksum(payload) != crc or behind > whole or not 0 < length <= MAX_PAYLOAD:
+        if checksum(payload) != crc or behind > whole or not _SHORTEST <= length <= MAX_PAYLOAD:
             break
         offset = behind
         if payload[0] == _LONG_ARRAY:
             ends.append(payload)
             most -= 1
-        elif payload[1:3] not in _UNDER_WAY:
+        elif payload[2] not in _UNDER_WAY or payload[1] != _TAG:
             others.append(payload)
     return ends, others, offset

@@ -14,7 +14,7 @@ import asyncio
 import fcntl
 import os
 import socket
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -30,7 +30,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from gateway.db.bulk import Bulk, bulk
+from gateway.db.bulk import bulk
 from gateway.db.engine import Database
 from gateway.db.unit_of_work import Overtaken, reading
 from gateway.metering import checkpoints, ledger, rollups
@@ -47,6 +47,8 @@ from gateway.telemetry import logs
 from gateway.types.errors import Unavailable
 
 R = TypeVar("R")
+Tallying = asyncio.Task[dict[rollups.Key, rollups.Bucket]]
+"""What the rows of a batch add to the rollups, soon."""
 
 LOCK: Final = "shipper.lock"
 BATCH_RECORDS: Final = 40_000
@@ -236,20 +238,25 @@ class Shipper:
     async def _advance(self, batch: Batch, total: Shipped) -> Batch | None:
         """Write a batch and return the next one, or None when there is none.
 
-        While a server writes, the next batch is read. SQLite writes in this process: there the two would only wait for
-        each other.
+        While a server inserts rows they are summed up, in the belief that all are new; while it takes the sums,
+        the next batch is read. SQLite writes in this process: there these would only wait for each other.
         """
         full = batch.records >= self._batch_records
         back = [move.apply() for move in batch.moves]
-        storing = asyncio.get_running_loop().create_task(self._timed(partial(self._store, batch, total)))
+        loop = asyncio.get_running_loop()
+        tallying = None
+        if self._database.partitioned:
+            tallying = loop.create_task(self._timed(partial(rollups.tally, batch.entries)))
+        storing = loop.create_task(self._timed(partial(self._store, batch, total, tallying)))
         try:
-            if not self._database.partitioned:
-                await storing
+            await (tallying or storing)
             following = await self._collect() if full else None
             await storing
         except BaseException:
-            storing.cancel()
-            await asyncio.gather(storing, return_exceptions=True)
+            started = [task for task in (tallying, storing) if task is not None]
+            for task in started:
+                task.cancel()
+            await asyncio.gather(*started, return_exceptions=True)
             for move in back:
                 move.apply()
             raise
@@ -266,11 +273,11 @@ class Shipper:
         finally:
             self.seconds += watch.seconds
 
-    async def _store(self, batch: Batch, total: Shipped) -> None:
+    async def _store(self, batch: Batch, total: Shipped, tallying: Tallying | None) -> None:
         """Write a batch. Progress past records that make no row is written with the next one that does."""
         if batch.records or batch.prices:
             moved = [Checkpoint(move.segment.file.name, move.position, move.damaged) for move in batch.moves]
-            written = await self._write(batch.entries, list(batch.prices.values()), moved)
+            written = await self._write(batch.entries, list(batch.prices.values()), moved, tallying)
             self._known_prices.update(batch.prices)
             conflicts = batch.records - written.rows
             self.records += batch.records
@@ -312,14 +319,26 @@ class Shipper:
         self._gone.update(each.file.name for each in finished)
         total.deleted += len(finished)
 
-    async def _write(self, rows: Sequence[Entries], prices: Sequence[Price], moved: Sequence[Checkpoint]) -> Written:
+    async def _write(
+        self,
+        rows: Sequence[Entries],
+        prices: Sequence[Price],
+        moved: Sequence[Checkpoint],
+        tallying: Tallying | None = None,
+    ) -> Written:
         """Write rows, rollups and checkpoints in one transaction; return what was new.
 
         A transaction that lost against another one is repeated a few times. Raises ``Unavailable``; whether the
         transaction happened is then unknown, and repeating it is harmless.
+
+        Args:
+            rows: for the ledger; those that it holds are passed over.
+            prices: rates that it may not know yet.
+            moved: how far segments are in it then.
+            tallying: sums up all of ``rows``.
         """
         try:
-            return await self._transact(rows, prices, moved)
+            return await self._transact(rows, prices, moved, tallying)
         except Overtaken:
             retrying = AsyncRetrying(
                 retry=retry_if_exception_type(Overtaken),
@@ -327,17 +346,24 @@ class Shipper:
                 stop=stop_after_attempt(_MOST_TRIES - 1),
                 reraise=True,
             )
-            written: Written = await retrying(self._transact, rows, prices, moved)
+            written: Written = await retrying(self._transact, rows, prices, moved, tallying)
             return written
 
-    async def _transact(self, rows: Sequence[Entries], prices: Sequence[Price], moved: Sequence[Checkpoint]) -> Written:
+    async def _transact(
+        self,
+        rows: Sequence[Entries],
+        prices: Sequence[Price],
+        moved: Sequence[Checkpoint],
+        tallying: Tallying | None,
+    ) -> Written:
         """Write rows, rollups and checkpoints in one transaction; return what was new."""
         used = {labels.label_id: labels for labels in set(chain.from_iterable(some.labels for some in rows))}
         fresh = [labels for label_id, labels in used.items() if label_id not in self._known_labels]
         async with bulk(self._database) as connection:
             await ledger.insert_prices(connection, prices)
             await ledger.insert_labels(connection, fresh)
-            inserted, hours = await self._insert(connection, rows)
+            inserted = await ledger.insert(connection, rows)
+            hours = await (tallying if tallying and inserted is rows else rollups.tally(inserted))
             await rollups.post(connection, hours)
             await checkpoints.save(connection, self._host, moved)
             await checkpoints.forget(connection, self._host, self._gone)
@@ -347,23 +373,6 @@ class Shipper:
             self._known_labels.clear()
         self._known_labels.update(used)
         return Written(sum(len(some.rows) for some in inserted), rollups.last_used(hours))
-
-    async def _insert(
-        self, connection: Bulk, rows: Sequence[Entries]
-    ) -> tuple[Sequence[Entries], Mapping[rollups.Key, rollups.Bucket]]:
-        """Insert rows; return those that were new, and what these add to the rollups."""
-        if not self._database.partitioned:
-            inserted = await ledger.insert(connection, rows)
-            return inserted, await rollups.tally(inserted)
-        # As a rule all rows are new: what they add is summed up while the server inserts them.
-        tallying = asyncio.get_running_loop().create_task(self._timed(partial(rollups.tally, rows)))
-        try:
-            inserted = await ledger.insert(connection, rows)
-            hours = await tallying
-        finally:
-            tallying.cancel()
-            await asyncio.gather(tallying, return_exceptions=True)
-        return inserted, hours if inserted is rows else await rollups.tally(inserted)
 
 
 def _log_failure(state: RetryCallState) -> None:

@@ -24,7 +24,8 @@ _DENSE: Final = 1_024
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(list[int])
 _NOTHING: Final = _encoder.encode([])
-_LOWEST: Final = math.ceil(math.log2(SMALLEST) / LOG2_GAMMA)
+LOWEST: Final = math.ceil(math.log2(SMALLEST) / LOG2_GAMMA)
+"""Their bucket: the first."""
 
 
 class Histogram:
@@ -41,7 +42,7 @@ class Histogram:
 
     def add(self, value: float, count: int = 1) -> None:
         """Count ``value`` (any unit, at least 0) ``count`` times."""
-        index = math.ceil(math.log2(value) / LOG2_GAMMA) if value > SMALLEST else _LOWEST
+        index = math.ceil(math.log2(value) / LOG2_GAMMA) if value > SMALLEST else LOWEST
         self.counts[index] = self.counts.get(index, 0) + count
 
     def merge(self, other: Histogram) -> None:

@@ -65,7 +65,7 @@ class ForgetfulDisk(Disk):
         self.deleted.clear()
 
     def lose_power(self, folder: Path, chance: Random) -> None:
-        """Leave of every segment what was synced, and more or less of the rest."""
+        """Leave of every segment what was synced, and more or less of the rest; what is left is on the medium."""
         for file in list_segments(folder):
             data, inode = file.path.read_bytes(), file.path.stat().st_ino
             kept = min(self._synced.get(inode, 0), len(data))
@@ -77,6 +77,11 @@ class ForgetfulDisk(Disk):
         for path, data in self.deleted.items():
             if chance.random() < 0.5:
                 path.write_bytes(data)
+        self.deleted.clear()
+        for file in list_segments(folder):
+            inode = file.path.stat().st_ino
+            self._synced[inode] = file.size()
+            self._named.add(inode)
 
 
 @dataclass(slots=True)

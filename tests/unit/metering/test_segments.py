@@ -274,9 +274,9 @@ def settled(data: bytes, *, quick: bool, most: int) -> tuple[list[Settled], Segm
     parser, offset = SegmentParser(), 0
     found: list[Settled] = []
     while quick:
-        some, offset = parser.take(data, offset, most)
-        found += some
-        if not some:
+        ends, others, offset = parser.take(data, offset, most)
+        found += [*ends, *others]
+        if not (ends or others):
             break
     assert offset == parser.position
     found += list(parser.settled(data, offset, more=False, final=True))
@@ -306,11 +306,11 @@ def test_the_quick_way_of_reading_ends_where_it_could_err(data: st.DataObject) -
 def test_the_quick_way_leaves_what_it_does_not_know() -> None:
     """A newer format, or a sound frame of an unknown record, is left to the careful way."""
     newer = frame(Head(FORMAT_VERSION + 1, "w", "h", 1, 2)) + frame(closed(opened()))
-    assert SegmentParser().take(newer, 0, 10) == ([], 0)
+    assert SegmentParser().take(newer, 0, 10) == ([], [], 0)
     payload = msgspec.msgpack.encode(["z", *range(20)])
     unknown = HEADER.pack(len(payload), google_crc32c.value(payload)) + payload
     parser = SegmentParser()
-    assert parser.take(frame(closed(opened())) + unknown, 0, 10) == ([], 0)
+    assert parser.take(frame(closed(opened())) + unknown, 0, 10) == ([], [], 0)
     assert parser.position == 0
 
 
