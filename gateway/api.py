@@ -1,10 +1,10 @@
 """The ASGI application of a gateway: health, readiness and metrics here, all other paths by FastAPI.
 
 FastAPI and what is built with it take a third of a second and 10 MB, more than all of the request path. A worker that
-serves inference, health checks and scrapes never needs them, so they are made when the first other path is asked for,
-in a thread, while everything else goes on; that one caller waits for it. Every path authenticates, by an inference key
-or by the management key. The exceptions are ``OPEN_PATHS``, and public boards when the owner says so
-(``boards.keyless``, see ``gateway.leaderboard.view``).
+serves inference, health checks and scrapes never needs them, so they are made part by part (``gateway.edge.parts``)
+when a path of the part is first asked for, in a thread, while everything else goes on; that one caller waits for it.
+Every path authenticates, by an inference key or by the management key. The exceptions are ``OPEN_PATHS``, and public
+boards when the owner says so (``boards.keyless``, see ``gateway.leaderboard.view``).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from gateway.app import Gateway, now_us
 from gateway.edge.asgi import App, InferenceApp, Receive, Scope, Send
 from gateway.edge.cors import CorsApp
 from gateway.edge.native import Road
+from gateway.edge.parts import part_of
 from gateway.refusal import Answer, defect, rendered
 from gateway.types.actor import ACTING, Actor
 from gateway.types.errors import MethodNotAllowed, WeirError
@@ -111,21 +112,25 @@ class Api:
 
 
 class Resources:
-    """The FastAPI application, made when it is first asked for."""
+    """The FastAPI applications, each made when a path of its part is first asked for."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._making: asyncio.Task[App] | None = None
+        self._making: dict[str, asyncio.Task[App]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
-        if self._making is None:
-            self._making = asyncio.get_running_loop().create_task(asyncio.to_thread(self._made))
+        part = part_of(scope["path"])
+        making = self._making.get(part)
+        if making is None:
+            making = asyncio.get_running_loop().create_task(asyncio.to_thread(self._made, part))
+            self._making[part] = making
         try:
             # The others who wait must not lose it when one caller leaves.
-            app = await asyncio.shield(self._making)
+            app = await asyncio.shield(making)
         except Exception as error:  # noqa: BLE001 - a defect is an answer too, and may be gone at the next request
-            self._making = None
+            if self._making.get(part) is making:
+                del self._making[part]
             await _answer(send, *defect(error, scope["path"]))
             return
         client = scope.get("client")
@@ -135,10 +140,10 @@ class Resources:
         ACTING.set(Actor(name, "api", client[0] if client else ""))
         await app(scope, receive, send)
 
-    def _made(self) -> App:
-        from gateway.resources import build_resources  # noqa: PLC0415 - see above
+    def _made(self, part: str) -> App:
+        from gateway.resources import build_part  # noqa: PLC0415 - see above
 
-        app: Any = build_resources(self._gateway)
+        app: Any = build_part(self._gateway, part)
         return app  # type: ignore[no-any-return] # Starlette's callable has other names for the same types
 
 

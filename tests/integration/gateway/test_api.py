@@ -78,23 +78,24 @@ async def test_the_rest_is_made_once_and_when_that_fails_made_again(
 ) -> None:
     """Callers that come together wait for one application; one that could not be made is a 500 and no verdict."""
     made: list[object] = []
-    original = resources.build_resources
+    original = resources.build_part
 
-    def build(gateway: Any) -> Any:
-        made.append(gateway)
+    def build(gateway: Any, part: str) -> Any:
+        made.append(part)
         if len(made) == 1:
             raise RuntimeError("a defect")
-        return original(gateway)
+        return original(gateway, part)
 
-    monkeypatch.setattr(resources, "build_resources", build)
+    monkeypatch.setattr(resources, "build_part", build)
     async with caller(build_api(stage.gateway, Road(), lifespan=False)) as http:
         with capture_logs():
             failed = await http.get("/v1/models", headers=stage.headers)
         assert failed.status_code == 500
         assert failed.json()["error"]["code"] == 500
         answers = await asyncio.gather(*(http.get("/v1/models", headers=stage.headers) for _ in range(5)))
-    assert [answer.status_code for answer in answers] == [200] * 5
-    assert len(made) == 2
+        assert [answer.status_code for answer in answers] == [200] * 5
+        assert (await http.get("/api/v1/key", headers=stage.headers)).status_code == 200
+    assert made == ["models", "models", "keys"]
 
 
 async def test_requests_before_the_start_are_told_to_wait(stage: Stage) -> None:

@@ -11,7 +11,8 @@ import pytest
 from starlette.routing import Match
 
 from gateway.edge.inference import PATHS
-from gateway.resources import build_resources
+from gateway.edge.parts import NOUNS, REST, part_of
+from gateway.resources import build_part, build_resources
 from tests.harness import Stage
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -68,3 +69,15 @@ async def test_every_path_of_the_official_client_is_served_or_said_not_to_be(sta
         ("POST", "/responses"),
         ("PUT", "/workspaces/{workspace_ref}/budgets/{interval}"),
     } <= served
+
+
+async def test_every_path_is_made_with_its_part_and_with_no_other(stage: Stage) -> None:
+    """Whoever asks for a path reaches the part that has it; no part is without a path."""
+
+    def paths(routes: list[Any]) -> set[str]:
+        inner = [paths(list(route.original_router.routes)) for route in routes if hasattr(route, "original_router")]
+        return {route.path for route in routes if hasattr(route, "path")}.union(*inner)
+
+    made = {part: paths(list(build_part(stage.gateway, part).routes)) for part in (*NOUNS, REST)}
+    assert {part: {part_of(path) for path in made[part]} for part in made} == {part: {part} for part in made}
+    assert set().union(*made.values()) == paths(list(build_resources(stage.gateway).routes))
