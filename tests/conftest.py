@@ -10,10 +10,18 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
+from tests.fakes import statements
 from tests.scheduling import Together, rank
 
 pytest_plugins = ["tests.engine.fixtures", "tests.fakes.postgres"]
+
+statements.share()
+
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+settings.register_profile("weir", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("weir")
 
 # What is imported and collected stays: looking through it for garbage again and again takes as long as all else.
 gc.disable()

@@ -27,7 +27,10 @@ def test_one_file_imports_the_library_and_not_when_it_is_loaded() -> None:
     """No other module of the gateway, and that one inside a function."""
     for folder in ("gateway", "policies", "dashboards", "bench"):
         for path in (ROOT / folder).rglob("*.py"):
-            tree = ast.parse(path.read_text())
+            text = path.read_text()
+            if "litellm" not in text:
+                continue
+            tree = ast.parse(text)
             if path != ONLY:
                 assert not imported(tree), path
             else:

@@ -14,3 +14,9 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, Callable[[], AbstractEventLoop]]:
     """Use uvloop."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="session")
+def litellm() -> None:
+    """Skip without the library, which takes two seconds to import: only who runs its tests does so."""
+    pytest.importorskip("litellm", reason='pip install "weir-gateway[litellm]"')

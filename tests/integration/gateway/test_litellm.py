@@ -22,7 +22,7 @@ from gateway.upstream.litellm import library
 from tests.fakes.backend import SSE_HEAD, HandBackend, Visit, event, hand_backend
 from tests.harness import Backend, Stage, staged
 
-pytest.importorskip("litellm", reason='pip install "weir-gateway[litellm]"')
+pytestmark = pytest.mark.usefixtures("litellm")
 
 KEY = "sk-upstream-0123456789"
 OTHER = "sk-theirs-0123456789"

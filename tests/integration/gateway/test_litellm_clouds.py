@@ -19,8 +19,7 @@ from tests.fakes import bedrock, vertex
 from tests.fakes.backend import SSE_HEAD, Visit, event
 from tests.fakes.clouds import Clouds, body, clouded, events, reason_of, record_of, streamed, text_of
 
-pytest.importorskip("litellm", reason='pip install "weir-gateway[litellm]"')
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("litellm")]
 
 TOOLS = [
     {
