@@ -37,6 +37,8 @@ LESSONS: Final = 32.0
 """Answers that are learned from at once."""
 LESSONS_PER_SECOND: Final = 8.0
 """Answers that are learned from per second beyond those: about the last hundred count anyway."""
+MOST_DISTURBED: Final = 8
+"""Requests in a row that others came after, of which one is learned from nevertheless."""
 TOKENIZE_SECONDS: Final = 2e-6
 """Seconds per token that engines take to tokenize a prompt before they queue it."""
 _IDLE: Final = exp(-1.0)
@@ -94,6 +96,8 @@ class Account:
         latest_entry: monotonic seconds at which the last of all prompts sent so far was in the engine's queue.
         progress_at: monotonic seconds at which the last first token came.
         preemptions: preemptions that the engine had counted at the last scrape, or None.
+        waiting_prompts: prompts sent from here whose first token has not come.
+        disturbed: first tokens in a row that did not tell how long reading takes, see ``telling``.
         lessons: answers that may be learned from now, see ``lesson``.
         lessons_at: monotonic seconds as of which that is true.
         lacks: models that it is to serve and does not list.
@@ -119,6 +123,7 @@ class Account:
         "cold_turn",
         "context_tokens",
         "cooling_asked",
+        "disturbed",
         "ejections",
         "estimate",
         "facts",
@@ -152,6 +157,7 @@ class Account:
         "turn",
         "waiting",
         "waiting_attention",
+        "waiting_prompts",
         "waiting_tokens",
         "watched",
         "watched_beside",
@@ -170,6 +176,7 @@ class Account:
         self.in_flight = 0
         self.waiting_tokens = 0
         self.waiting_attention = 0.0
+        self.waiting_prompts = 0
         self.context_tokens = 0
         self.answers = 0
         self.running: int | None = None
@@ -209,6 +216,7 @@ class Account:
         self.writing: list[Booking] = []
         self.watched_beside: tuple[float, float] | None = None
         self.turn = 0
+        self.disturbed = 0
         self.cold_turn = 0
         self.facts: Facts | None = None
         self.pending: deque[Booking] = deque()
@@ -253,6 +261,7 @@ class Account:
         self.in_flight = depth + 1
         self.waiting_tokens += uncached
         self.waiting_attention += booking.attention
+        self.waiting_prompts += 1
         self.context_tokens += context
         self.mean_uncached += EWMA_WEIGHT * (uncached - self.mean_uncached)
         self.mean_context += EWMA_WEIGHT * (context - self.mean_context)
@@ -312,6 +321,7 @@ class Account:
         """Book the first byte of an answer."""
         self.answered(booking.uncached, ttft)
         self.waiting_attention -= booking.attention
+        self.waiting_prompts -= 1
         self.read_seconds += booking.reading_s
         self.progress_at = now
 
@@ -320,6 +330,7 @@ class Account:
         if waited:
             self.waiting_tokens -= booking.uncached
             self.waiting_attention -= booking.attention
+            self.waiting_prompts -= 1
         self.pass_time(now)
         life = now - booking.sent_at
         self.mean_life = life if not self.mean_life else self.mean_life + EWMA_WEIGHT * (life - self.mean_life)
@@ -386,6 +397,21 @@ class Account:
             self.ttft *= factor
         if self.itl is not None:
             self.itl *= factor
+
+    def telling(self, turn: int) -> bool:
+        """Return whether the first token of the request sent at ``turn`` tells how long reading takes.
+
+        Of one that nobody came after it does. Who comes meanwhile may be read in the same step, or overtake it; of
+        those one in so many is learned from, where there are no others.
+        """
+        if turn == self.turn:
+            self.disturbed = 0
+            return True
+        self.disturbed += 1
+        if self.disturbed < MOST_DISTURBED:
+            return False
+        self.disturbed = 0
+        return True
 
     def lesson(self, now: float) -> bool:
         """Return whether the request that is sent ``now`` is one to learn from: all are, but so many a second."""

@@ -87,12 +87,14 @@ class Booking:
         "_learns",
         "_load",
         "_looked_at",
+        "_prompts",
         "_reading",
         "_seen",
         "_seen_at",
         "_seen_read",
         "_step",
         "_stream",
+        "_turn",
         "_whole",
         "_work",
         "ahead",
@@ -130,6 +132,7 @@ class Booking:
         self.standstill = load.standstill(prompt, now) if prompt > room else 0.0
         self._reading = ahead + uncached, before + attention
         self._step = pace
+        self._prompts = load.prompts
         self.waits = True
         self._ended = False
         self._looked_at = False
@@ -138,6 +141,7 @@ class Booking:
         self.context = prompt + expected
         self.reading_s = uncached * token + attention * square
         load.enter(self, now)
+        self._turn = load.turn
         if blocks:
             load.prefix.use(blocks, int(expected / work.block_tokens), work.block_tokens)
         if work.session:
@@ -146,7 +150,7 @@ class Booking:
     @property
     def predicted_ttft(self) -> float:
         """Seconds to the first token, as predicted now from what was known when it was sent."""
-        return self._load.estimate.ttft(*self._reading, self._step, self.standstill)
+        return self._load.estimate.ttft(*self._reading, self._step, self.standstill, self._prompts)
 
     def departs(self, now: float) -> None:
         """Say that it is really sent only ``now``: there was a connection to open first."""
@@ -190,7 +194,8 @@ class Booking:
             self._seen, self._seen_at, self._seen_read = 1, now, load.read_seconds
             load.writing.append(self)
         if self._learns:
-            load.estimate.learn_ttft(*self._reading, self._step, ttft, self.standstill)
+            telling = load.telling(self._turn)
+            load.estimate.learn_ttft(*self._reading, self._step, ttft, self.standstill, self._prompts, telling=telling)
 
     def cached_in_truth(self, tokens: int) -> None:
         """Learn how many prompt tokens the engine says it had; engines that never say more than 0 are not believed."""

@@ -1,10 +1,11 @@
 """How long a replica would take: a small model of its engine that learns from the gateway's own requests.
 
-Time to first token is linear in the prompt tokens to be read first, in the attention over them, in the steps of answers
-under way that come between and in the time that the queue stands still; the time between two tokens is linear in the
-requests and context tokens that are worked on side by side and in the time that reading prompts takes meanwhile. What
-the owner or the engine kind says is the start (*prior*); recursive least squares on the gateway's own samples moves
-every coefficient, within bounds around its prior, so that no run of odd samples makes a replica look free or dead.
+Time to first token is linear in the prompts to be read first, in their tokens, in the attention over them, in the steps
+of answers under way that come between and in the time that the queue stands still; the time between two tokens is
+linear in the requests and context tokens that are worked on side by side and in the time that reading prompts takes
+meanwhile. What the owner or the engine kind says is the start (*prior*); recursive least squares on the gateway's own
+samples moves every coefficient, within bounds around its prior, so that no run of odd samples makes a replica look free
+or dead.
 Nothing here raises.
 """
 
@@ -20,6 +21,8 @@ SPREAD: Final = 0.25
 """Variance of a coefficient around its prior before the first sample, in units of the prior."""
 COMMON: Final = 1.0
 """Variance of what all times of a machine have in common: one that reads slowly makes slow steps, too."""
+PER_PROMPT_SPREAD: Final = 64.0
+"""Variance of what a prompt takes whatever its length: for some engines it is nothing, for others a lot."""
 PER_REQUEST_SPREAD: Final = 64.0
 """Variance of what a request adds to a step: engines differ by more than ten times in it."""
 CLAMP: Final = 4.0
@@ -55,6 +58,7 @@ class Prior:
         rate: prompt tokens read per second.
         attention: growth of the reading time with the square of the prompt, per token squared.
         step: time of one step for one request without context.
+        per_prompt: time that each prompt takes beside its tokens.
         per_request: more time per step for each request that runs.
         per_token: more time per step for each context token held.
         stated: whether the owner said what ``rate`` is; if not, its clamp is wide, as those of the others are.
@@ -64,6 +68,7 @@ class Prior:
     rate: float = 15_928.0
     attention: float = 1.6e-9
     step: float = 0.0155
+    per_prompt: float = 0.003
     per_request: float = 0.00002
     per_token: float = 7.6e-8
     stated: bool = False
@@ -101,19 +106,38 @@ class _LeastSquares:
         weight = min(1.0, OUTLIER / abs(error)) if error else 1.0
         if self._clips:
             error, weight = error * weight, 1.0
+        gains, gained = spread, news
+        held = self._held(spread, error)
+        if held:
+            # What cannot move any further must not take what the others have to learn.
+            free = [0.0 if index in held else feature for index, feature in enumerate(features)]
+            gains = [sum(map(float.__mul__, row, free)) for row in covariance]
+            for index in held:
+                gains[index] = 0.0
+            gained = max(0.0, sum(map(float.__mul__, gains, free)))
         # Along the features what is known loses 1 - FORGETTING of its weight, across them nothing; so the variance
         # along them settles where a sample adds as much as is forgotten, and grows again where it was less.
         keep = weight * FORGETTING - (1.0 - FORGETTING) / news
         if keep < 0.0 and news > COMMON:
             keep = 0.0  # it knows as little as it ever did
         less = keep / (1.0 + keep * news)
-        scale = 1.0 / weight + news
+        step = error / (1.0 / weight + gained)
         for index, along in enumerate(spread):
             lowest, highest = self._bounds[index]
-            coefficients[index] = max(lowest, min(highest, coefficients[index] + along / scale * error))
+            coefficients[index] = max(lowest, min(highest, coefficients[index] + gains[index] * step))
             row, factor = covariance[index], less * along
             for column, across in enumerate(spread):
                 row[column] -= factor * across
+
+    def _held(self, spread: Sequence[float], error: float) -> list[int]:
+        """Return which coefficients stand at the bound that ``error`` would move them beyond."""
+        return [
+            index
+            for index, (along, coefficient, (lowest, highest)) in enumerate(
+                zip(spread, self.coefficients, self._bounds, strict=True)
+            )
+            if not lowest < coefficient < highest and (along * error < 0.0) is (coefficient <= lowest)
+        ]
 
 
 class Estimate:
@@ -125,6 +149,7 @@ class Estimate:
         token: time to read one prompt token.
         attention: growth of the reading time with the square of the prompt.
         steps: steps of the answers under way that a prompt waits for, over those expected.
+        per_prompt: time that each prompt takes beside its tokens.
         at_start: steps that any prompt waits for.
         per_chunk: steps that it waits for per token.
         blocked: share of a predicted standstill of the queue that comes true.
@@ -139,6 +164,7 @@ class Estimate:
     """
 
     __slots__ = (
+        "_blocked",
         "_itl",
         "_ttft",
         "at_start",
@@ -148,6 +174,7 @@ class Estimate:
         "itl_error",
         "per_chunk",
         "per_context",
+        "per_prompt",
         "per_request",
         "prior",
         "reading",
@@ -163,10 +190,11 @@ class Estimate:
         rate = CLAMP if prior.stated else ASSUMED_CLAMP
         self._ttft = _LeastSquares(
             (ASSUMED_CLAMP, rate, ASSUMED_CLAMP, CLAMP, ASSUMED_CLAMP),
-            (SPREAD,) * 5,
-            (1.0, 1.0, 1.0, 0.0, 0.0),
+            (SPREAD, SPREAD, SPREAD, SPREAD, PER_PROMPT_SPREAD),
+            (1.0, 1.0, 1.0, 0.0, 1.0),
             clips=True,
         )
+        self._blocked = _LeastSquares((ASSUMED_CLAMP,), (SPREAD,), (0.0,), clips=True)
         self._itl = _LeastSquares(
             (ASSUMED_CLAMP, ASSUMED_CLAMP, ASSUMED_CLAMP, CLAMP),
             (SPREAD, PER_REQUEST_SPREAD, SPREAD, SPREAD),
@@ -177,7 +205,7 @@ class Estimate:
         self.itl_error: float | None = None
         self.samples = 0
         self.base = self.token = self.attention = self.blocked = 0.0
-        self.steps = self.at_start = self.per_chunk = 0.0
+        self.steps = self.at_start = self.per_chunk = self.per_prompt = 0.0
         self.step = self.per_request = self.per_context = self.reading = 0.0
         self._unfold()
 
@@ -186,7 +214,9 @@ class Estimate:
         """Prompt tokens read per second."""
         return 1.0 / self.token
 
-    def ttft(self, tokens: float, attention: float, step: float, standstill: float = 0.0) -> float:
+    def ttft(
+        self, tokens: float, attention: float, step: float, standstill: float = 0.0, prompts: float = 1.0
+    ) -> float:
         """Return the seconds to the first token of a prompt.
 
         Args:
@@ -194,9 +224,11 @@ class Estimate:
             attention: for each of these prompts its tokens times those they attend to, see ``attended``.
             step: seconds of a step of the answers that are written meanwhile.
             standstill: seconds for which the queue stands still for want of room.
+            prompts: how many are read before it, and itself.
         """
         return (
             self.base
+            + prompts * self.per_prompt
             + tokens * self.token
             + attention * self.attention
             + step * (self.at_start + tokens * self.per_chunk)
@@ -221,11 +253,26 @@ class Estimate:
         """
         return self.pace(batch, context) / (1.0 - min(BUSIEST, busy * self.reading))
 
-    def learn_ttft(self, tokens: float, attention: float, step: float, seconds: float, standstill: float = 0.0) -> None:
-        """Learn from a first token that came after ``seconds``; the rest as in ``ttft``."""
+    def learn_ttft(
+        self,
+        tokens: float,
+        attention: float,
+        step: float,
+        seconds: float,
+        standstill: float = 0.0,
+        prompts: float = 1.0,
+        *,
+        telling: bool = True,
+    ) -> None:
+        """Learn from a first token that came after ``seconds``; the rest as in ``ttft``.
+
+        One that is not ``telling`` only says how good predictions are: who came meanwhile was perhaps read with it.
+        """
         prior = self.prior
-        predicted = self.ttft(tokens, attention, step, standstill)
+        predicted = self.ttft(tokens, attention, step, standstill, prompts)
         self.ttft_error = _median(self.ttft_error, abs(predicted - seconds) / max(seconds, SHORTEST_TTFT))
+        if not telling:
+            return
         self.samples += 1
         size = max(predicted, SHORTEST_TTFT)
         features = (
@@ -233,9 +280,14 @@ class Estimate:
             tokens / (prior.rate * size),
             attention * prior.attention / size,
             step * (STEPS + tokens / CHUNK) / size,
-            standstill / size,
+            prompts * prior.per_prompt / size,
         )
-        self._ttft.learn(features, seconds / size)
+        if standstill:
+            # What is beside the standstill is too little to show in such a time.
+            known = sum(map(float.__mul__, self._ttft.coefficients, features))
+            self._blocked.learn((standstill / size,), seconds / size - known)
+        else:
+            self._ttft.learn(features, seconds / size)
         self._unfold()
 
     def learn_itl(self, batch: float, context: float, read: float, seconds: float) -> None:
@@ -262,9 +314,10 @@ class Estimate:
 
     def _unfold(self) -> None:
         """Multiply the coefficients out, because they are read more often than learned."""
-        prior, (a, r, q, s, w), (c0, c1, c2, p) = self.prior, self._ttft.coefficients, self._itl.coefficients
+        prior, (a, r, q, s, n), (c0, c1, c2, p) = self.prior, self._ttft.coefficients, self._itl.coefficients
+        (w,) = self._blocked.coefficients
         self.base, self.token, self.attention = a * prior.base, r / prior.rate, q * prior.attention
-        self.steps, self.blocked = s, w
+        self.steps, self.blocked, self.per_prompt = s, w, n * prior.per_prompt
         self.at_start, self.per_chunk = s * STEPS, s / CHUNK
         self.step, self.per_request, self.per_context = c0 * prior.step, c1 * prior.per_request, c2 * prior.per_token
         self.reading = p

@@ -145,6 +145,12 @@ class ReplicaLoad(Account):
                 )
         return tokens, attention, foreign, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
 
+    @property
+    def prompts(self) -> int:
+        """How many prompts the next one is read after, and itself."""
+        ahead = self.waiting_prompts + 1
+        return ahead + min(self.foreign, self.waiting) if self.foreign and self.waiting else ahead
+
     def backlog(self, now: float) -> float:
         """Return the prompt tokens that are still to be read ``now``."""
         return self.ahead(now)[0]
@@ -220,7 +226,7 @@ class ReplicaLoad(Account):
             full = max(full, min(self.waiting, depth) / QUEUED_IS_FULL)
         if self.kv_usage is not None:
             full = max(full, self.kv_usage / KV_IS_FULL)
-        start = after = estimate.base + pace * estimate.at_start
+        start = after = estimate.base + estimate.per_prompt * self.prompts + pace * estimate.at_start
         settled_at, line = 0.0, None
         if self.waiting_tokens or foreign:
             line = self._line()
@@ -278,6 +284,18 @@ class ReplicaLoad(Account):
             return 0.0
         hit = matched * block_tokens * self.hit_trust
         return hit if hit < prompt_tokens else float(max(prompt_tokens - 1, 0))
+
+    def has_room(self, now: float, full: float) -> bool:
+        """Return whether the saturation is below ``full``; mostly without asking how much of a prompt is read."""
+        facts = self.facts
+        if facts is None or facts[0] <= now:
+            facts = self.outlook(now)
+        line, used = facts[REST][:2]
+        if used >= full:
+            return False
+        if self.quota.limited or (line is not None and (line[0] + line[2]) * facts[TOKEN] >= full * LONGEST_WAIT):
+            return self.saturation(now) < full
+        return True
 
     def saturation(self, now: float) -> float:
         """Return how full the replica is: 0 when idle, 1 when the scarcest of what it has is used up."""

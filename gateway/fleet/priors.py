@@ -19,9 +19,15 @@ PRIORS: Final[Mapping[str, Prior]] = MappingProxyType(
         "sglang": Prior(),
         "tgi": Prior(),
         "llamacpp": Prior(base=0.05, rate=500.0, attention=1e-8, step=0.03, per_request=0.005, per_token=1e-7),
-        "openai": Prior(base=0.5, rate=30_000.0, attention=1e-10, step=0.018, per_request=1e-7, per_token=1e-10),
-        "litellm": Prior(base=0.5, rate=30_000.0, attention=1e-10, step=0.018, per_request=1e-7, per_token=1e-10),
-        "anthropic": Prior(base=0.5, rate=30_000.0, attention=1e-10, step=0.018, per_request=1e-7, per_token=1e-10),
+        "openai": Prior(
+            base=0.5, rate=30_000.0, attention=1e-10, step=0.018, per_prompt=1e-7, per_request=1e-7, per_token=1e-10
+        ),
+        "litellm": Prior(
+            base=0.5, rate=30_000.0, attention=1e-10, step=0.018, per_prompt=1e-7, per_request=1e-7, per_token=1e-10
+        ),
+        "anthropic": Prior(
+            base=0.5, rate=30_000.0, attention=1e-10, step=0.018, per_prompt=1e-7, per_request=1e-7, per_token=1e-10
+        ),
     }
 )
 """By engine kind. The coefficients of an external API are those of one request: its load is not ours to see."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import exp
+from operator import add
 from typing import Annotated, ClassVar, Final
 
 import msgspec
@@ -35,6 +36,7 @@ class TimeParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     itl_s: Annotated[float, msgspec.Meta(gt=0)] = 0.06
     margin: Annotated[float, msgspec.Meta(gt=0, le=2)] = 0.9
     relief: Annotated[float, msgspec.Meta(ge=0, le=100)] = 3.0
+    first: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
 
 
 class TimeScorer:
@@ -47,7 +49,9 @@ class TimeScorer:
     With ``miss_s``, each answer that will probably miss its limits counts as so many seconds: this one, and those that
     run there and come nearer to the edge by it. What others lose where they miss anyway counts no more, so what is too
     much for the fleet gathers where the fewest answers are lost. ``relief`` is the worth of a replica that is beyond
-    the limit and could come back: so many misses, less the slower it reads than the fastest one.
+    the limit and could come back: so many misses, less the slower its steps are than those of the fastest one. While
+    nobody is near a limit, tokens come quicker than they are read, and the wait for the first one is what callers feel:
+    it counts ``first`` times more then.
     """
 
     name: ClassVar[str] = "time"
@@ -58,9 +62,11 @@ class TimeScorer:
         """Keep the parameters."""
         self._params = params
         self._others = params.others
+        self._first = float(params.first)
         self._slack = params.slack_s
         self._itl = params.margin * params.itl_s
         self._ttft = params.margin * params.ttft_s
+        self._calm_itl, self._calm_ttft = CALM * self._itl, CALM * self._ttft
         self._per_token = params.margin * params.ttft_s_per_1k_uncached / 1_000.0
 
     def score(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Sequence[float]:
@@ -78,8 +84,13 @@ class TimeScorer:
         """Return ``times`` and what the misses are worth that this request would have, or cause."""
         itls = view.itl
         waited = request.waited
-        if max(itls) <= CALM * self._itl and waited + max(view.ttft) <= CALM * self._ttft and not _limited(request):
-            return times
+        if (
+            max(itls) <= self._calm_itl
+            and waited + max(view.ttft) <= self._calm_ttft
+            and request.slo_ttft is None
+            and request.slo_itl is None
+        ):
+            return list(map(add, times, map(self._first.__mul__, view.ttft))) if self._first else times
         params = self._params
         answer = request.expected_tokens / (request.choices or 1) or 1.0
         spread = SHARP if any(not each.own for each in view.candidates) else SPREAD
@@ -100,18 +111,14 @@ class TimeScorer:
     def _reliefs(self, view: Outlook, misses: list[float], spread: float) -> list[float]:
         """Return what it is worth to give each own replica less, beyond what it is worth at every one of them."""
         estimates = [each.load.estimate if each.own else None for each in view.candidates]
-        tokens = [each.token if each else 0.0 for each in estimates]
-        fastest = min(filter(None, tokens), default=0.0)
+        steps = [each.step + each.per_request if each else 0.0 for each in estimates]
+        fastest = min(filter(None, steps), default=0.0)
         found = [
-            self._params.relief
-            * (missing - _miss((each.step + each.per_request) / self._itl, spread))
-            * (fastest / each.token)
-            if each
-            else 0.0
-            for missing, each in zip(misses, estimates, strict=True)
+            self._params.relief * (missing - _miss(step / self._itl, spread)) * (fastest / step) if step else 0.0
+            for missing, step in zip(misses, steps, strict=True)
         ]
-        least = min([relief for relief, token in zip(found, tokens, strict=True) if token], default=0.0)
-        return [relief - least if token else 0.0 for relief, token in zip(found, tokens, strict=True)]
+        least = min([relief for relief, step in zip(found, steps, strict=True) if step], default=0.0)
+        return [relief - least if step else 0.0 for relief, step in zip(found, steps, strict=True)]
 
     def _late(self, request: RouteRequest, ttft: float, cached: float, spread: float) -> float:
         """Return how probably the first token comes too late."""
@@ -127,10 +134,6 @@ class TimeScorer:
         """Return how probably the tokens come too slowly; ``missing`` is that by the limit of all."""
         limit = request.slo_itl
         return missing if limit is None else _miss(itl / (self._params.margin * limit), spread)
-
-
-def _limited(request: RouteRequest) -> bool:
-    return request.slo_ttft is not None or request.slo_itl is not None
 
 
 def _miss(share: float, spread: float) -> float:

@@ -37,10 +37,6 @@ class OwnTier:
     def ranks(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Sequence[float]:
         """Return 0, 1 or 2 for each."""
         now, full = request.now, self._full
-        ranks = []
-        for candidate in candidates:
-            if candidate.cost is not None or candidate.replica.engine.external:
-                ranks.append(1.0)
-            else:
-                ranks.append(0.0 if candidate.replica.load.saturation(now) < full else 2.0)
-        return ranks
+        return [
+            1.0 if not candidate.own else 0.0 if candidate.load.has_room(now, full) else 2.0 for candidate in candidates
+        ]

@@ -52,6 +52,33 @@ def test_the_oldest_prompt_is_read_meanwhile() -> None:
     assert late == pytest.approx(5_000 + 500)
 
 
+def test_prompts_that_others_came_after_are_seldom_learned_from() -> None:
+    """Who comes meanwhile may be read in the same step; only where that always happens one in eight is believed."""
+    load = ReplicaLoad()
+    for number in range(16):
+        first = Booking(load, Work(1_000, 10), 1.0 + number)
+        second = Booking(load, Work(1_000, 10), 1.1 + number)
+        first.answered(1.4 + number)
+        second.ended(1.5 + number)
+    assert load.waiting_prompts == 0
+    assert load.estimate.samples == 2
+    Booking(load, Work(1_000, 10), 30.0).answered(30.2)
+    assert load.estimate.samples == 3
+
+
+def test_every_prompt_that_waits_counts() -> None:
+    """Those sent from here, and what the engine's queue holds of others."""
+    load = ReplicaLoad()
+    assert load.prompts == 1
+    waiting = [Booking(load, Work(100, 10), 1.0) for _ in range(3)]
+    assert load.prompts == 4
+    load.reported(3, 2, None, 1.5)
+    assert load.prompts == 6
+    waiting[0].answered(1.6)
+    waiting[1].ended(1.7)
+    assert load.prompts == 4
+
+
 def test_an_answer_in_one_piece_says_nothing_of_its_first_token() -> None:
     """Whole answers are not learned from."""
     load = ReplicaLoad()

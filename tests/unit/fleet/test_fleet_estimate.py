@@ -12,9 +12,10 @@ from gateway.fleet.estimate import CLAMP, Estimate, Prior, attended
 
 
 def test_it_starts_from_its_prior() -> None:
-    """Before the first sample a prompt takes the base, its tokens at the rate, and the steps between."""
-    estimate = Estimate(Prior(base=0.1, rate=10_000.0, attention=0.0, stated=True))
-    assert estimate.ttft(5_000, 0.0, 0.0) == pytest.approx(0.6)
+    """Before the first sample a prompt takes the base, its tokens at the rate, what each prompt takes, and steps."""
+    estimate = Estimate(Prior(base=0.1, rate=10_000.0, attention=0.0, per_prompt=0.02, stated=True))
+    assert estimate.ttft(5_000, 0.0, 0.0) == pytest.approx(0.62)
+    assert estimate.ttft(5_000, 0.0, 0.0, prompts=3) == pytest.approx(0.66)
     assert estimate.itl(0, 0) == pytest.approx(Prior().step)
 
 
@@ -42,6 +43,52 @@ def test_no_samples_make_a_replica_free_or_dead(samples: list[tuple[int, float]]
     assert rate / CLAMP * 0.999 <= estimate.rate <= rate * CLAMP * 1.001
     assert estimate.ttft(100, 0.0, 0.02) > 0
     assert estimate.itl(1, 100, 0.5) > 0
+
+
+@pytest.mark.parametrize("seed", [7, 21, 57])
+def test_a_coefficient_at_its_bound_leaves_the_rest_free_to_learn(seed: int) -> None:
+    """Into whatever corner other loads drove the model, two hundred answers at a steady load bring it back."""
+    estimate, rng = Estimate(), Random(seed)
+    for _ in range(4):
+        batch, pace, read = rng.randrange(60, 300), rng.choice((0.01, 0.02, 0.04, 0.08)), 0.01 * rng.random()
+        context = batch * rng.randrange(100, 500)
+        for _ in range(400):
+            noise = [rng.lognormvariate(0.0, spread) for spread in (0.02, 0.1, 0.5, 0.07)]
+            estimate.learn_itl(batch * noise[0], context * noise[1], read * noise[2], pace * noise[3])
+    for _ in range(200):
+        estimate.learn_itl(27.0, 9_000 * rng.lognormvariate(0.0, 0.05), 0.0005, 0.0163 * rng.lognormvariate(0.0, 0.03))
+    assert estimate.pace(27, 9_000) + 0.0005 * estimate.reading == pytest.approx(0.0163, rel=0.15)
+
+
+def test_what_a_prompt_takes_beside_its_tokens_is_learned() -> None:
+    """An engine that takes 66 ms more for each prompt is predicted for one prompt and for five that wait."""
+    estimate, rng = Estimate(Prior(rate=17_544.0, stated=True)), Random(1)
+    for _ in range(400):
+        tokens, prompts = rng.randrange(100, 3_000), rng.randrange(1, 5)
+        seconds = 0.015 + 0.066 * prompts + tokens * prompts / 17_544.0
+        estimate.learn_ttft(tokens * prompts, 0.0, 0.02, seconds, prompts=prompts)
+    for prompts in (1, 5):
+        true = 0.015 + 0.066 * prompts + 1_000 * prompts / 17_544.0
+        assert estimate.ttft(1_000 * prompts, 0.0, 0.02, prompts=prompts) == pytest.approx(true, rel=0.15)
+
+
+def test_a_standstill_says_nothing_of_reading() -> None:
+    """Minutes of waiting for room do not make an engine read slowly; how far they come true is learned."""
+    estimate = Estimate(Prior(rate=20_000.0, stated=True))
+    rate = estimate.rate
+    for _ in range(300):
+        estimate.learn_ttft(1_000, 0.0, 0.02, 30.0, standstill=60.0)
+    assert estimate.rate == rate
+    assert estimate.ttft(1_000, 0.0, 0.02, 60.0) == pytest.approx(30.0, rel=0.1)
+
+
+def test_who_was_read_with_others_is_judged_but_not_learned_from() -> None:
+    """The error says how good predictions are for everybody."""
+    estimate = Estimate()
+    before = estimate.token
+    estimate.learn_ttft(1_000, 0.0, 0.02, 9.0, telling=False)
+    assert (estimate.token, estimate.samples) == (before, 0)
+    assert estimate.ttft_error is not None
 
 
 def test_reading_prompts_stretches_steps() -> None:

@@ -40,6 +40,19 @@ def test_far_from_the_limits_time_alone_decides() -> None:
     assert IN_TIME.score(request, found) == PLAIN.score(request, found)
 
 
+def test_with_room_to_spare_the_first_token_counts_more() -> None:
+    """A prompt does not queue behind a long one for the sake of a few answers that would run a little quicker."""
+    quiet, queued = found = fleet(0.0165, 0.015)
+    Booking(queued.replica.load, Work(4_000, 200), 999.9)
+    assert quiet is not queued
+    for candidate in found:
+        candidate.replica.load.estimate.per_request = 0.0
+        candidate.replica.load.facts = None
+    request = route_request(prompt_tokens=200, expected_tokens=600)
+    assert PLAIN.score(request, found)[1] == 1.0
+    assert TimeScorer(TimeParams(miss_s=300.0, first=6.0)).score(request, found)[0] == 1.0
+
+
 def test_who_would_be_late_goes_where_it_harms_fewest() -> None:
     """Beyond the limit already, a replica takes a long prompt that would push another one over it."""
     edge, lost = found = fleet(0.055, 0.09)
@@ -56,11 +69,27 @@ def test_of_two_that_are_beyond_the_limit_the_slow_one_takes_the_excess() -> Non
     for candidate in found:
         estimate = candidate.replica.load.estimate
         estimate.step, estimate.per_request = 0.02, 0.18 / candidate.replica.load.depth
-    found[1].replica.load.estimate.token *= 3
+    slow = found[1].replica.load.estimate
+    slow.step, slow.per_request, slow.token = 0.04, 0.16 / found[1].replica.load.depth, 3 * slow.token
     found[1].replica.load.facts = None
     request = route_request(prompt_tokens=100, expected_tokens=10)
     assert PLAIN.score(request, found)[0] == 1.0
     assert IN_TIME.score(request, found)[1] == 1.0
+
+
+def test_a_long_line_of_prompts_does_not_make_a_slow_machine() -> None:
+    """How fast a machine is shows in its steps: one that was given up is spared until it is back, however late."""
+    found = fleet(0.048, 0.2)
+    for candidate in found:
+        candidate.replica.load.estimate.step, load = 0.02, candidate.replica.load
+        load.estimate.per_request = ((0.048 if candidate is found[0] else 0.2) - 0.02) / load.depth
+        load.facts = None
+    request = route_request(prompt_tokens=100, expected_tokens=10)
+    before = IN_TIME.score(request, found)
+    found[1].replica.load.estimate.token *= 1.01
+    found[1].replica.load.facts = None
+    assert IN_TIME.score(request, found)[1] == pytest.approx(before[1], rel=1e-3)
+    assert before[0] == 1.0
 
 
 def test_a_replica_that_is_slow_by_itself_is_not_spared_for_better_times() -> None:

@@ -89,7 +89,16 @@ def expected(request: RouteRequest, candidate: Candidate) -> Expected:
     reading = uncached * estimate.token + uncached * (hit + 0.5 * uncached) * estimate.attention
     before, attention = ahead(load, now, prompt)
     chunks = (uncached + before) / 8_192
-    ttft = estimate.base + reading + before * estimate.token + attention * estimate.attention
+    prompts = sum(booking.waits for booking in load.pending) + 1
+    if load.foreign and load.waiting:
+        prompts += min(load.foreign, load.waiting)
+    ttft = (
+        estimate.base
+        + prompts * estimate.per_prompt
+        + reading
+        + before * estimate.token
+        + attention * estimate.attention
+    )
     ttft += pace * estimate.steps * (1.5 + chunks) + load.standstill(prompt, now) * estimate.blocked
     end = prompt + 0.5 * answer
     more = answer * (estimate.per_request + estimate.per_context * end)
