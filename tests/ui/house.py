@@ -62,14 +62,14 @@ class House:
         stage: the gateway, to be touched through ``do`` only.
         loaded: whether ``bench.loader`` filled it.
         tokens: of a session for each role.
-        queries: statements that the keeper's database was sent.
+        visits: statements that the keeper's database was sent, by the visit of a page that asked for them.
     """
 
     stage: Stage
     loop: asyncio.AbstractEventLoop
     loaded: bool
     tokens: dict[str, str] = field(default_factory=dict)
-    queries: list[str] = field(default_factory=list)
+    visits: list[list[str]] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -195,20 +195,26 @@ async def _furnish(house: House, days: int, stack: AsyncExitStack) -> None:
 
 
 def _count(house: House, database: Database, stack: AsyncExitStack) -> None:
-    """Note the statements of visits, not those of the keeper's own duties beside them."""
-    visiting = ContextVar("visiting", default=False)
+    """Note the statements of visits, not those of the keeper's own duties beside them.
+
+    What a visit leaves behind to be done later stays its own, even while the next one is served.
+    """
+    visiting: ContextVar[list[str] | None] = ContextVar("visiting", default=None)
     read, serve = SqliteBulk.read, site.serve
 
     def note(sql: str) -> None:
-        if visiting.get():
-            house.queries.append(sql)
+        asked = visiting.get()
+        if asked is not None and sql != "BEGIN":
+            asked.append(sql)
 
     async def counted(bulk: SqliteBulk, sql: str, values: Sequence[Any]) -> list[Any]:
         note(sql)  # it goes past the toolkit and its events
         return await read(bulk, sql, values)
 
     async def visited(*visit: Any) -> Any:
-        visiting.set(True)
+        asked: list[str] = []
+        house.visits.append(asked)
+        visiting.set(asked)
         return await serve(*visit)
 
     stack.enter_context(patch.object(SqliteBulk, "read", counted))
