@@ -15,7 +15,7 @@ run: env                     ## start Weir with a simulated fleet and print how 
 # Tests start hundreds of processes: what they import is compiled once, whatever the environment says.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: env                    ## all tests; real servers come from wheels, nothing needs to run
-	@$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder tests
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder tests
 
 check: env                   ## format, lint, types, import layers, sizes
 	@$(BIN)/ruff format --check .
