@@ -43,6 +43,7 @@ from gateway.admin.workspaces import endpoints as workspaces
 from gateway.app import Gateway, load_policies, now_us, preset_folder
 from gateway.app import presets as policy_names
 from gateway.billing import api as billing
+from gateway.desk import route_request
 from gateway.edge import catalogue, openai_chat, openai_responses_api
 from gateway.edge.body import decode
 from gateway.edge.document import completed
@@ -51,7 +52,6 @@ from gateway.edge.parts import REST
 from gateway.leaderboard import api as boards
 from gateway.refusal import defect, rendered
 from gateway.routing.explain import explanation
-from gateway.routing.interface import RouteRequest
 from gateway.settings import Settings
 from gateway.types.budgets import BUDGETS
 from gateway.types.errors import BadRequest, MethodNotAllowed, NotFound, WeirError
@@ -272,23 +272,9 @@ def _authorization(request: Request) -> bytes | None:
 def _explainer(gateway: Gateway) -> Callable[[bytes, str], dict[str, Any]]:
     def explain(body: bytes, preset: str) -> dict[str, Any]:
         call = openai_chat.read(decode(body), openrouter=True)
-        request = RouteRequest(
-            model_id=call.model,
-            needs=call.needs,
-            prompt_tokens=call.prompt_estimate,
-            prompt_tokens_exact=False,
-            max_tokens=call.max_tokens,
-            choices=call.choices,
-            expected_tokens=gateway.router.expectations.tokens(call.model, "", call.max_tokens) * call.choices,
-            stream=call.stream,
-            team="",
-            preset=preset or call.preset,
-            now=time.monotonic(),
-            prompt=call.body,
-            session=call.session,
-            preferences=call.preferences,
-            priority=call.priority,
-        )
+        expected = gateway.router.expectations.tokens(call.model, "", call.max_tokens) * call.choices
+        request = route_request(call, "", expected, time.monotonic())
+        request.preset = preset or call.preset
         return {"requested": call.model, "model": request.model_id} | explanation(
             gateway.router.plan(request, explain=True)
         )
