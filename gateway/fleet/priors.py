@@ -13,24 +13,22 @@ from typing import Final
 from gateway.config.snapshot import BackendSpec
 from gateway.fleet.estimate import Prior
 
+_API: Final = Prior(
+    base=0.5, rate=30_000.0, attention=1e-10, step=0.018, per_prompt=1e-7, per_request=1e-7, per_token=1e-10
+)
+"""The coefficients of an external API are those of one request: its load is not ours to see."""
 PRIORS: Final[Mapping[str, Prior]] = MappingProxyType(
     {
         "vllm": Prior(),
         "sglang": Prior(),
         "tgi": Prior(),
         "llamacpp": Prior(base=0.05, rate=500.0, attention=1e-8, step=0.03, per_request=0.005, per_token=1e-7),
-        "openai": Prior(
-            base=0.5, rate=30_000.0, attention=1e-10, step=0.018, per_prompt=1e-7, per_request=1e-7, per_token=1e-10
-        ),
-        "litellm": Prior(
-            base=0.5, rate=30_000.0, attention=1e-10, step=0.018, per_prompt=1e-7, per_request=1e-7, per_token=1e-10
-        ),
-        "anthropic": Prior(
-            base=0.5, rate=30_000.0, attention=1e-10, step=0.018, per_prompt=1e-7, per_request=1e-7, per_token=1e-10
-        ),
+        "openai": _API,
+        "litellm": _API,
+        "anthropic": _API,
     }
 )
-"""By engine kind. The coefficients of an external API are those of one request: its load is not ours to see."""
+"""By engine kind."""
 MOST_RUNNING: Final[Mapping[str, int]] = MappingProxyType(
     {"vllm": 256, "sglang": 256, "tgi": 128, "llamacpp": 4, "openai": 0, "anthropic": 0, "litellm": 0}
 )
