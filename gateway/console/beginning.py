@@ -23,23 +23,13 @@ ACTIVITY: Final = 12
 """Names that the activity page tells apart."""
 
 
-class Beginning:
-    """Does it once."""
-
-    def __init__(self, usage: Usage) -> None:
-        self._usage = usage
-        self._done = False
-
-    async def turn(self) -> None:
-        """Read it, unless that is done."""
-        if self._done:
-            return
-        hour = int(time.time()) // 3_600
-        for question in questions(hour):
-            await self._usage.sums(question)
-            await asyncio.sleep(PAUSE_S)
-        await self._usage.speed(hour - 23, hour, Pick())
-        self._done = True
+async def read_ahead(usage: Usage) -> None:
+    """Ask it all, with a pause after each question."""
+    hour = int(time.time()) // 3_600
+    for question in questions(hour):
+        await usage.sums(question)
+        await asyncio.sleep(PAUSE_S)
+    await usage.speed(hour - 23, hour, Pick())
 
 
 def questions(hour: int) -> Iterator[UsageQuestion]:

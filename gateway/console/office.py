@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any, Final
 
 from gateway.config.snapshot import ConsoleSpec
 from gateway.console import question as asked
 from gateway.console.attempts import Attempts
-from gateway.console.beginning import BEGIN_S, Beginning
+from gateway.console.beginning import BEGIN_S, read_ahead
 from gateway.console.passwords import Passwords
 from gateway.console.roles import Grant, Role
 from gateway.console.sessions import Sessions, digest_of
@@ -48,7 +49,7 @@ def open_office(premises: Premises) -> Office:
     }
     duties = (
         Duty("console sessions", SWEEP_S, desk.sessions.sweep),
-        Duty("the first pages of the console", BEGIN_S, Beginning(usage).turn),
+        Duty("the first pages of the console", BEGIN_S, partial(read_ahead, usage), once=True),
     )
     return Office(handlers | own, duties)
 

@@ -41,13 +41,15 @@ class Duty:
 
     Attributes:
         name: for the log.
-        every_s: seconds between two turns.
+        every_s: seconds before each turn.
         run: does one turn; may be cancelled at any await.
+        once: whether it is done with the first turn that does not fail.
     """
 
     name: str
     every_s: float
     run: Callable[[], Awaitable[None]]
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,7 +199,7 @@ class Offices:
 
 
 async def _do(duty: Duty, stopping: asyncio.Event) -> None:
-    """Do a duty again and again, until ``stopping`` is set."""
+    """Do a duty again and again, until ``stopping`` is set or it was to be done once."""
     while True:
         with suppress(TimeoutError):
             async with asyncio.timeout(duty.every_s):
@@ -212,3 +212,6 @@ async def _do(duty: Duty, stopping: asyncio.Event) -> None:
             _log.info("a duty waits for the database", duty=duty.name, reason=error.message)
         except Exception:  # noqa: BLE001 - one failed turn must not end the duty for good
             _log.exception("a duty failed", duty=duty.name)
+        else:
+            if duty.once:
+                return

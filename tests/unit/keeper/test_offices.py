@@ -16,7 +16,7 @@ from gateway.db.engine import Database
 from gateway.db.office import Deferred, Duty, Office, Premises
 from gateway.keeper import offices
 from gateway.keeper.offices import OFFICES, Offices
-from gateway.types.errors import BadRequest
+from gateway.types.errors import BadRequest, Unavailable
 from gateway.types.method import Method, method
 
 DOUBLE: Method[int] = method("seldom.double", tuple[int], int)
@@ -125,3 +125,29 @@ async def test_a_turn_that_runs_is_not_cut_off_by_the_stop(tmp_path: Path) -> No
     async with asyncio.timeout(3):
         await keeper.stop()
     assert done.is_set()
+
+
+async def test_what_is_done_once_is_tried_until_it_is_done(tmp_path: Path) -> None:
+    """A turn that fails comes again; the first that does not is the last."""
+    turns = list[int]()
+    other = asyncio.Event()
+
+    async def once() -> None:
+        turns.append(len(turns))
+        if len(turns) == 1:
+            raise Unavailable("the database is away")
+
+    async def again() -> None:
+        if len(turns) > 1:
+            turns.append(-1)
+        if turns.count(-1) > 5:
+            other.set()
+
+    def office(_premises: Premises) -> Office:
+        return Office({}, (Duty("once", 0.001, once, once=True), Duty("again", 0.01, again)))
+
+    keeper = Offices(premises(tmp_path), offices=(office,))
+    keeper.start()
+    await asyncio.wait_for(other.wait(), 10)
+    await keeper.stop()
+    assert [turn for turn in turns if turn >= 0] == [0, 1]
