@@ -349,11 +349,8 @@ class Treasury:
             spent = standing.spent if standing is not None else 0
             left = max(0, budget.limit_nano - spent - pool.charged)
             free = max(0, pool.free + (standing.left if standing is not None else 0))
-            found.append(
-                Shortfall(
-                    key[0], budget.scope, budget.window, key[1], budget.limit_nano, left, min(free, left), spend.amount
-                )
-            )
+            where = key[0], budget.scope, budget.window, key[1], budget.limit_nano
+            found.append(Shortfall(*where, left, min(free, left), spend.amount, pool.charged))
         return min(found, key=lambda each: (each.free, each.left))
 
     # The books

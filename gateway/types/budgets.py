@@ -251,9 +251,11 @@ class Shortfall(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Why a request does not fit a budget; amounts in nano-USD.
 
     Attributes:
-        left: the limit less what was charged.
+        left: the limit less what was charged; too little by up to ``unsettled``.
         free: what of ``left`` is neither held for other requests nor leased to other hosts.
         wanted: what the request may cost at most.
+        unsettled: what was charged here and may be in the ledger already, so that it may be taken off twice; for a
+            second or so.
     """
 
     budget_id: str
@@ -264,6 +266,7 @@ class Shortfall(msgspec.Struct, array_like=True, frozen=True, gc=False):
     left: int
     free: int
     wanted: int
+    unsettled: int = 0
 
 
 Paid = tuple[tuple[str, int], ...]

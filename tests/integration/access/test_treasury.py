@@ -188,6 +188,28 @@ async def test_a_refusal_says_what_is_left_and_whether_waiting_helps(hosts: list
     assert (short.left, short.free) == (100, 100)
 
 
+async def test_a_refusal_is_not_final_while_a_charge_may_count_twice(hosts: list[Host]) -> None:
+    """What is in the ledger and not yet off the lease is taken off twice; the refusal says so, until it is once."""
+    host = hosts[0]
+    await budget(hosts, 1_000)
+    first = await host.admit(spend(1_000))
+    assert isinstance(first, tuple)
+    host.settle(first[0], 500)
+    await host.journal.ship()
+    host.clock.now += 1
+    second = await host.admit(spend(450))
+    assert isinstance(second, tuple)
+    await asyncio.sleep(0.2)  # what is leased ahead: there is nothing
+    short = await host.admit(spend(200))
+    assert isinstance(short, Shortfall)
+    assert short.left < 200 <= short.left + short.unsettled
+    host.settle(second[0], 450)
+    await host.rounds()
+    short = await host.admit(spend(200))
+    assert isinstance(short, Shortfall)
+    assert (short.left, short.unsettled) == (50, 0)
+
+
 async def test_a_request_that_takes_less_gets_what_is_left(hosts: list[Host]) -> None:
     """One that would do with less is given the rest of the budget, and no more."""
     await budget(hosts, 1_000)
