@@ -17,33 +17,29 @@ class Carry:
     """What the next segment begins with.
 
     Attributes:
+        declared: the rates that records may name, by id.
         open: how each open attempt began, framed.
         priced: ids of the rates that the segment being written holds; 0 stands for none.
     """
 
-    __slots__ = ("_progress", "_rates", "open", "priced")
+    __slots__ = ("_progress", "declared", "open", "priced")
 
     def __init__(self) -> None:
         self.open: dict[Attempt, bytes] = {}
         self.priced: set[int] = set()
-        self._rates: dict[int, Rates] = {}
+        self.declared: dict[int, Rates] = {}
         self._progress: dict[Attempt, Progress] = {}
-
-    def declare(self, rates_id: int, rates: Rates) -> None:
-        """Make the rates of ``rates_id`` known."""
-        if rates_id not in self._rates:
-            self._rates[rates_id] = rates
 
     def require(self, rates_id: int) -> None:
         """Raise ``ValueError`` when ``rates_id`` names rates that were not declared."""
-        if rates_id and rates_id not in self._rates:
+        if rates_id and rates_id not in self.declared:
             raise ValueError(f"rates {rates_id} were not declared")
 
     def prices(self, *ids: int) -> bytes:
         """Return the frames of those rates that the segment does not hold yet; it does from now on."""
-        missing = [rates_id for rates_id in ids if rates_id not in self.priced and rates_id in self._rates]
+        missing = [rates_id for rates_id in ids if rates_id not in self.priced and rates_id in self.declared]
         self.priced.update(ids)
-        return b"".join(frame(Price(rates_id, self._rates[rates_id])) for rates_id in missing)
+        return b"".join(frame(Price(rates_id, self.declared[rates_id])) for rates_id in missing)
 
     def reached(self, attempt: Attempt, progress: Progress) -> None:
         """Take note of how far an open attempt is."""
@@ -57,11 +53,11 @@ class Carry:
 
     def head(self) -> list[bytes]:
         """Return the frames that a segment begins with."""
-        found = [frame(Price(rates_id, rates)) for rates_id, rates in self._rates.items()]
+        found = [frame(Price(rates_id, rates)) for rates_id, rates in self.declared.items()]
         found += self.open.values()
         found += [frame(record) for record in self._progress.values()]
         return found
 
     def carried(self) -> None:
         """Take note that a segment was begun with ``head``, and is the one being written."""
-        self.priced = {0, *self._rates}
+        self.priced = {0, *self.declared}

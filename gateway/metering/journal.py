@@ -17,7 +17,7 @@ set aside again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -49,6 +49,7 @@ class Journal:
     """Appends records to segments in a folder; make one with ``create``. Belongs to one event loop.
 
     Attributes:
+        declared: the rates that were declared, by id.
         records: records appended.
         failures: writes and syncs that failed.
     """
@@ -67,6 +68,7 @@ class Journal:
         self._written = 0
         self._loop = loop
         self._carry = Carry()
+        self.declared: Mapping[int, Rates] = self._carry.declared
         self._commit = GroupCommit(loop, folder, self._landed, threaded=durability == "disk")
         self._durable = loop.create_future()
         self._durable.set_result(None)
@@ -148,7 +150,7 @@ class Journal:
 
     def declare(self, price_id: int, rates: Rates) -> None:
         """Make the rates of ``price_id`` known; they are written before the first record that names the id."""
-        self._carry.declare(price_id, rates)
+        self._carry.declared.setdefault(price_id, rates)
 
     def append(self, record: Open | Progress | Close) -> None:
         """Write ``record``; it outlives this process when this returns.

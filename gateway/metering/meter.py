@@ -17,7 +17,7 @@ from gateway.metering.journal import Journal
 from gateway.metering.legs import Leg, at_served_tier, cost, share, shares
 from gateway.metering.receipt import Receipt, summed
 from gateway.metering.record import Close, Dimensions, Open, Progress, RowKind, Status
-from gateway.metering.tap import Tap
+from gateway.metering.tap import Basis, Tap
 from gateway.pricing.charge import NOTHING, payable
 from gateway.types.budgets import Paid
 from gateway.types.call import Call
@@ -118,25 +118,27 @@ class Meter:
             price_id,
             candidate.cost_id,
         )
-        tap = Tap(
+        basis = Basis(
             call.operation,
             call.choices,
             call.prompt_estimate + (self.produced()[0] if self._legs else 0),
-            delta_is_token=engine.delta_is_token,
-            counts_all_choices=engine.counts_all_choices,
-            prompts=call.prompts,
-            context=endpoint.context_length,
-            longest=call.max_tokens,
+            engine.delta_is_token,
+            engine.counts_all_choices,
+            call.prompts,
+            endpoint.context_length,
+            call.max_tokens,
         )
         journal, opened_us = self._journal, time.time_ns() // 1000
-        journal.declare(price_id, rates)
-        if candidate.cost is not None:
+        declared = journal.declared
+        if price_id not in declared:
+            journal.declare(price_id, rates)
+        if candidate.cost is not None and candidate.cost_id not in declared:
             journal.declare(candidate.cost_id, candidate.cost)
         reserved = ceiling.reserved if ceiling is not None else None
         journal.append(Open(self._request_id, number, dims, opened_us, call.prompt_estimate, reserved))
         if self._open:
             self._beside = self._leg
-        self._take(Leg(number, candidate, dims, rates, opened_us, tap))
+        self._take(Leg(number, candidate, dims, rates, opened_us, Tap(basis)))
         self._progress_deltas = 0
         self.held = []
 
@@ -285,10 +287,12 @@ class Meter:
         if stopped and tap.silent and source is not UsageSource.UPSTREAM:
             # The engine was stopped before its first token; what prefill it did is not known.
             usage, source = NO_USAGE, UsageSource.NONE
-        pays = status is not Status.UPSTREAM_ERROR and not (status is Status.OK and _empty(tap, usage))
         if tap.tier:
             leg = at_served_tier(leg, usage)
         tier = leg.dims.tier
+        # Nobody pays for an answer without a completion and a reason for that (embeddings have one).
+        empty = not (usage.completion or tap.finish_reason) and status is Status.OK
+        pays = status is not Status.UPSTREAM_ERROR and not empty
         paid, discount = payable(usage, leg.rates, tier) if pays else NOTHING
         if self.ceiling is not None:
             paid, discount = self.ceiling.bounded(leg.dims.model, paid, discount)
@@ -304,7 +308,7 @@ class Meter:
             leg.first - self._arrived if leg.first else None,
             leg.last - leg.first,
             record.duration_us / 1e6,
-            discount=discount.total,
+            discount=discount.total if discount is not NO_CHARGE else 0,
         )
 
     def _settle_all(self, legs: Sequence[Leg], status: Status) -> Receipt:
@@ -399,8 +403,3 @@ class Meter:
             replayed,
             None if discount is NO_CHARGE else discount,
         )
-
-
-def _empty(tap: Tap, usage: Usage) -> bool:
-    """Whether an answer is one nobody pays for: no completion and no reason for it (embeddings have a reason)."""
-    return usage.completion == 0 and not tap.finish_reason

@@ -240,6 +240,8 @@ class End(msgspec.Struct, array_like=True, frozen=True, tag="c", gc=False):
 Record = Head | Seal | Price | Open | Progress | Close
 
 _encoder: Final = msgspec.msgpack.Encoder()
+_header: Final = HEADER.pack
+_checksum: Final = google_crc32c.value
 _decoder: Final[msgspec.msgpack.Decoder[Record]] = msgspec.msgpack.Decoder(Record)
 
 Settled = Head | Seal | Price | End
@@ -259,7 +261,7 @@ def frame(record: Record) -> bytes:
         payload = _encoder.encode(_tamed(record))
     if len(payload) > MAX_PAYLOAD:
         payload = _encoder.encode(_tamed(record))
-    return HEADER.pack(len(payload), google_crc32c.value(payload)) + payload
+    return _header(len(payload), _checksum(payload)) + payload
 
 
 def frames(data: bytes, offset: int = 0) -> Iterator[tuple[bytes, int]]:

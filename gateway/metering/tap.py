@@ -26,8 +26,44 @@ BYTES_PER_TOKEN: Final = 4
 
 _TIERS: Final = {name: name for name in (DEFAULT_TIER, "flex", "priority", "batch")} | {"standard": DEFAULT_TIER}
 """Service tiers as prices call them, by what engines say; any other word says nothing of the price."""
+_UPSTREAM: Final = UsageSource.UPSTREAM
 _AT_TOP: Final = frozenset({"prompt_cache_hit_tokens", "cached_tokens", "reasoning_tokens"})
 """Members of a usage object that say at its top what others say in its details."""
+
+
+class Basis(msgspec.Struct, frozen=True, gc=False):
+    """What is known of an answer before it begins.
+
+    Attributes:
+        operation: what was asked for.
+        choices: how many choices the answer will have.
+        prompt_estimate: tokens of the prompt, for want of the engine's count.
+        delta_is_token: the engine sends one token per delta.
+        counts_all_choices: the engine's usage counts all choices together.
+        prompts: how many prompts there are.
+        context: tokens that fit the endpoint's context. Usage that says more is no usage.
+        longest: tokens each choice was limited to, or None.
+    """
+
+    operation: Operation
+    choices: int
+    prompt_estimate: int
+    delta_is_token: bool
+    counts_all_choices: bool
+    prompts: int = 1
+    context: int = _BOUNDLESS
+    longest: int | None = None
+
+    @property
+    def most_prompt(self) -> int:
+        """Prompt tokens beyond which usage says nothing of the prompt."""
+        return _BOUNDLESS if self.operation in WHOLE else self.context * self.prompts
+
+    @property
+    def most(self) -> int:
+        """Completion tokens beyond which usage is no usage."""
+        context, longest = self.context, self.longest
+        return (longest if longest and longest < context else context) * self.choices + _SLACK
 
 
 class Tap:
@@ -42,19 +78,12 @@ class Tap:
     """
 
     __slots__ = (
-        "_choices",
-        "_counts_all_choices",
-        "_delta_is_token",
+        "_basis",
         "_most",
-        "_most_prompt",
-        "_operation",
         "_output_bytes",
-        "_parts",
-        "_prompt_estimate",
-        "_prompts",
         "_reported",
         "_reported_tokens",
-        "_waiting_for",
+        "_several",
         "deltas",
         "failed",
         "finish_reason",
@@ -62,48 +91,13 @@ class Tap:
         "tier",
     )
 
-    def __init__(
-        self,
-        operation: Operation,
-        choices: int,
-        prompt_estimate: int,
-        *,
-        delta_is_token: bool,
-        counts_all_choices: bool,
-        prompts: int = 1,
-        context: int = _BOUNDLESS,
-        longest: int | None = None,
-    ) -> None:
-        """Begin to count an answer.
-
-        Args:
-            operation: what was asked for.
-            choices: how many choices the answer will have.
-            prompt_estimate: tokens of the prompt, for want of the engine's count.
-            delta_is_token: the engine sends one token per delta.
-            counts_all_choices: the engine's usage counts all choices together.
-            prompts: how many prompts there are.
-            context: tokens that fit the endpoint's context. Usage that says more is no usage.
-            longest: tokens each choice was limited to, or None.
-        """
-        self._operation = operation
-        self._choices = choices
-        self._prompt_estimate = prompt_estimate
-        self._delta_is_token = delta_is_token
-        self._counts_all_choices = counts_all_choices
+    def __init__(self, basis: Basis) -> None:
+        self._basis = basis
+        self._several = _Several(basis) if basis.choices > 1 else None
         self._reported: Mapping[str, Any] | None = None
-        self._reported_tokens = 0
-        self._waiting_for = None if choices == 1 else set(range(choices))
-        self._output_bytes = 0
-        self._most_prompt = _BOUNDLESS if operation in WHOLE else context * prompts
-        self._most = (longest if longest and longest < context else context) * choices + _SLACK
-        self._parts: dict[int, Mapping[str, Any]] | None = None if choices == 1 else {}
-        self._prompts = prompts
-        self.deltas = 0
-        self.failed = False
-        self.finished = False
-        self.finish_reason = ""
-        self.tier = ""
+        self._most = self._reported_tokens = self._output_bytes = self.deltas = 0
+        self.failed = self.finished = False
+        self.finish_reason = self.tier = ""
 
     def chunk(self, chunk: Chunk) -> bool:
         """Count one canonical stream chunk; return whether the answer is finished."""
@@ -113,8 +107,8 @@ class Tap:
         usage, choices = chunk.get("usage"), chunk["choices"]
         if usage is not None:
             self._report(usage)
-            if self._choices > 1 and type(usage) is dict:
-                self._report_part(usage, choices)
+            if self._several is not None and type(usage) is dict:
+                self._several.report(usage, choices)
         for choice in choices:
             delta = choice.get("delta")
             size = _delta_bytes(delta) if delta is not None else _bytes(choice["text"])
@@ -130,26 +124,26 @@ class Tap:
     def text(self, chunk: TextChunk) -> None:
         """Count a chunk of text, which finishes nothing."""
         delta = chunk.choices[0].delta
-        size = 0
-        for text in (delta.content, delta.reasoning_content, delta.reasoning):
-            if text:
-                size += len(text) if text.isascii() else len(text.encode())
+        text = delta.content
+        size = (len(text) if text.isascii() else len(text.encode())) if text else 0
+        if delta.reasoning_content or delta.reasoning:
+            size += _bytes(delta.reasoning_content or "") + _bytes(delta.reasoning or "")
         if size:
             self.deltas += 1
             self._output_bytes += size
         usage = chunk.usage
         if usage is not None:
             self._report(usage)
-            if self._choices > 1:
-                self._report_part(usage, ({"index": chunk.choices[0].index},))
+            if self._several is not None:
+                self._several.report(usage, ({"index": chunk.choices[0].index},))
 
     def answer(self, answer: Mapping[str, Any]) -> None:
         """Count a whole canonical answer."""
         usage = answer.get("usage")
-        if usage is not None:
-            self._report(usage)
+        if type(usage) is dict:
+            self._reported = usage
         self.tier = _tier(answer, usage)
-        if self._operation in WHOLE:
+        if self._basis.operation in WHOLE:
             self.finished = True
             self.finish_reason = "stop"
             return
@@ -161,7 +155,7 @@ class Tap:
     @property
     def disagrees(self) -> bool:
         """Whether the engine's usage is far from the deltas that were seen: more than a quarter and eight tokens."""
-        usage = self._usage() if self._delta_is_token and self.deltas else None
+        usage = self._usage() if self.deltas and self._basis.delta_is_token else None
         return usage is not None and abs(usage.completion - self.deltas) > max(8, self.deltas // 4)
 
     @property
@@ -171,25 +165,41 @@ class Tap:
 
     def count(self) -> tuple[Usage, UsageSource]:
         """Return the tokens so far and where the numbers come from."""
-        usage = self._usage()
-        if usage is not None and usage.completion > self._most:
-            usage = None
-        counted = self.deltas if self._delta_is_token and self.deltas else -(-self._output_bytes // BYTES_PER_TOKEN)
-        if usage is None:
-            source = UsageSource.COUNTED if self._delta_is_token and self.deltas else UsageSource.ESTIMATED
-            return Usage(self._prompt_estimate, counted), source
-        if not 0 < usage.prompt <= self._most_prompt:
-            usage = msgspec.structs.replace(usage, prompt=self._prompt_estimate)
+        usage, basis = self._usage(), self._basis
+        if usage is None or usage.completion > basis.most:
+            return Usage(basis.prompt_estimate, self._counted()), self._source
+        if not 0 < usage.prompt <= basis.most_prompt:
+            usage = msgspec.structs.replace(usage, prompt=basis.prompt_estimate)
+        if usage.completion and self.finished and self._several is None:
+            return usage, _UPSTREAM
+        counted = self._counted()
         if counted and not usage.completion:
             # There was output, so this is no count of it: a member left out, or one that is no number.
-            exact = self._delta_is_token and self.deltas
-            return _with_completion(usage, counted), UsageSource.COUNTED if exact else UsageSource.ESTIMATED
-        if self._choices > 1 and not self._counts_all_choices and counted > usage.completion:
+            return _with_completion(usage, counted), self._source
+        if self._several is not None and not basis.counts_all_choices and counted > usage.completion:
             return _with_completion(usage, counted), UsageSource.COUNTED
-        if not self.finished and self._delta_is_token and self.deltas > usage.completion:
+        if not self.finished and basis.delta_is_token and self.deltas > usage.completion:
             # The engine's last word came before the last deltas did.
             return _with_completion(usage, self.deltas), UsageSource.COUNTED
-        return usage, UsageSource.UPSTREAM
+        return usage, _UPSTREAM
+
+    def _counted(self) -> int:
+        """Return the completion tokens by what was seen."""
+        return self.deltas if self._exact else -(-self._output_bytes // BYTES_PER_TOKEN)
+
+    @property
+    def _exact(self) -> bool:
+        return self.deltas > 0 and self._basis.delta_is_token
+
+    @property
+    def _source(self) -> UsageSource:
+        """Where a count by what was seen comes from."""
+        return UsageSource.COUNTED if self._exact else UsageSource.ESTIMATED
+
+    def _usage(self) -> Usage | None:
+        """Return what the engine reported so far."""
+        several = self._several
+        return several.usage() if several is not None and several.parts else usage_of(self._reported)
 
     def _finish(self, choice: Mapping[str, Any]) -> None:
         reason = choice.get("finish_reason")
@@ -197,9 +207,8 @@ class Tap:
             self.finish_reason = str(choice.get("native_finish_reason") or reason or "")
         if reason == "error":
             self.failed = True
-        if self._waiting_for is not None:
-            self._waiting_for.discard(choice["index"])
-            self.finished = not self._waiting_for
+        if self._several is not None:
+            self.finished = self._several.finished(choice["index"])
         elif choice["index"] == 0:
             self.finished = True
 
@@ -207,32 +216,55 @@ class Tap:
         """Keep the engine's usage unless an earlier one counted more tokens."""
         if type(usage) is dict:
             tokens = _count(usage.get("completion_tokens"))
-            if self._most >= tokens >= self._reported_tokens:
+            most = self._most
+            if not most:
+                most = self._most = self._basis.most
+            if most >= tokens >= self._reported_tokens:
                 self._reported_tokens = tokens
                 self._reported = usage
 
-    def _report_part(self, usage: Mapping[str, Any], choices: Sequence[Mapping[str, Any]]) -> None:
+
+class _Several:
+    """What is kept of an answer of several choices: which have not finished, and what was reported of each.
+
+    Attributes:
+        parts: usage by choice, until usage of all of them together comes.
+    """
+
+    __slots__ = ("_basis", "_together", "_waiting_for", "parts")
+
+    def __init__(self, basis: Basis) -> None:
+        self._basis = basis
+        self._together = False
+        self._waiting_for = set(range(basis.choices))
+        self.parts: dict[int, Mapping[str, Any]] = {}
+
+    def finished(self, index: int) -> bool:
+        """Take note that a choice has finished; return whether all have."""
+        self._waiting_for.discard(index)
+        return not self._waiting_for
+
+    def report(self, usage: Mapping[str, Any], choices: Sequence[Mapping[str, Any]]) -> None:
         """Keep usage that counts one choice of several, until usage of all of them comes.
 
         It counts the choice it comes with. Without one it counts all, but for engines that never do: their reports
         come without a choice, one for each.
         """
-        parts = self._parts
-        if parts is None:
+        if self._together:
             return
+        parts = self.parts
         if choices:
             parts[choices[0]["index"]] = usage
-        elif self._counts_all_choices:
-            self._parts = None
-        elif len(parts) < self._choices:
+        elif self._basis.counts_all_choices:
+            self._together = True
+            parts.clear()
+        elif len(parts) < self._basis.choices:
             parts[len(parts)] = usage
 
-    def _usage(self) -> Usage | None:
-        """Return what the engine reported so far, a prompt counted once for all its choices."""
-        if not self._parts:
-            return usage_of(self._reported)
-        each = {index: usage_of(part) or NO_USAGE for index, part in self._parts.items()}
-        per_prompt = self._choices // self._prompts
+    def usage(self) -> Usage:
+        """Return what was reported by choice, a prompt counted once for all its choices."""
+        each = {index: usage_of(part) or NO_USAGE for index, part in self.parts.items()}
+        per_prompt = self._basis.choices // self._basis.prompts
         prompts = {index // per_prompt: usage for index, usage in each.items()}.values()
         return Usage(
             sum(usage.prompt for usage in prompts),
@@ -257,7 +289,7 @@ def usage_of(document: Any) -> Usage | None:
 
     Returns None when there is no number of prompt or completion tokens at all.
     """
-    if type(document) is not dict or ("prompt_tokens" not in document and "completion_tokens" not in document):
+    if type(document) is not dict or not ("prompt_tokens" in document or "completion_tokens" in document):
         return None
     prompt_tokens = _count(document.get("prompt_tokens"))
     completion_tokens = _count(document.get("completion_tokens"))
@@ -292,9 +324,11 @@ def _tier(document: Mapping[str, Any], usage: Any) -> str:
 
 
 def _count(value: Any) -> int:
-    if type(value) is float and value.is_integer():
+    if type(value) is not int:
+        if type(value) is not float or not value.is_integer():
+            return 0
         value = int(value)
-    return value if type(value) is int and 0 < value < _BOUNDLESS else 0
+    return value if 0 < value < _BOUNDLESS else 0
 
 
 def _with_completion(usage: Usage, completion: int) -> Usage:

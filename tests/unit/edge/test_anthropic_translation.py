@@ -16,7 +16,7 @@ from gateway.edge import anthropic_messages
 from gateway.edge.anthropic_events import MessageEvents
 from gateway.edge.anthropic_form import content_of, stop_of
 from gateway.engines.catalogue import ENGINES
-from gateway.metering.tap import Tap
+from gateway.metering.tap import Basis, Tap
 from gateway.types.call import Operation
 from gateway.types.chunk import Chunk
 from gateway.types.failure import Cause
@@ -267,7 +267,7 @@ def test_an_answer_arrives_whole_however_it_is_cut(
     )
     assert attempt.failure is None
     assert attempt.upstream_id == "msg_1"
-    tap = Tap(Operation.CHAT, 1, 2, delta_is_token=False, counts_all_choices=True)
+    tap = Tap(Basis(Operation.CHAT, 1, 2, delta_is_token=False, counts_all_choices=True))
     for chunk in chunks:
         tap.chunk(chunk)
     usage = tap.count()[0]
@@ -336,7 +336,7 @@ def test_junk_from_the_api_ends_in_an_answer_or_a_failure(
     holder[path[-1]] = junk
     translator = MessagesTranslator(native=native, hides=False)
     teller = MessageEvents("gen-1", "m", [], None)
-    tap = Tap(Operation.CHAT, 1, 2, delta_is_token=False, counts_all_choices=True)
+    tap = Tap(Basis(Operation.CHAT, 1, 2, delta_is_token=False, counts_all_choices=True))
     if whole:
         answer = translator.answer(documents[0])
         if isinstance(answer, dict):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.edge import openai_chat, openai_responses
 from gateway.edge.openai_reply import OpenAIReply
 from gateway.edge.openai_responses_reply import ResponsesReply
-from gateway.metering.tap import Tap
+from gateway.metering.tap import Basis, Tap
 from gateway.types.call import Operation
 from gateway.types.chunk import Chunk
 from gateway.types.errors import UpstreamFailed
@@ -94,7 +94,7 @@ def canonical(pieces: list[bytes]) -> list[list[Chunk]]:
 
 def tap() -> Tap:
     """Return a tap for a chat."""
-    return Tap(Operation.CHAT, 1, 7, delta_is_token=False, counts_all_choices=True)
+    return Tap(Basis(Operation.CHAT, 1, 7, delta_is_token=False, counts_all_choices=True))
 
 
 @settings(deadline=None)

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.metering.tap import Tap, usage_of
+from gateway.metering.tap import Basis, Tap, usage_of
 from gateway.types.call import Operation
 from gateway.types.tokens import Usage, UsageSource
 
 
 def tap(choices: int = 1, *, delta_is_token: bool = True, counts_all_choices: bool = True) -> Tap:
-    return Tap(Operation.CHAT, choices, 7, delta_is_token=delta_is_token, counts_all_choices=counts_all_choices)
+    return Tap(Basis(Operation.CHAT, choices, 7, delta_is_token=delta_is_token, counts_all_choices=counts_all_choices))
 
 
 def delta(
@@ -165,7 +165,7 @@ NONSENSE = [
 @pytest.mark.parametrize("told", NONSENSE)
 def test_usage_that_cannot_be_true_is_no_usage(told: dict[str, Any]) -> None:
     """What was seen counts then: a member that is missing, no number, nothing, or more than the answer may have."""
-    seen = Tap(Operation.CHAT, 1, 7, delta_is_token=True, counts_all_choices=True, context=40_000, longest=1_000)
+    seen = Tap(Basis(Operation.CHAT, 1, 7, delta_is_token=True, counts_all_choices=True, context=40_000, longest=1_000))
     for _ in range(40):
         seen.chunk({"choices": [{"index": 0, "delta": {"content": "word "}, "finish_reason": None}]})
     seen.chunk({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
@@ -183,7 +183,7 @@ def test_whole_floats_are_numbers() -> None:
 
 def test_a_prompt_beyond_the_context_is_estimated() -> None:
     """The engine could not have read it."""
-    seen = Tap(Operation.CHAT, 1, 7, delta_is_token=True, counts_all_choices=True, context=4_096)
+    seen = Tap(Basis(Operation.CHAT, 1, 7, delta_is_token=True, counts_all_choices=True, context=4_096))
     seen.chunk({"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]})
     seen.chunk({"choices": [], "usage": {"prompt_tokens": 10**9, "completion_tokens": 1}})
     assert seen.count()[0] == Usage(7, 1)

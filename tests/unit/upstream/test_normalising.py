@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from gateway.edge.openai_reply import OpenAIReply
 from gateway.engines.catalogue import ENGINES
-from gateway.metering.tap import Tap
+from gateway.metering.tap import Basis, Tap
 from gateway.types import ids
 from gateway.types.call import Call, Need, Operation
 from gateway.types.chunk import Chunk
@@ -211,7 +211,7 @@ async def received(pieces: list[bytes]) -> tuple[list[Chunk], Attempt]:
 
 def counted(answer: Answer, chunks: list[Chunk], whole: dict[str, Any] | None) -> None:
     """The meter counts what the engine said it made, once, and knows that every choice has finished."""
-    tap = Tap(Operation.CHAT, len(answer.choices), 2, delta_is_token=True, counts_all_choices=True)
+    tap = Tap(Basis(Operation.CHAT, len(answer.choices), 2, delta_is_token=True, counts_all_choices=True))
     for chunk in chunks:
         tap.chunk(chunk)
     if whole is not None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.edge.openai_reply import OpenAIReply
-from gateway.metering.tap import Tap
+from gateway.metering.tap import Basis, Tap
 from gateway.types import ids
 from gateway.types.call import Call, Need, Operation
 from gateway.types.chunk import Chunk
@@ -78,7 +78,7 @@ def spoken(chunk: Chunk, *, openrouter: bool) -> Any:
 
 def counted(chunk: Chunk) -> tuple[Usage, int, bool]:
     """Return what the tap makes of ``chunk``."""
-    tap = Tap(Operation.CHAT, 4, 2, delta_is_token=True, counts_all_choices=True)
+    tap = Tap(Basis(Operation.CHAT, 4, 2, delta_is_token=True, counts_all_choices=True))
     tap.chunk(chunk)
     return tap.count()[0], tap.deltas, tap.finished
 

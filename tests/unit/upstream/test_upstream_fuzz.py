@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gateway.edge.openai_reply import OpenAIReply
 from gateway.edge.rerank import RerankReply
 from gateway.engines.catalogue import ENGINES
-from gateway.metering.tap import Tap
+from gateway.metering.tap import Basis, Tap
 from gateway.types import ids
 from gateway.types.call import WHOLE, Call, Need, Operation
 from gateway.types.chunk import Chunk
@@ -63,7 +63,9 @@ class Outcome:
         folder.feed(deepcopy(chunks))
         self.folded = folder.answer()
         engine = ENGINES["llamacpp"]
-        tap = Tap(operation, 1, 2, delta_is_token=engine.delta_is_token, counts_all_choices=engine.counts_all_choices)
+        tap = Tap(
+            Basis(operation, 1, 2, delta_is_token=engine.delta_is_token, counts_all_choices=engine.counts_all_choices)
+        )
         if self.answer is not None:
             tap.answer(self.answer)
         for each in chunks:
