@@ -9,20 +9,20 @@ import asyncio
 import json
 import os
 import threading
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 from unittest.mock import patch
 
 import httpx
 from sqlalchemy import event
 
 from bench.loader import SERVED, models
-from dashboards import site
+from dashboards import site, visit
 from gateway.console.question import CREATE_USER, SIGN_IN, NewUser, SignIn
 from gateway.console.roles import Grant, Role
 from gateway.db.bulk import bulk
@@ -37,6 +37,7 @@ from gateway.types.errors import BadRequest
 from tests.harness import NO_TLS, Stage, chat_body, staged
 
 T = TypeVar("T")
+_Given = TypeVarTuple("_Given")
 PASSWORD = "a password of the tests"
 SIM_KEY = "key-of-the-simulated-api"
 """Of the simulated API, which the configuration takes from ``WEIR_SIM_DEMO_KEY``."""
@@ -101,7 +102,7 @@ class House:
 class _Loop(asyncio.SelectorEventLoop):
     """A loop for a thread that is not the main one, where signals do not arrive."""
 
-    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+    def add_signal_handler(self, sig: int, callback: Callable[[*_Given], object], *args: *_Given) -> None:
         """Do without."""
 
     def remove_signal_handler(self, sig: int) -> bool:
@@ -200,7 +201,7 @@ def _count(house: House, database: Database, stack: AsyncExitStack) -> None:
     What a visit leaves behind to be done later stays its own, even while the next one is served.
     """
     visiting: ContextVar[list[str] | None] = ContextVar("visiting", default=None)
-    read, serve = SqliteBulk.read, site.serve
+    read, serve = SqliteBulk.read, visit.serve
 
     def note(sql: str) -> None:
         asked = visiting.get()
@@ -211,11 +212,11 @@ def _count(house: House, database: Database, stack: AsyncExitStack) -> None:
         note(sql)  # it goes past the toolkit and its events
         return await read(bulk, sql, values)
 
-    async def visited(*visit: Any) -> Any:
+    async def visited(*request: Any) -> Any:
         asked: list[str] = []
         house.visits.append(asked)
         visiting.set(asked)
-        return await serve(*visit)
+        return await serve(*request)
 
     stack.enter_context(patch.object(SqliteBulk, "read", counted))
     stack.enter_context(patch.object(site, "serve", visited))

@@ -85,7 +85,7 @@ def looked_at(running: Browser, house: House, role: str, path: str) -> dict[str,
         for theme in ("light", "dark"):
             with looking(running, house, role, size=size, theme=theme) as looker:
                 loaded: list[Response] = []
-                looker.page.on("response", lambda each, loaded=loaded: loaded.append(each))
+                looker.page.on("response", loaded.append)
                 answer = looker.page.goto(house.url + path)
                 for late in looker.page.locator("img[loading=lazy]").all():
                     late.scroll_into_view_if_needed()
