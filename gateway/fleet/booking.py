@@ -120,9 +120,11 @@ class Booking:
         self._whole = whole or work.whole
         self.sent_at = now
         self.prompt_tokens = prompt
-        facts = load.outlook(now)  # as they were for the decision
+        facts = load.facts  # as they were for the decision
+        if facts is None or facts[0] <= now:
+            facts = load.outlook(now)
         _, _, _, token, _, square, _, _, _, _, _, _, room, _, stamps, (line, _, _, pace, _, _) = facts
-        ahead, before = load.ahead(now, prompt) if line is not None else (0.0, 0.0)
+        ahead, before = load.before(line, now, prompt) if line is not None else (0.0, 0.0)
         blocks, expected = work.blocks, work.expected_tokens
         hit = int(load.hit(blocks, work.block_tokens, prompt)) if blocks and blocks[0] in stamps else 0
         self.cached = hit
@@ -132,7 +134,7 @@ class Booking:
         self.standstill = load.standstill(prompt, now) if prompt > room else 0.0
         self._reading = ahead + uncached, before + attention
         self._step = pace
-        self._prompts = load.prompts
+        self._prompts = load.prompts if load.foreign else load.waiting_prompts + 1
         self.waits = True
         self._ended = False
         self._looked_at = False

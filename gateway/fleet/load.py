@@ -91,15 +91,17 @@ class ReplicaLoad(Account):
         """Return how many requests the engine works on side by side and their context tokens; others wait in it."""
         return _beside(self.depth, self.context, self.ceiling.at(now) or inf, self.kv_tokens)
 
-    def ahead(self, now: float, prompt_tokens: int = 0) -> tuple[float, float]:
-        """Return what the engine must read before a prompt that is sent ``now``: tokens and attention.
+    def ahead(self, now: float, prompt_tokens: float = 0.0) -> tuple[float, float]:
+        """Return what the engine must read before a prompt that is sent ``now``: tokens and attention."""
+        line = self.outlook(now)[REST][0]
+        return (0.0, 0.0) if line is None else self.before(line, now, prompt_tokens)
+
+    def before(self, line: Line, now: float, prompt_tokens: float) -> tuple[float, float]:
+        """Return the same where the prompts that wait are ``line``.
 
         Part of the oldest prompt that waits is read already: what the engine can read since it turned to it. And a
         short prompt overtakes a long one that was sent just before it, because engines tokenize before they queue.
         """
-        line = self.outlook(now)[REST][0]
-        if line is None:
-            return 0.0, 0.0
         tokens, attention, foreign, oldest, its_attention, turned_to, read_after, whole, square = line
         share = _read_share(now - turned_to, read_after, whole, square)
         tokens -= share * oldest
@@ -111,7 +113,7 @@ class ReplicaLoad(Account):
         tokens += foreign
         return (tokens if tokens > 0.0 else 0.0), (attention if attention > 0.0 else 0.0)
 
-    def _overtaken(self, now: float, prompt_tokens: int) -> tuple[float, float]:
+    def _overtaken(self, now: float, prompt_tokens: float) -> tuple[float, float]:
         """Return tokens and attention of the prompts that are still being tokenized when one sent ``now`` is not."""
         tokens = attention = 0.0
         entry = now + TOKENIZE_SECONDS * prompt_tokens
@@ -211,22 +213,25 @@ class ReplicaLoad(Account):
         per_request, per_context, reading = estimate.per_request, estimate.per_context, estimate.reading
         token, square = estimate.token, estimate.attention
         most = (ceiling.at(now) or inf) if ceiling.learned else ceiling.lately
-        batch, held = (depth, context) if depth <= most and not room else _beside(depth, context, most, room)
+        beside = depth <= most and (not room or context <= room)
+        batch, held = (depth, context) if beside else _beside(depth, context, most, room)
         pace = estimate.step + per_request * batch + per_context * held
         between = pace * estimate.per_chunk
-        busy, around, arrivals = self.usual(now)
+        if now - self.averaged_at > _AGED or self.watched < _KNOWN:
+            busy, around, arrivals = self.usual(now)
+        else:  # as they are
+            busy, around, arrivals = self.busy, 0.5 * (depth + self.mean_depth), self.arrivals
         if around > most:
             around = most
         busy *= reading
         stretch = 1.0 / (1.0 - (busy if busy < BUSIEST else BUSIEST))
-        full = depth / most
-        if room and context / room > full:
-            full = context / room
-        if self.waiting:
-            full = max(full, min(self.waiting, depth) / QUEUED_IS_FULL)
-        if self.kv_usage is not None:
-            full = max(full, self.kv_usage / KV_IS_FULL)
-        start = after = estimate.base + estimate.per_prompt * self.prompts + pace * estimate.at_start
+        full, usage = depth / most, self.kv_usage
+        if room or self.waiting:
+            full = self._fullness(full, depth, context)
+        if usage is not None and usage / KV_IS_FULL > full:
+            full = usage / KV_IS_FULL
+        prompts = self.prompts if foreign else self.waiting_prompts + 1
+        start = after = estimate.base + estimate.per_prompt * prompts + pace * estimate.at_start
         settled_at, line = 0.0, None
         if self.waiting_tokens or foreign:
             line = self._line()
@@ -259,7 +264,16 @@ class ReplicaLoad(Account):
         )
         return facts
 
-    def standstill(self, prompt_tokens: int, now: float) -> float:
+    def _fullness(self, full: float, depth: float, context: float) -> float:
+        """Return ``full``, or how full the room for context or the engine's own queue is where that is more."""
+        room = self.kv_tokens
+        if room and context / room > full:
+            full = context / room
+        if self.waiting:
+            full = max(full, min(self.waiting, depth) / QUEUED_IS_FULL)
+        return full
+
+    def standstill(self, prompt_tokens: float, now: float) -> float:
         """Return the seconds for which the engine's queue would stand still for want of room for one more request.
 
         What runs leaves evenly over the mean life of a request, so the share of it that has to leave tells the time.
@@ -277,7 +291,7 @@ class ReplicaLoad(Account):
                 share = max(share, over / context)
         return share * self.mean_life
 
-    def hit(self, blocks: tuple[int, ...], block_tokens: float, prompt_tokens: int) -> float:
+    def hit(self, blocks: tuple[int, ...], block_tokens: float, prompt_tokens: float) -> float:
         """Return how many tokens of a prompt the replica probably has already; the last token is always read."""
         matched = self.prefix.match(blocks)
         if not matched:

@@ -109,7 +109,8 @@ class PrefixIndex:
             return
         self._stamp = stamp = self._stamp + 1
         stamps = self.stamps
-        stamps.update(dict.fromkeys(blocks, stamp))
+        for block in blocks:
+            stamps[block] = stamp
         self._uses.append((stamp, blocks, extra))
         self._extra += extra
         room = int(self._tokens / block_tokens)

@@ -135,17 +135,24 @@ def outlook(request: RouteRequest, candidates: Sequence[Candidate]) -> Outlook:
         if found is not None:
             request.outlook = found
             return found
-    prompt, blocks = request.prompt_tokens, request.blocks
-    first = blocks[0] if blocks else None
+    request.outlook = made = _expected(request, candidates)
+    return made
+
+
+def _expected(request: RouteRequest, candidates: Sequence[Candidate]) -> Outlook:
+    """Return the outlook made anew, one look at each replica's facts."""
+    # Floats throughout: mixed arithmetic gives the same and takes longer.
+    now, prompt, blocks = request.now, float(request.prompt_tokens), request.blocks
+    first, last = (blocks[0], blocks[-1]) if blocks else (None, None)
+    whole_hit, whole_rest, whole_attention = _whole_hit(request, prompt)
     answer = request.expected_tokens / (request.choices or 1)
     end = prompt + 0.5 * answer
-    whole = 0.5 * prompt * prompt
+    unaided = 0.5 * prompt * prompt
     entry = now + TOKENIZE_SECONDS * prompt
-    cached = [0.0] * len(candidates)
+    cached: list[float] = []
     ttfts: list[float] = []
     itls: list[float] = []
     together: list[float] = []
-    add_ttft, add_itl, add_together = ttfts.append, itls.append, together.append
     for candidate in candidates:
         load = candidate.load
         facts = load.facts
@@ -156,29 +163,46 @@ def outlook(request: RouteRequest, candidates: Sequence[Candidate]) -> Outlook:
             line = rest[0]
             if line is None or line[8] or line[5] > now or load.latest_entry > entry:
                 before, attention = load.ahead(now, prompt)
-            else:  # as ``ReplicaLoad.ahead``, which as a call is a good part of a decision
+            else:  # as ``ReplicaLoad.before``, which as a call is a good part of a decision
                 before, attention, foreign, oldest, its_attention, turned_to, read_after, seconds, _ = line
                 share = now - turned_to
                 share = share / seconds if share < read_after else READ_AT_MOST
                 before += foreign - share * oldest
                 attention -= share * its_attention
             after = start + before * (token + steps) + attention * square
-        if first in stamps:
-            cached[len(ttfts)] = hit = load.hit(blocks, request.block_tokens, prompt)
+        if first not in stamps:
+            hit = 0.0
+            reading = prompt * token + unaided * square
+            after += reading + prompt * steps
+        elif last in stamps and load.hit_trust == 1.0:
+            hit = whole_hit
+            reading = whole_rest * token + whole_attention * square
+            after += reading + whole_rest * steps
+        else:
+            hit = load.hit(blocks, request.block_tokens, prompt)
             uncached = prompt - hit
             reading = uncached * token + uncached * (hit + 0.5 * uncached) * square
             after += reading + uncached * steps
-        else:
-            reading = prompt * token + whole * square
-            after += reading + prompt * steps
         if prompt > room:
             after += load.standstill(prompt, now) * load.estimate.blocked
-        add_ttft(after)
+        cached.append(hit)
+        ttfts.append(after)
         itl += growth * end
-        add_itl(itl)
-        add_together(after + answer * (itl + others + more * end) + reading * (held + came * reading))
-    request.outlook = made = Outlook(candidates, now, cached, ttfts, itls, together)
-    return made
+        itls.append(itl)
+        together.append(after + answer * (itl + others + more * end) + reading * (held + came * reading))
+    return Outlook(candidates, now, cached, ttfts, itls, together)
+
+
+def _whole_hit(request: RouteRequest, prompt: float) -> tuple[float, float, float]:
+    """Return what a replica that has all blocks of ``request`` need not read, what it must, and that one's attention.
+
+    The same as ``ReplicaLoad.hit`` says of a replica whose hits all came true, so once for all of them.
+    """
+    hit = len(request.blocks) * request.block_tokens
+    if hit >= prompt:
+        hit = max(prompt - 1.0, 0.0)
+    uncached = prompt - hit
+    return hit, uncached, uncached * (hit + 0.5 * uncached)
 
 
 def owner_cost(request: RouteRequest, candidate: Candidate, cached: float, engine: float, saturation: float) -> float:

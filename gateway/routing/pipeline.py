@@ -102,16 +102,19 @@ def decide(
     tiers = policy.plain_tiers if plain else policy.tiers
     ranks = ranked(request, kept, tiers) if tiers else ()
     order = ordered(request, kept, totals, ranks, policy.picker, rng)
+    steps = tuple([kept[index] for index in order])
+    if terms is None:
+        return Plan(steps, policy.name, len(candidates), tuple(drops), tuple(kept), tuple(totals), (), ranks)
     return Plan(
-        steps=tuple([kept[index] for index in order]),
+        steps=steps,
         policy=policy.name,
         considered=len(candidates),
         drops=tuple(drops),
         scored=tuple(kept),
         scores=tuple(totals),
-        terms=tuple(terms or ()),
+        terms=tuple(terms),
         ranks=ranks,
-        predictions=predictions(request, kept) if explain else (),
+        predictions=predictions(request, kept),
     )
 
 
@@ -134,7 +137,7 @@ def _totals(
     terms: list[tuple[str, float, tuple[float, ...]]] | None,
 ) -> list[float]:
     """Return the weighted mean of all scores for each candidate, and put each scorer's own into ``terms``."""
-    totals: list[float] = []
+    told: list[tuple[float, Sequence[float]]] = []
     alike, count = 0.0, len(candidates)
     for scorer, share in policy.scorers:
         scores = scorer.score(request, candidates)
@@ -143,18 +146,21 @@ def _totals(
         elif len(scores) != count:
             raise ValueError(f"the scorer {scorer.name} gave {len(scores)} scores for {count} candidates")
         else:
-            total = sum(scores)
-            if min(scores) < 0.0 or max(scores) > 1.0 or total != total:  # noqa: PLR0124 - only NaN differs from itself
-                scores = [clamped(score) for score in scores]
-            if totals:
-                for index, score in enumerate(scores):
-                    totals[index] += share * score
-            else:
-                totals = [share * score for score in scores]
+            for score in scores:
+                if not 0.0 <= score <= 1.0:  # nor is NaN
+                    scores = [clamped(each) for each in scores]
+                    break
+            told.append((share, scores))
         if terms is not None:
             terms.append((scorer.name, share, tuple(scores or [1.0] * count)))
-    if not totals:
+    if not told:
         return [alike] * count
+    share, scores = told[0]
+    if len(told) == 1:  # one walk where one scorer tells candidates apart
+        return [share * score + alike for score in scores]
+    totals = [share * score for score in scores]
+    for share, scores in told[1:]:
+        totals = [total + share * score for total, score in zip(totals, scores, strict=True)]
     return [total + alike for total in totals] if alike else totals
 
 

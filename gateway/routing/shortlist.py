@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.fleet.snapshot import Candidate
+from gateway.fleet.snapshot import Candidate, Endpoint
 from gateway.routing.interface import RouteRequest
 
 LONGEST: Final = 12
@@ -28,15 +28,16 @@ def shortlist(request: RouteRequest, candidates: Sequence[Candidate]) -> Sequenc
     mark = blocks[len(blocks) * 4 // 5] if blocks else 0
     endpoints: dict[str, list[tuple[int, int, int]]] = {}
     cached: dict[str, list[int]] = {}
+    endpoint: Endpoint | None = None
+    rows: list[tuple[int, int, int]] = []
     for index, candidate in enumerate(candidates):
-        load = candidate.replica.load
-        slug = candidate.endpoint.slug
-        rows = endpoints.get(slug)
-        if rows is None:
-            rows = endpoints[slug] = []
+        if candidate.endpoint is not endpoint:  # replicas of one endpoint stand side by side
+            endpoint = candidate.endpoint
+            rows = endpoints.setdefault(endpoint.slug, [])
+        load = candidate.load
         rows.append((load.in_flight + load.foreign, load.waiting_tokens, index))
-        if mark and load.prefix.holds(mark):
-            cached.setdefault(slug, []).append(index)
+        if mark and mark in load.prefix.stamps:
+            cached.setdefault(candidate.endpoint.slug, []).append(index)
     chosen: list[int] = []
     for slug, rows in endpoints.items():
         if len(rows) <= LONGEST:

@@ -29,6 +29,7 @@ _ONLY: Final[tuple[tuple[int, Dialect, str], ...]] = (
     (Need.RESPONSES.value, Dialect.RESPONSES, "what only OpenAI's responses can say"),
 )
 """Need, the dialect that alone can say it, and words for a reason."""
+_NONE: Final = Need.NONE
 _EMBEDDINGS: Final = Need.EMBEDDINGS.value
 _COMPLETIONS: Final = Need.COMPLETIONS.value
 _RERANK: Final = Need.RERANK.value
@@ -52,7 +53,7 @@ class CapabilityFilter:
 
     def applies(self, request: RouteRequest) -> bool:
         """Whether the request needs more than plain chat."""
-        return request.needs != Need.NONE
+        return request.needs != _NONE
 
     def keep(self, request: RouteRequest, candidates: Sequence[Candidate], drops: list[Drop]) -> Sequence[Candidate]:
         """Return the candidates that can do everything the request needs."""

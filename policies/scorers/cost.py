@@ -40,14 +40,19 @@ class CostScorer:
     def __init__(self, params: CostParams) -> None:
         """Keep the parameters."""
         self._par = params.par
+        self._alike: Sequence[Candidate] | None = None
 
     def score(self, request: RouteRequest, candidates: Sequence[Candidate]) -> Sequence[float]:
         """Return a score for each."""
+        if candidates is self._alike:
+            return ()
         first, price = candidates[0].endpoint, candidates[0].hourly
         for candidate in candidates:
             if not candidate.own or candidate.hourly != price or (price is None and candidate.endpoint is not first):
                 break
         else:
+            if type(candidates) is tuple:  # all of a model's: the same ones until the configuration changes
+                self._alike = candidates
             return ()
         view = outlook(request, candidates)
         prompt, completion = request.prompt_tokens, request.expected_tokens

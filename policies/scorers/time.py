@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import exp
-from operator import add
 from typing import Annotated, ClassVar, Final
 
 import msgspec
@@ -62,6 +61,7 @@ class TimeScorer:
         """Keep the parameters."""
         self._params = params
         self._others = params.others
+        self._misses = params.miss_s > 0.0
         self._first = float(params.first)
         self._slack = params.slack_s
         self._itl = params.margin * params.itl_s
@@ -75,22 +75,29 @@ class TimeScorer:
         times = view.together
         if others != 1.0:
             times = [own + others * (both - own) for own, both in zip(view.alone(request), times, strict=True)]
-        if self._params.miss_s:
-            times = self._with_misses(request, view, times)
-        shortest = min(times) + slack
-        return [shortest / (time + slack) for time in times]
+        late = self._calm(request, view, times) if self._misses else None
+        if late is None:
+            if self._misses:
+                times = self._with_misses(request, view, times)
+            late = [time + slack for time in times]
+        shortest = min(late)
+        return [shortest / time for time in late]
+
+    def _calm(self, request: RouteRequest, view: Outlook, times: list[float]) -> list[float] | None:
+        """Return ``times`` and the slack as they count while nobody is near a limit, or None when somebody is."""
+        if request.slo_ttft is not None or request.slo_itl is not None:
+            return None
+        first, slack, waited, most, slowest = self._first, self._slack, request.waited, self._calm_ttft, self._calm_itl
+        found: list[float] = []
+        for time, ttft, itl in zip(times, view.ttft, view.itl, strict=True):
+            if itl > slowest or waited + ttft > most:
+                return None
+            found.append(time + first * ttft + slack)
+        return found
 
     def _with_misses(self, request: RouteRequest, view: Outlook, times: list[float]) -> list[float]:
         """Return ``times`` and what the misses are worth that this request would have, or cause."""
         itls = view.itl
-        waited = request.waited
-        if (
-            max(itls) <= self._calm_itl
-            and waited + max(view.ttft) <= self._calm_ttft
-            and request.slo_ttft is None
-            and request.slo_itl is None
-        ):
-            return list(map(add, times, map(self._first.__mul__, view.ttft))) if self._first else times
         params = self._params
         answer = request.expected_tokens / (request.choices or 1) or 1.0
         spread = SHARP if any(not each.own for each in view.candidates) else SPREAD

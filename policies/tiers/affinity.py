@@ -48,6 +48,8 @@ class AffinityTier:
         if not any(view.cached):
             return [0.0] * len(candidates)
         enough = min(params.share * request.prompt_tokens, params.tokens)
+        if min(view.cached) >= enough or max(view.cached) < enough:  # all of them have it, or none
+            return [0.0] * len(candidates)
         sticky = other = float("inf")
         for cached, ttft in zip(view.cached, view.ttft, strict=True):
             if cached >= enough:

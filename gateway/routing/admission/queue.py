@@ -28,6 +28,9 @@ SHED_POWER: Final = 5
 """Requests of a band that sheds are refused with probability ``min(1, 300 x**5)`` at ``x`` beyond its ceiling: 10 % at
 0.2, 73 % at 0.3. The curve is llm-d's (``probabilisticadmitter``), which measures ``x`` from an idle engine on."""
 
+_ADMITTED: Final = State.ADMITTED
+_OVER: Final = State.OVER
+
 
 class AdmissionQueue:
     """Decides who goes, who waits, and who is turned away.
@@ -79,9 +82,9 @@ class AdmissionQueue:
         if now >= pool.fresh_until or pool.used >= band.spec.ceiling or pool.length:
             return self._looked(pool, band, ticket, now)
         pool.grant(ticket.prompt)
-        ticket.state = State.ADMITTED
+        ticket.state = _ADMITTED
         band.queue.charge(ticket, now, pool.weight)
-        return State.ADMITTED
+        return _ADMITTED
 
     def released(self, now: float) -> list[Ticket]:
         """Return the waiting tickets whose turn has come; they are on their way until ``arrived``."""
@@ -107,10 +110,10 @@ class AdmissionQueue:
     def settle(self, ticket: Ticket, prompt: int, completion: int, now: float) -> None:
         """End a ticket that took ``prompt`` and ``completion`` tokens in truth; one that waits leaves no trace."""
         pool, state = ticket.home, ticket.state
-        ticket.state = State.OVER
+        ticket.state = _OVER
         if pool is None:
             return
-        if state is State.ADMITTED:
+        if state is _ADMITTED:
             if ticket.travels:
                 pool.arrived(ticket)
             pool.ended(now)

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import importlib
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -42,7 +44,10 @@ _ALLOWED: Final = (
     "gateway.routing.",
 )
 _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
+_CONTAINERS: Final = frozenset({list, dict, deque})
 _UNSET: Final = ["-"]
+_DISCREET: Final = frozenset({Preferences, Sessions, BackendSpec})
+"""Of these something is nobody's business."""
 
 
 class ImageError(Exception):
@@ -110,7 +115,12 @@ class _Camera:
         if kind in _PLAIN:
             return value
         if kind is tuple:
-            return ["t", *map(self.value, value)]
+            return ["t", *self._values(value)]
+        number = self._numbers.get(id(value))
+        if number is not None:
+            return ["#", number]
+        if kind in _CONTAINERS or kind in self._class_numbers:  # most are, and what follows takes time to ask
+            return ["#", self._node(value)]
         if isinstance(value, Enum):
             return ["e", kind.__module__, kind.__qualname__, value.value]
         if kind is Secret or kind is Work:  # no decision reads what others asked for; their bookings hold what counts
@@ -119,10 +129,11 @@ class _Camera:
             return ["n", value.kind]
         if kind is frozenset:
             return ["f", *sorted(map(self.value, value), key=repr)]
-        number = self._numbers.get(id(value))
-        if number is None:
-            number = self._node(value)
-        return ["#", number]
+        return ["#", self._node(value)]
+
+    def _values(self, values: Iterable[Any]) -> list[Any]:
+        """Return each of ``values`` as data; most are plain."""
+        return [value if type(value) in _PLAIN else self.value(value) for value in values]
 
     def _node(self, value: Any) -> int:
         number = len(self.nodes)
@@ -131,16 +142,19 @@ class _Camera:
         self._numbers[id(value)] = number
         self._alive.append(value)  # an id is one only as long as its object lives
         self.nodes.append(None)
-        if isinstance(value, list):
-            node: list[Any] = ["l", *map(self.value, () if id(value) in self._reduced else value)]
+        node: list[Any]
+        if type(value) in self._class_numbers:
+            node = self._object(value)
+        elif isinstance(value, list):
+            node = ["l", *self._values(() if id(value) in self._reduced else value)]
         elif isinstance(value, deque):
             items = () if id(value) in self._reduced else [each for each in value if getattr(each, "waits", True)]
-            node = ["q", *map(self.value, items)]
+            node = ["q", *self._values(items)]
         elif isinstance(value, Mapping):
             pairs = value.items()
             if id(value) in self._reduced:
                 pairs = {new: value[old] for old, new in self._renumbered.items() if old in value}.items()
-            node = ["d", *([self.value(key), self.value(each)] for key, each in pairs)]
+            node = ["d", *[[self.value(key), self.value(each)] for key, each in pairs]]
         else:
             node = self._object(value)
         self.nodes[number] = node
@@ -148,16 +162,23 @@ class _Camera:
 
     def _object(self, value: Any) -> list[Any]:
         kind = type(value)
-        if not kind.__module__.startswith(_ALLOWED):
-            raise ImageError(f"no image can be made of {kind.__module__}.{kind.__qualname__}")
-        value = self._discreet(value)
         number = self._class_numbers.get(kind)
         if number is None:
+            if not kind.__module__.startswith(_ALLOWED):
+                raise ImageError(f"no image can be made of {kind.__module__}.{kind.__qualname__}")
+            fields = list(_fields(kind))
             number = self._class_numbers[kind] = len(self.classes)
-            self.classes.append((kind.__module__, kind.__qualname__, list(_fields(kind))))
-        values = [getattr(value, name, _UNSET) for name in _fields(kind)]
-        tag = "x" if isinstance(value, msgspec.Struct) else "o"
-        return [tag, number, *(_UNSET if each is _UNSET else self.value(each) for each in values)]
+            self.classes.append((kind.__module__, kind.__qualname__, fields))
+        if kind in _DISCREET:
+            value = self._discreet(value)
+        tag = "x" if issubclass(kind, msgspec.Struct) else "o"
+        fields = self.classes[number][2]
+        try:
+            values = _reader(kind)(value)
+        except AttributeError:  # some fields have no value
+            values = tuple([getattr(value, name, _UNSET) for name in fields])
+            return [tag, number, *(_UNSET if each is _UNSET else self.value(each) for each in values)]
+        return [tag, number, *self._values(values)]
 
     def _discreet(self, value: Any) -> Any:
         """Return ``value`` without what is nobody's business."""
@@ -170,7 +191,7 @@ class _Camera:
             if at is not None:
                 kept.served(SESSION, at)
         elif isinstance(value, BackendSpec):
-            kept = BackendSpec(**{name: getattr(value, name) for name in _fields(BackendSpec)} | {"url": ""})
+            kept = replace(value, url="")
         if kept is not value:
             self._alive.append(kept)
         return kept
@@ -250,6 +271,19 @@ def _fields(kind: Any) -> tuple[str, ...]:
 
 
 _known_fields: Final[dict[Any, tuple[str, ...]]] = {}
+
+
+def _reader(kind: Any) -> Callable[[Any], tuple[Any, ...]]:
+    """Return what reads all fields of an object of ``kind``; it raises ``AttributeError`` where one has no value."""
+    found = _known_readers.get(kind)
+    if found is None:
+        fields = _fields(kind)
+        found = attrgetter(*fields) if len(fields) > 1 else lambda value: (getattr(value, fields[0]),)
+        _known_readers[kind] = found
+    return found
+
+
+_known_readers: Final[dict[Any, Callable[[Any], tuple[Any, ...]]]] = {}
 
 
 def _fields_of(kind: Any) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from gateway.types.money import Rates
 from policies import BUILTIN, PRESETS
 from policies.pickers.best import BestParams, BestPicker
 from policies.scorers.cold import ColdScorer
+from policies.scorers.cost import CostParams, CostScorer
 from policies.scorers.latency import LatencyParams, LatencyScorer
 from policies.scorers.price import PriceParams, PriceScorer
 from policies.scorers.queue import QueueParams, QueueScorer
@@ -242,6 +243,14 @@ def test_balanced_stays_at_home_until_it_is_nearly_full() -> None:
         load.in_flight, load.ttft = 64, 3.0
         load.reported(64, 20, 0.99, 1.0)
     assert pick("balanced", found) == "api"
+
+
+def test_what_was_found_of_one_fleet_is_not_believed_of_another() -> None:
+    """Candidates that cost alike are recognised when they come again; others are looked at, whatever came before."""
+    scorer, alike, mixed = CostScorer(CostParams()), loaded([0, 0, 0]), own_and_outside()
+    first = list(scorer.score(route_request(), mixed))
+    assert list(scorer.score(route_request(), alike)) == list(scorer.score(route_request(), alike)) == []
+    assert list(scorer.score(route_request(), mixed)) == first != []
 
 
 def test_cheapest_never_pays_more_and_fastest_never_waits() -> None:
