@@ -201,7 +201,8 @@ class Inference:
                 call: Call = await self.shelf.read(body, principal, openrouter=inlet.openrouter)
             else:
                 call = inlet.read(body, openrouter=inlet.openrouter)
-            spoken = not SPOKEN.isdisjoint(exchange.headers)
+            headers = exchange.headers
+            spoken = not SPOKEN.isdisjoint(headers)
             if (spoken or self.repetitions.contents.on or self.defaults.active) and inlet.run is relay:
                 keeping = await self.repetitions.begin(exchange, call, principal, inlet)
                 if keeping is not None and keeping.answered:
@@ -209,11 +210,11 @@ class Inference:
             exchange.body = b""
             reply = inlet.reply(exchange, call) if keeping is None else keeping.reply(inlet, call)
             if spoken:
-                _annotate(call, exchange.headers)
-                read_headers(call, exchange.headers)
-            referer = exchange.headers.get(b"http-referer") or exchange.headers.get(b"referer")
-            if referer is not None:
-                call.app = self._attribution.app(principal.key_id, referer, exchange.headers)
+                _annotate(call, headers)
+                read_headers(call, headers)
+                referer = headers.get(b"http-referer") or headers.get(b"referer")
+                if referer is not None:
+                    call.app = self._attribution.app(principal.key_id, referer, headers)
             if inlet.comforts and call.stream:
                 self.waiting[cast("Patient", exchange)] = cast("OpeningReply", reply)
             await inlet.run(call, principal, reply, self.desk)

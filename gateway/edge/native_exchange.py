@@ -45,6 +45,16 @@ class Line(Protocol):
 class NativeExchange:
     """A request on the native road.
 
+    Args:
+        line: the caller's connection.
+        request_id: of the request.
+        path: without the query.
+        headers: lower-case names to values.
+        inlet: who reads the body.
+        keep_alive: whether the connection goes on after the response.
+        chunked: whether the caller understands chunks.
+        bodiless: whether the response has no body.
+
     Attributes:
         inlet: who reads the body.
         keep_alive: whether the connection goes on after the response.
@@ -88,10 +98,9 @@ class NativeExchange:
         path: bytes,
         headers: Mapping[bytes, bytes],
         inlet: Inlet,
-        *,
-        keep_alive: bool,
-        chunked: bool,
-        bodiless: bool,
+        keep_alive: bool = True,
+        chunked: bool = True,
+        bodiless: bool = False,
     ) -> None:
         self._line = line
         self._flow: Flow | None = None
@@ -201,14 +210,11 @@ class NativeExchange:
         """See ``Exchange``."""
         if self.gone:
             return
-        if not self._chunked:
+        if self._chunked:
+            data = b"%x\r\n%s\r\n" % (len(data), data)
+        if self._head:
             data = self._head + data
             self._head = b""
-        elif self._head:
-            data = b"%s%x\r\n%s\r\n" % (self._head, len(data), data)
-            self._head = b""
-        else:
-            data = b"%x\r\n%s\r\n" % (len(data), data)
         self._line.transport.write(data)
 
     @property

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import astuple
 
 from gateway.edge.errors import error_body, error_lines, error_object
 from gateway.edge.exchange import Exchange
@@ -21,6 +22,7 @@ from gateway.types.chunk import Chunk, TextChunk
 from gateway.types.errors import WeirError
 from gateway.types.money import usd_json
 from gateway.types.reply import Bill
+from gateway.types.tokens import NO_USAGE, Usage
 
 _encode: Final = msgspec.json.Encoder().encode
 _JSON: Final = b"content-type: application/json\r\n"
@@ -63,8 +65,9 @@ class OpenAIReply(DialectReply[Call]):
 
     def send(self, chunks: list[Chunk]) -> None:
         """See ``Reply``."""
-        data = self._events(chunks)
-        if data:
+        if len(chunks) == 1 and type(chunk := chunks[0]) is TextChunk:
+            self._exchange.write(self._text(chunk))
+        elif data := self._events(chunks):
             self._exchange.write(data)
 
     def finish(self, chunks: Sequence[Chunk], bill: Bill) -> None:
@@ -129,14 +132,7 @@ class OpenAIReply(DialectReply[Call]):
         parts = []
         for chunk in chunks:
             if type(chunk) is TextChunk:
-                choice = chunk.choices[0]
-                if choice.delta.reasoning_content is not None and call.openrouter:
-                    delta = choice.delta
-                    delta.reasoning, delta.reasoning_content = delta.reasoning or delta.reasoning_content, None
-                head = self._text_head
-                if not head or self._fingerprint != chunk.system_fingerprint:
-                    head = self._begin_text(chunk.system_fingerprint)
-                parts.append(_TEXT % (head, choice.index, _encode(choice.delta)))
+                parts.append(self._text(chunk))
                 continue
             choices = chunk["choices"]
             if not choices:
@@ -160,6 +156,17 @@ class OpenAIReply(DialectReply[Call]):
                         choice.pop("native_finish_reason", None)
             parts.append(b"data: %s\n\n" % _encode(chunk))
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _text(self, chunk: TextChunk) -> bytes:
+        """Render a piece of text as an event."""
+        choice = chunk.choices[0]
+        delta = choice.delta
+        if delta.reasoning_content is not None and self.call.openrouter:
+            delta.reasoning, delta.reasoning_content = delta.reasoning or delta.reasoning_content, None
+        head = self._text_head
+        if not head or self._fingerprint != chunk.system_fingerprint:
+            head = self._begin_text(chunk.system_fingerprint)
+        return _TEXT % (head, choice.index, _encode(delta))
 
     def _begin_text(self, fingerprint: str | None) -> bytes:
         """Return, and keep, what every text chunk of this answer begins with, as long as the fingerprint stays."""
@@ -226,9 +233,7 @@ def usage_json(bill: Bill, operation: Operation) -> msgspec.Raw:
             % (usage.prompt, usage.total, usd_json(bill.total), b',"is_byok":true' if bill.byok else b"")
         )
     return msgspec.Raw(
-        b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,"cost":%s,"is_byok":%s,'
-        b'"prompt_tokens_details":{"cached_tokens":%d,"cache_write_tokens":%d,"audio_tokens":%d},'
-        b'"completion_tokens_details":{"reasoning_tokens":%d,"audio_tokens":%d,"image_tokens":%d},'
+        b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,"cost":%s,"is_byok":%s,%s,'
         b'"cost_details":{%s"upstream_inference_prompt_cost":%s,"upstream_inference_completions_cost":%s}%s}'
         % (
             usage.prompt,
@@ -236,12 +241,7 @@ def usage_json(bill: Bill, operation: Operation) -> msgspec.Raw:
             usage.prompt + usage.completion,
             usd_json(bill.total),
             b"true" if bill.byok else b"false",
-            usage.cache_read,
-            usage.cache_write,
-            usage.audio_prompt,
-            usage.reasoning,
-            usage.audio_completion,
-            usage.image_completion,
+            _details(usage) if any(astuple(usage)[2:]) else _NO_DETAILS,
             b'"upstream_inference_cost":%s,' % usd_json(bill.upstream) if bill.byok else b"",
             usd_json(bill.prompt),
             usd_json(bill.completion),
@@ -250,6 +250,24 @@ def usage_json(bill: Bill, operation: Operation) -> msgspec.Raw:
             else b"",
         )
     )
+
+
+def _details(usage: Usage) -> bytes:
+    """Return the members of a ``usage`` object that say what is in its totals."""
+    return (
+        b'"prompt_tokens_details":{"cached_tokens":%d,"cache_write_tokens":%d,"audio_tokens":%d},'
+        b'"completion_tokens_details":{"reasoning_tokens":%d,"audio_tokens":%d,"image_tokens":%d}'
+    ) % (
+        usage.cache_read,
+        usage.cache_write,
+        usage.audio_prompt,
+        usage.reasoning,
+        usage.audio_completion,
+        usage.image_completion,
+    )
+
+
+_NO_DETAILS: Final = _details(NO_USAGE)
 
 
 def respond_error(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec.structs import astuple
+
 from gateway.telemetry.instruments import Fold, Registry
 from gateway.types.failure import Cause
 from gateway.types.tokens import Usage
@@ -288,9 +290,11 @@ class GatewayMetrics(Registry):
         """
         self.tokens.add((model, "prompt"), usage.prompt)
         self.tokens.add((model, "completion"), usage.completion)
-        for part in PARTS:
-            if count := getattr(usage, part):
-                self.tokens.add((model, part), count)
+        counts = astuple(usage)[2:]
+        if any(counts):
+            for part, count in zip(PARTS, counts, strict=True):
+                if count:
+                    self.tokens.add((model, part), count)
         if ttft is not None:
             self.time_to_first_token.observe((model, endpoint), ttft)
         if generation > 0 and usage.completion > 1:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from contextlib import suppress
-from operator import length_hint
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,18 +16,9 @@ from gateway.engines.kind import Engine
 from gateway.types.call import Operation
 from gateway.types.chunk import Chunk, TextChunk
 from gateway.types.failure import Cause, Failure
-from gateway.upstream.openai import (
-    UNREADABLE,
-    decode,
-    decode_ranking,
-    decode_text,
-    error_event,
-    failure_of,
-    is_error,
-    mend_answer,
-    mend_chunk,
-)
-from gateway.upstream.sse import EventReader, LineTooLong
+from gateway.upstream.event_stream import NOT_JSON, EventStream, Heard
+from gateway.upstream.openai import decode, decode_ranking, error_event, failure_of, is_error, mend_answer
+from gateway.upstream.plain_answer import plain_answer
 from gateway.upstream.wire import Connection
 
 if TYPE_CHECKING:
@@ -39,10 +28,8 @@ Sink = Callable[[list[Chunk]], None]
 
 MAX_ANSWER: Final = 128 * 1024 * 1024
 MAX_ERROR: Final = 64 * 1024
-MAX_PARTIAL: Final = 1024 * 1024
-_NOT_JSON: Final = Failure(Cause.MALFORMED, "an event of the backend is not JSON", 200)
-MOST_LINES: Final = 256
-"""Lines of a document over several ``data:`` lines, which is tried to be read with each: nobody sends so many."""
+_CHAT: Final = Operation.CHAT
+_TOO_DEEP: Final = Failure(Cause.MALFORMED, "an event of the backend is nested too deeply", 200)
 
 
 class Attempt:
@@ -60,6 +47,7 @@ class Attempt:
     Attributes:
         deadline: monotonic seconds at which the current limit strikes.
         status: HTTP status, 0 before the head.
+        headers: of the answer, names in lower case; none before they came.
         answer: the whole answer, when it was JSON.
         failure: why it failed, or None.
         began_at: monotonic seconds of the first event or the whole answer; 0 before.
@@ -72,18 +60,14 @@ class Attempt:
     __slots__ = (
         "_begun",
         "_body",
-        "_chat",
         "_connection",
         "_done",
         "_engine",
-        "_error_body",
-        "_headers",
+        "_events",
         "_idle",
         "_loop",
         "_operation",
-        "_partial",
         "_pending",
-        "_reader",
         "_sink",
         "_size",
         "_strict",
@@ -94,6 +78,7 @@ class Attempt:
         "deadline",
         "ended_at",
         "failure",
+        "headers",
         "last_at",
         "status",
         "upstream_id",
@@ -104,7 +89,6 @@ class Attempt:
         loop: asyncio.AbstractEventLoop,
         engine: Engine,
         operation: Operation,
-        *,
         first_byte: float,
         idle: float,
         strict: bool = False,
@@ -113,28 +97,23 @@ class Attempt:
         self._loop = loop
         self._engine = engine
         self._operation = operation
-        self._chat = operation is Operation.CHAT and translator is None
         self._translator = translator
         self._idle = idle
         self._strict = strict
         self._begun: asyncio.Future[None] = loop.create_future()
         self._done: asyncio.Future[None] | None = None
         self._connection: Connection | None = None
-        self._reader: EventReader | None = None
+        self._events: EventStream | None = None
         self._body: list[bytes] = []
         self._size = 0
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._error_body = False
-        self._partial = b""
-        self._pending: list[Chunk] = []
+        self._pending: list[Chunk] | None = None
         self._sink: Sink | None = None
         self.deadline = monotonic() + first_byte
         self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
         self.answer: dict[str, Any] | None = None
         self.failure: Failure | None = None
-        self.began_at = 0.0
-        self.last_at = 0.0
-        self.ended_at = 0.0
+        self.began_at = self.last_at = self.ended_at = 0.0
         self.upstream_id = ""
         self.chunks = 0
 
@@ -145,9 +124,9 @@ class Attempt:
         self._connection = connection
         connection.send(request, self)
 
-    async def begun(self) -> None:
-        """Wait until the attempt has begun or failed; look at ``failure``."""
-        await self._begun
+    def begun(self) -> asyncio.Future[None]:
+        """Return what is done once the attempt has begun or failed; look at ``failure`` then."""
+        return self._begun
 
     async def done(self) -> None:
         """Wait until the answer is over, well or badly; look at ``failure``."""
@@ -160,7 +139,7 @@ class Attempt:
     def attach(self, sink: Sink) -> None:
         """Send everything that came so far, and all that comes, to ``sink``."""
         self._sink = sink
-        pending, self._pending = self._pending, []
+        pending, self._pending = self._pending, None
         if pending:
             sink(pending)
 
@@ -209,72 +188,63 @@ class Attempt:
 
     # Receiver
 
-    @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """The headers of the answer, names in lower case; none before they came."""
-        return self._headers
-
     def head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Decide by status and content type how the body is read."""
         self.status = status
-        self._headers = headers
+        self.headers = headers
         if status != 200:
-            self._error_body = True
             return
         for name, value in headers:
             if name == b"content-type" and value[:17].lower() == b"text/event-stream":
-                self._reader = EventReader()
+                self._events = EventStream(self._engine, self._operation, self._translator)
                 return
 
     def data(self, data: bytes) -> None:
         """Take the body bytes of one read."""
-        self._size += len(data)
-        if self._size > MAX_ANSWER:
+        self._size = size = self._size + len(data)
+        if size > MAX_ANSWER:
             self._fail(Failure(Cause.MALFORMED, "the backend's answer is too large", self.status))
             return
-        if self._reader is not None:
-            try:
-                payloads = self._reader.feed(data)
-            except LineTooLong:
-                self._fail(Failure(Cause.MALFORMED, "an event of the backend is too large", self.status))
-                return
-            if len(payloads) == 1 and self._chat and not self._partial:
-                try:
-                    text = decode_text(payloads[0])
-                except UNREADABLE:
-                    self._events(payloads)
-                else:
-                    self._deliver([text])
-                return
-            if payloads:
-                if self._translator is not None:
-                    self._said(self._translator, payloads)
-                else:
-                    self._events(payloads)
+        events = self._events
+        if events is None:
+            if self.status == 200 or size <= MAX_ERROR:
+                self._body.append(data)
+            return
+        text = events.text(data)
+        if text is None:
+            heard = events.read(data)
+            if heard is not None:
+                self._hear(heard)
             elif self.began_at and not self._strict:
-                self.deadline = monotonic() + self._idle  # a comment: the backend is alive
+                self.deadline = monotonic() + self._idle  # nothing is said, but the backend is alive
             return
-        if self._error_body and self._size > MAX_ERROR:
+        sink = self._sink
+        if sink is None or not self.began_at:
+            self._deliver([text])
             return
-        self._body.append(data)
+        self.last_at = now = monotonic()
+        self.deadline = now + self._idle
+        self.chunks += 1
+        sink([text])
 
     def end(self) -> None:
         """The message is complete."""
-        if self._error_body:
-            self._fail(failure_of(self._engine, self.status, self._headers, b"".join(self._body)), broken=False)
-        elif self._reader is not None:
-            payloads = self._reader.close()
-            if self._translator is not None:
-                self._said(self._translator, payloads)
-            else:
-                self._events(payloads)
-            if self._partial:
-                self._fail(Failure(Cause.MALFORMED, "an event of the backend is not JSON", self.status), broken=False)
+        events = self._events
+        if events is not None:
+            self._hear(events.rest())
+            if events.cut:
+                self._fail(NOT_JSON, broken=False)
             elif self._connection is not None:
                 self._finish()
+            return
+        body = self._body
+        whole = body[0] if len(body) == 1 else b"".join(body)
+        if self.status != 200:
+            self._fail(failure_of(self._engine, self.status, self.headers, whole), broken=False)
+        elif self._operation is _CHAT and self._translator is None and (plain := plain_answer(whole)) is not None:
+            self._take(plain)
         else:
-            read = decode_ranking if self._operation is Operation.RERANK else decode
-            self._whole(read(b"".join(self._body)))
+            self._whole(decode_ranking(whole) if self._operation is Operation.RERANK else decode(whole))
 
     def lost(self, failure: Failure) -> None:
         """The connection broke."""
@@ -282,89 +252,13 @@ class Attempt:
 
     # Internals
 
-    def _events(self, payloads: list[bytes]) -> None:
-        """Decode payloads, mend them, and pass them on in one call."""
-        reader = self._reader
-        assert reader is not None
-        chunks: list[Chunk] = []
-        failure: Failure | None = None
-        finished = False
-        rest = iter(payloads)
-        for payload in rest:
-            if payload == b"[DONE]":
-                finished = True
-                break
-            if self._partial or not payload:
-                if not self._partial:
-                    continue
-                if not payload or len(self._partial) > MAX_PARTIAL or self._partial.count(b"\n") > MOST_LINES:
-                    break
-                payload = self._partial + b"\n" + payload  # noqa: PLW2901 - a document over several data lines
-            text = self._text(payload)
-            if text is not None:
-                chunks.append(text)
-                continue
-            chunk = decode(payload)
-            if chunk is None:
-                if payload == b"null":
-                    continue  # llama.cpp begins a stream over several prompts so
-                self._partial = payload
-                if reader.boundaries:
-                    continue
-                # It may go on in the next data line, but not behind a blank one: from here on these count.
-                self._conclude(chunks, None, finished=False)
-                if self._connection is not None:
-                    self._events(reader.again(length_hint(rest)))
-                return
-            self._partial = b""
-            if is_error(chunk):
-                failure = error_event(self._engine, chunk)
-                break
-            if not mend_chunk(chunk, self._operation):
-                failure = Failure(Cause.MALFORMED, "an event of the backend is not a chunk", self.status)
-                break
-            chunks.append(chunk)
-        else:
-            reader.boundaries = bool(self._partial)
-            self._conclude(chunks, None, finished=False)
-            return
-        if failure is None and self._partial:
-            failure = Failure(Cause.MALFORMED, "an event of the backend is not JSON", self.status)
-        self._conclude(chunks, failure, finished=finished)
-
-    def _said(self, translator: Translator, payloads: list[bytes]) -> None:
-        """Pass on what events in another dialect say, in one call; there every document is on a line of its own."""
-        chunks: list[Chunk] = []
-        failure: Failure | None = None
-        for payload in payloads:
-            if not payload or payload == b"[DONE]":
-                continue
-            document = decode(payload)
-            said = translator.event(document) if document is not None else _NOT_JSON
-            if isinstance(said, Failure):
-                failure = said
-                break
-            chunks += said
-            if translator.ended:
-                break
-        if not chunks and self.began_at and not self._strict:
-            self.deadline = monotonic() + self._idle  # an event that says nothing: the backend is alive
-        self._conclude(chunks, failure, finished=translator.ended)
-
-    def _text(self, payload: bytes) -> TextChunk | None:
-        """Return the chunk in ``payload`` when it is nothing but a piece of text."""
-        if self._chat and not self._partial:
-            with suppress(*UNREADABLE):
-                return decode_text(payload)
-        return None
-
-    def _conclude(self, chunks: list[Chunk], failure: Failure | None, *, finished: bool) -> None:
+    def _hear(self, heard: Heard) -> None:
         """Pass on what one read gave, then end the attempt if it gave its end."""
-        if chunks:
-            self._deliver(chunks)
-        if failure is not None:
-            self._fail(failure)
-        elif finished and self._connection is not None:
+        if heard.chunks:
+            self._deliver(heard.chunks)
+        if heard.failure is not None:
+            self._fail(heard.failure)
+        elif heard.finished and self._connection is not None:
             self._finish()
 
     def _finish(self) -> None:
@@ -387,9 +281,12 @@ class Attempt:
             try:
                 self._sink(chunks)
             except RecursionError:  # read at the deepest level there is, and too deep to be written again
-                self._fail(Failure(Cause.MALFORMED, "an event of the backend is nested too deeply", self.status))
+                self._fail(_TOO_DEEP)
             return
-        self._pending.extend(chunks)
+        if self._pending is None:
+            self._pending = chunks
+        else:
+            self._pending += chunks
         if not self._begun.done():
             self._begun.set_result(None)
 
@@ -412,10 +309,10 @@ class Attempt:
 
     def _take(self, answer: dict[str, Any]) -> None:
         self.answer = answer
-        self.began_at = monotonic()
         identity = answer.get("id")
         self.upstream_id = identity if isinstance(identity, str) else ""
         self._close(None)
+        self.began_at = self.ended_at
 
     def _fail(self, failure: Failure, *, broken: bool = True) -> None:
         if self.ended_at:

@@ -8,10 +8,10 @@ the first. After an answer has begun, what comes of a failure is for ``gateway.u
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from itertools import chain
 from time import monotonic
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from gateway.fleet.booking import Work
 from gateway.fleet.keychain import UpstreamKey
@@ -132,7 +132,13 @@ class Walk:
                 raise AttemptFailed(_LEFT)
             if self.tried and not self._may_retry(self.tried[-1].failure):
                 break
-            attempt = await self._race(self._open(candidate))
+            trial = self._open(candidate)
+            self._trial, self.candidate = trial, candidate
+            after = candidate.endpoint.pace.hedge_after
+            if after is None or self._resumption is not None or candidate.replica.engine.external:
+                attempt = await self._run(trial)
+            else:
+                attempt = await self._race(trial, after)
             failure = attempt.failure
             if failure is None:
                 if self._paused:
@@ -158,7 +164,7 @@ class Walk:
 
     async def finish(self, attempt: Attempt) -> Failure | None:
         """Wait for the end of the attempt that began; return its failure, if it failed. Then ``judge`` is due."""
-        if not attempt.over:
+        if not attempt.ended_at:
             await attempt.done()
         if attempt.chunks > 1:
             self._wrote(attempt)
@@ -187,20 +193,21 @@ class Walk:
     def judge(self, failure: Failure | None) -> None:
         """Tell the breaker and the metrics how the current try ended."""
         cause = failure.cause if failure is not None else None
-        self._upstream.metrics.attempt(self.candidate.replica.name, cause)
-        if self._trial is not None:
-            self._trial.span.end(cause, self._trial.attempt.status)
-        health, replica, now = self._upstream.health, self.candidate.replica, monotonic()
-        key = self._key
-        if key is not None and key.ended(failure, now):
-            return
-        self.candidate.endpoint.track.ended(failure, now)
-        if failure is None or failure.cause is Cause.REFUSED:
-            health.succeeded(replica, now)
-        elif failure.cause is Cause.OVERLOADED:
-            health.overloaded(replica, now, failure.retry_after)
+        upstream, candidate, trial = self._upstream, self.candidate, self._trial
+        replica = candidate.replica
+        upstream.metrics.attempt(replica.name, cause)
+        now = monotonic()
+        if trial is not None:
+            trial.span.end(cause, trial.attempt.status)
+            if trial.key is not None and trial.key.ended(failure, now):
+                return
+        candidate.endpoint.track.ended(failure, now)
+        if failure is None or cause is Cause.REFUSED:
+            upstream.health.succeeded(replica, now)
+        elif cause is Cause.OVERLOADED:
+            upstream.health.overloaded(replica, now, failure.retry_after)
         elif failure.unhealthy:
-            health.failed(replica, now)
+            upstream.health.failed(replica, now)
 
     @property
     def _key(self) -> UpstreamKey | None:
@@ -238,11 +245,14 @@ class Walk:
         if self._drain is not None:
             self._upstream.drains.end(self._drain)
             self._drain = None
-        for trial in (self._trial, self._rival):
-            if trial is not None:
-                trial.abort()
-                trial.ended()
-        self._trial = self._rival = None
+        trial, self._trial = self._trial, None
+        if trial is not None:
+            trial.abort()
+            trial.ended()
+        rival, self._rival = self._rival, None
+        if rival is not None:
+            rival.abort()
+            rival.ended()
 
     @property
     def sent_at(self) -> float:
@@ -265,24 +275,20 @@ class Walk:
         url = candidate.replica.backend.url
         span = self._trace.attempt(self.number, candidate.endpoint.provider, candidate.upstream_model, url)
         call = self._call if self._resumption is None else self._resumption.call(candidate)
-        return Trial(self._upstream.loop, self._upstream.deadlines, self.number, candidate, call, span, self._work)
+        return Trial(self._upstream, self.number, candidate, call, span, self._work)
 
-    async def _run(self, trial: Trial) -> Attempt:
-        """Send a try on its way and wait until it begins or fails."""
-        candidate, call = trial.candidate, trial.call
-        engine = candidate.replica.engine
-        stream = call.stream or engine.always_stream or candidate.replica.backend.on_disconnect == "count"
+    def _run(self, trial: Trial) -> Coroutine[Any, Any, Attempt]:
+        """Return what sends a try on its way and waits until it begins or fails."""
+        candidate, call, upstream = trial.candidate, trial.call, self._upstream
+        backend = candidate.replica.backend
+        stream = call.stream or candidate.replica.engine.always_stream or backend.on_disconnect == "count"
         stream = stream and call.operation not in WHOLE
         extra = self._identity + trial.span.headers()
-        request = self._upstream.request(candidate, call, trial.speech, stream=stream, extra=extra, key=trial.key)
-        return await trial.run(self._upstream.pool(candidate), request)
+        request = upstream.request(candidate, call, trial.speech, stream=stream, extra=extra, key=trial.key)
+        return trial.run(upstream.pool(candidate), request)
 
-    async def _race(self, trial: Trial) -> Attempt:
-        """Return the attempt that begins, or failed; when the model hedges, a second try may run beside the first."""
-        self._trial, self.candidate = trial, trial.candidate
-        after = trial.candidate.endpoint.pace.hedge_after
-        if after is None or self._resumption is not None or trial.candidate.replica.engine.external:
-            return await self._run(trial)
+    async def _race(self, trial: Trial, after: float) -> Attempt:
+        """Return the attempt that begins, or failed; ``after`` so many seconds a second try runs beside the first."""
         first = self._upstream.loop.create_task(self._run(trial))
         tasks = [first]
         try:

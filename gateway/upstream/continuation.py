@@ -70,8 +70,6 @@ class Resumption:
         """Whether ``candidate`` can go on: the same model, behind an engine that can."""
         if candidate.endpoint.model_id != self._began.endpoint.model_id:
             return False
-        if candidate.endpoint.model_id != self._began.endpoint.model_id:
-            return False
         return can_resume(candidate.replica.engine, self._began.replica.engine, self._call)
 
     def call(self, candidate: Candidate) -> Call:

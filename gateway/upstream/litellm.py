@@ -35,6 +35,7 @@ from gateway.telemetry import logs
 from gateway.types.failure import Cause, Failure
 from gateway.upstream.errands import run_errands
 from gateway.upstream.lane import JUDGE, lane
+from gateway.upstream.litellm_account import PATIENCE_S, Account
 from gateway.upstream.litellm_answer import (
     finishes,
     invented_end,
@@ -54,9 +55,6 @@ from gateway.upstream.litellm_request import (
     Unfit,
     only,
     refuse_links,
-    told_apart,
-    vertex_place,
-    vertex_places,
     without_details,
 )
 from gateway.upstream.wire import Receiver, Resolve
@@ -69,17 +67,7 @@ _ENVIRONMENT: Final = {
     "LITELLM_MODE": "PRODUCTION",
     "LITELLM_LOG": "CRITICAL",
 }
-_PATIENCE_S: Final = 3_600.0
-"""Seconds that the library may take; the gateway's own limits strike long before."""
 _MISSING: Final = re.compile(r"No module named '(\w+)")
-_OVERHEARD: Final = frozenset({"bedrock", "gemini", "vertex_ai", "vertex_ai_beta"})
-"""Providers whose answers the gateway has to hear itself."""
-_UNREADABLE: Final = frozenset({"cohere", "cohere_chat"})
-"""Providers whose streams the library cannot read: it looks for the type of an event where they do not say it."""
-_CALLED: Final = {"aws_bearer_token_bedrock": "api_key"}
-"""Credentials that the library takes as an argument of another name: it would send them on in the body otherwise."""
-_KEYED: Final = frozenset({"bedrock"})
-"""Providers of which the library takes a key before any account, and looks for the machine's account without one."""
 _CUT: Final = Failure(Cause.CUT, "the provider ended its answer before it said that it was finished", 200)
 _encode: Final = msgspec.json.Encoder().encode
 _log: Final = logs.logger(__name__)
@@ -127,42 +115,20 @@ class LitellmPool:
         loop: the event loop.
         resolve: the egress guard. The host of the backend's URL must pass it before every request, and every address
             that the library connects to for one when it does.
+
+    Attributes:
+        account: what its calls are made with.
     """
 
-    __slots__ = (
-        *("_accounts", "_arguments", "_own", "_places", "_provider", "_resolve", "_secrets", "_url"),
-        *("host", "loop", "path"),
-    )
+    __slots__ = ("_resolve", "_url", "account", "host", "loop", "path")
 
     def __init__(self, backend: BackendSpec, *, loop: asyncio.AbstractEventLoop, resolve: Resolve) -> None:
-        spec = backend.litellm
-        assert spec is not None
         self.loop = loop
         self.host = b"litellm"
         self.path = ""
+        self.account = Account(backend)
         self._resolve = resolve
         self._url = urlsplit(backend.url)
-        self._provider = spec.provider
-        held = [*spec.credentials.values(), *([backend.api_key] if backend.api_key is not None else [])]
-        self._secrets = told_apart([secret.reveal() for secret in held])
-        self._arguments: dict[str, Any] = {
-            "custom_llm_provider": spec.provider,
-            "num_retries": 0,
-            "max_retries": 0,
-            "timeout": _PATIENCE_S,
-            "caching": False,
-            "drop_params": True,
-            **spec.settings,
-            **{_CALLED.get(name, name): secret.reveal() for name, secret in spec.credentials.items()},
-        }
-        keys = [each.secret for each in backend.api_keys] + ([backend.api_key] if backend.api_key is not None else [])
-        self._own = frozenset(secret.reveal() for secret in keys)
-        self._accounts = frozenset(spec.credentials)
-        self._places = ""
-        if spec.own_url:
-            self._arguments["api_base"] = backend.url
-            if spec.provider.startswith("vertex_ai"):
-                self._places = vertex_places(backend)
 
     def take(self) -> None:
         """Return no idle connection: the library keeps its own."""
@@ -184,37 +150,6 @@ class LitellmPool:
             return await self._resolve(host, port)
 
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asked(), self.loop))
-
-    def arguments(self, key: str | None, model: str) -> dict[str, Any]:
-        """Return the arguments of every call for ``model``; ``key`` is what the request is made with."""
-        more: dict[str, Any] = {} if key is None else {"api_key": key}
-        if key is not None and key not in self._own and self._provider not in _KEYED:
-            # The owner's account must not pay for what is asked with a team's key.
-            if self._provider.startswith("vertex_ai"):
-                raise Unfit("this provider knows no keys, only accounts", 401)
-            return {name: value for name, value in self._arguments.items() if name not in self._accounts} | more
-        if self._places:
-            more["api_base"] = self._places + vertex_place(model)
-        return self._arguments | more
-
-    def ears(self) -> dict[str, Any]:
-        """Return the argument that has the chats of some providers go through a client that hears what they say."""
-        return {"client": _client()} if self._provider in _OVERHEARD else {}
-
-    def check(self, *, stream: bool) -> None:
-        """Refuse what the library would make a mess of. Raises ``Unfit``."""
-        if stream and self._provider in _UNREADABLE:
-            raise Unfit(
-                "this backend answers whole and does not stream: the library litellm cannot read Cohere's events; "
-                "a backend of kind openai with the profile cohere can"
-            )
-
-    def discreet(self, words: str, key: str | None) -> str:
-        """Return ``words`` of an error without secrets."""
-        for secret in (*self._secrets, key or ""):
-            if secret:
-                words = words.replace(secret, "…")
-        return words
 
     def close(self) -> None:
         """Nothing is open."""
@@ -283,7 +218,7 @@ class LitellmConnection:
 
     async def _call(self, litellm: ModuleType, path: str, key: str | None, body: dict[str, Any]) -> None:
         model = body["model"]
-        arguments = self._pool.arguments(key, model)
+        arguments = self._pool.account.arguments(key, model)
         if path.endswith("/embeddings"):
             found = await litellm.aembedding(model=model, **arguments, **only(body, EMBEDDINGS))
             self._answer(200, plain(found))
@@ -292,9 +227,10 @@ class LitellmConnection:
             self._answer(200, ranking(found))
         else:
             refuse_links(body.get("messages"))
-            self._pool.check(stream=bool(body.get("stream")))
+            self._pool.account.check(stream=bool(body.get("stream")))
             signed = "claude" in model
-            arguments = arguments | self._pool.ears()
+            if self._pool.account.overheard:
+                arguments = arguments | {"client": _client()}
             asked = only(body, CHAT) | {"messages": [without_details(each, signed) for each in body["messages"]]}
             found = await litellm.acompletion(model=model, **arguments, **asked)
             if body.get("stream"):
@@ -367,7 +303,7 @@ class LitellmConnection:
         name = type(error).__name__
         status = told_status(error) if name == "APIConnectionError" else getattr(error, "status_code", None)
         response = getattr(error, "response", None)
-        words = self._pool.discreet(words_of(error), key)[:2_000]
+        words = self._pool.account.discreet(words_of(error), key)[:2_000]
         if name == "ContextWindowExceededError":
             words = f"context window exceeded: {words}"
         if self._begun:
@@ -400,7 +336,7 @@ def _client() -> Any:
     if not _clients:
         from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler  # noqa: PLC0415 - it is imported by now
 
-        _clients.append(AsyncHTTPHandler(timeout=_PATIENCE_S, event_hooks={"response": [overhear]}))
+        _clients.append(AsyncHTTPHandler(timeout=PATIENCE_S, event_hooks={"response": [overhear]}))
     return _clients[0]
 
 

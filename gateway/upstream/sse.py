@@ -10,6 +10,8 @@ from typing import Final
 
 MAX_LINE: Final = 16 * 1024 * 1024
 """Bytes of one line; a longer one is an attack or a defect."""
+_LF: Final = 10
+_CR: Final = 13
 
 
 class LineTooLong(ValueError):
@@ -31,21 +33,28 @@ class EventReader:
         self._tail = b""
         self.boundaries = False
 
+    def event(self, data: bytes) -> bytes | None:
+        """Return the payload when ``data`` is one whole event and no more, which a read of a stream mostly is.
+
+        Otherwise, or where ``boundaries`` or the rest of a line matter, return None and take nothing: ``feed`` does.
+        """
+        payload = data[6:-2]
+        if (
+            data[:6] != b"data: "
+            or data[-2:] != b"\n\n"
+            or _LF in payload
+            or _CR in payload
+            or self._tail
+            or self.boundaries
+        ):
+            return None
+        return payload
+
     def feed(self, data: bytes) -> list[bytes]:
         """Return the payloads completed by ``data``. Raises ``LineTooLong``."""
-        if (
-            data[-2:] == b"\n\n"
-            and data[:6] == b"data: "
-            and data.find(b"\n") == len(data) - 2
-            and not self._tail
-            and not self.boundaries
-            and b"\r" not in data
-        ):
-            self._lines = data[:-1]  # one whole event: what a read of a stream mostly is
-            return [data[6:-2]]
         if self._tail:
             data = self._tail + data
-        if b"\r" in data:
+        if _CR in data:
             data, carry = self._normalise(data)
         else:
             carry = b""

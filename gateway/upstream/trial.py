@@ -18,11 +18,12 @@ from gateway.types.call import WHOLE, Call
 from gateway.types.dialect import Dialect
 from gateway.types.failure import Cause
 from gateway.upstream.attempt import Attempt
-from gateway.upstream.deadlines import Deadlines
+from gateway.upstream.backends import Upstream
 from gateway.upstream.speech import speech_of
 from gateway.upstream.wire import AttemptFailed, Connection, Pool
 
 _CHAT: Final = Dialect.CHAT
+_REPORT: Final = orca.HEADER
 STALE_S: Final = 0.5
 """Seconds in which a kept connection that had been closed answers with a reset. Later, an engine died at work."""
 
@@ -45,9 +46,9 @@ class Trial:
     __slots__ = (
         "_aborted",
         "_connecting",
-        "_deadlines",
-        "_loop",
+        "_first_byte",
         "_open",
+        "_upstream",
         "attempt",
         "booking",
         "call",
@@ -61,16 +62,16 @@ class Trial:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
-        deadlines: Deadlines,
+        upstream: Upstream,
         number: int,
         candidate: Candidate,
         call: Call,
         span: AttemptTrace,
         work: Work | None = None,
     ) -> None:
-        self._loop = loop
-        self._deadlines = deadlines
+        replica, load = candidate.replica, candidate.load
+        engine, now = replica.engine, monotonic()
+        self._upstream = upstream
         self.call = call
         self._aborted = False
         self._connecting: asyncio.Task[Connection] | None = None
@@ -79,36 +80,38 @@ class Trial:
         self.candidate = candidate
         self.span = span
         self.sent_at = 0.0
-        plain = call.dialect is _CHAT and candidate.replica.engine.speaks is _CHAT
+        plain = call.dialect is _CHAT and engine.speaks is _CHAT
         self.speech = None if plain else speech_of(candidate, call)
+        first_byte, ttft = replica.backend.timeouts.first_byte, candidate.endpoint.pace.ttft
+        self._first_byte = first_byte if ttft is None or first_byte < ttft else ttft
         self.attempt = self._receiver()
-        whole = call.operation in WHOLE or not (call.stream or candidate.replica.engine.always_stream)
+        estimate = call.prompt_estimate
         if work is None:
-            work = Work(call.prompt_estimate, 0)
-        elif work.prompt_tokens != call.prompt_estimate:
-            work = Work(call.prompt_estimate, work.expected_tokens, work.blocks, session=work.session)
-        self.booking = Booking(candidate.load, work, monotonic(), whole=whole)
+            work = Work(estimate, 0)
+        elif work.prompt_tokens != estimate:
+            work = Work(estimate, work.expected_tokens, work.blocks, session=work.session)
+        whole = not (call.stream or engine.always_stream) or call.operation in WHOLE
+        self.booking = Booking(load, work, now, whole=whole)
         self.key = key = candidate.key
-        if key is None and candidate.load.quota.keys:
-            self.key = key = candidate.load.quota.take(self.booking.context, monotonic())
+        if key is None and load.quota.keys:
+            self.key = key = load.quota.take(self.booking.context, now)
         if key is not None:
-            key.quota.sent(self.booking.context, monotonic())
+            key.quota.sent(self.booking.context, now)
 
     async def run(self, pool: Pool, request: bytes) -> Attempt:
         """Send ``request`` over ``pool`` and wait until the answer begins or fails; return the attempt."""
-        timeouts = self.candidate.replica.backend.timeouts
         connection = pool.take()
         while True:
             attempt = self.attempt
             if connection is None:
-                connection = await self._connect(pool, timeouts.connect)
+                connection = await self._connect(pool, self.candidate.replica.backend.timeouts.connect)
                 if connection is None:
                     return attempt
                 attempt.deadline = monotonic() + self._first_byte
             self.sent_at = now = monotonic()
             self.booking.departs(now)
             attempt.start(connection, request)
-            self._deadlines.watch(attempt)
+            self._upstream.deadlines.watch(attempt)
             await attempt.begun()
             failure = attempt.failure
             if failure is None:
@@ -116,7 +119,7 @@ class Trial:
                 return attempt
             stale = failure.cause is Cause.RESET and not connection.fresh and monotonic() - self.sent_at < STALE_S
             if stale and not self._aborted:
-                self._deadlines.forget(attempt)
+                self._upstream.deadlines.forget(attempt)
                 connection = None  # it had been closed while it was idle: the engine never saw the request
                 self.attempt = self._receiver()
                 continue
@@ -140,43 +143,37 @@ class Trial:
         if not self._open:
             return
         self._open = False
-        self._deadlines.forget(self.attempt)
-        replica = self.candidate.replica
+        attempt, replica, now = self.attempt, self.candidate.replica, monotonic()
+        self._upstream.deadlines.forget(attempt)
         if self.key is not None:
             self.key.quota.ended()
-            self.key.quota.heard(self.attempt.headers, monotonic())
+            self.key.quota.heard(attempt.headers, now)
         elif replica.engine.metrics_path is None:
-            replica.load.quota.heard(self.attempt.headers, monotonic())
+            replica.load.quota.heard(attempt.headers, now)
         else:
-            for name, value in self.attempt.headers:
-                if name == orca.HEADER:
+            for name, value in attempt.headers:
+                if name == _REPORT:
                     replica.load.hinted(*orca.read(value))
-        self.booking.ended(monotonic())
-
-    @property
-    def _first_byte(self) -> float:
-        """Seconds that the first event may take: the backend's limit, or the model's where that is tighter."""
-        first_byte, ttft = self.candidate.replica.backend.timeouts.first_byte, self.candidate.endpoint.pace.ttft
-        return first_byte if ttft is None else min(first_byte, ttft)
+        self.booking.ended(now)
 
     def _receiver(self) -> Attempt:
-        candidate = self.candidate
-        idle, gap = candidate.replica.backend.timeouts.idle, candidate.endpoint.pace.inter_token
+        replica, gap, speech = self.candidate.replica, self.candidate.endpoint.pace.inter_token, self.speech
+        idle = replica.backend.timeouts.idle
         strict = gap is not None and gap < idle
         return Attempt(
-            self._loop,
-            candidate.replica.engine,
+            self._upstream.loop,
+            replica.engine,
             self.call.operation,
-            first_byte=self._first_byte,
-            idle=gap if strict and gap is not None else idle,
-            strict=strict,
-            translator=None if self.speech is None else self.speech.translator(self.call),
+            self._first_byte,
+            gap if strict and gap is not None else idle,
+            strict,
+            None if speech is None else speech.translator(self.call),
         )
 
     async def _connect(self, pool: Pool, limit: float) -> Connection | None:
         """Open a connection; on failure note it in the attempt and return None."""
         attempt = self.attempt
-        self._connecting = self._loop.create_task(pool.connect(limit))
+        self._connecting = self._upstream.loop.create_task(pool.connect(limit))
         try:
             connection = await self._connecting
             if not self._aborted:

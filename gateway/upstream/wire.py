@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import Final, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -78,15 +78,17 @@ class Connection(asyncio.Protocol):
         "deadline",
         "fresh",
         "idle_since",
+        "on_body",
         "transport",
     )
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._parser = httptools.HttpResponseParser(self)
         self._receiver: Receiver | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._parts: list[bytes] = []
+        self.on_body = self._parts.append  # the parser calls it with each piece of a body
+        self._parser = httptools.HttpResponseParser(self)
         self._head_bytes = 0
         self._started = False
         self._complete = True
@@ -117,7 +119,7 @@ class Connection(asyncio.Protocol):
         if self._complete:
             self._pool.put(self)
         else:
-            self.deadline = time.monotonic() + LINGER
+            self.deadline = monotonic() + LINGER
             self._pool.deadlines.watch(self)
 
     def abort(self) -> None:
@@ -162,19 +164,21 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             broken = True
-        receiver = self._receiver
-        if not self._parts:
+        parts = self._parts
+        if parts:
+            self._head_bytes = 0
+            body = parts.pop()
+            if parts:
+                body = b"".join(parts) + body
+                parts.clear()
+            if self._receiver is not None:
+                self._receiver.data(body)
+        else:
             self._head_bytes += len(data)
             broken = broken or self._head_bytes > MAX_HEAD
-        else:
-            self._head_bytes = 0
-            parts = self._parts
-            body = parts[0] if len(parts) == 1 else b"".join(parts)
-            parts.clear()
-            if receiver is not None:
-                receiver.data(body)
         if self._complete:
-            self._keep = self._keep and not broken  # what follows a whole answer is refused, not delivered
+            if broken:
+                self._keep = False  # what follows a whole answer is refused, not delivered
             self._finish()
         elif broken:
             self._break(Failure(Cause.MALFORMED, "the backend's answer is not valid HTTP"))
@@ -222,10 +226,6 @@ class Connection(asyncio.Protocol):
         self._keep = self._parser.should_keep_alive()
         if self._receiver is not None:
             self._receiver.head(status, self._headers)
-
-    def on_body(self, body: bytes) -> None:
-        """Collect the body bytes of this read."""
-        self._parts.append(body)
 
     def on_message_complete(self) -> None:
         """Note that the response is whole."""
@@ -280,10 +280,13 @@ class Pool:
 
     def take(self) -> Connection | None:
         """Return an idle connection that is still good, or None."""
-        oldest = time.monotonic() - IDLE_LIMIT
-        while self._idle:
-            connection = self._idle.pop()
-            good = connection.usable and connection.idle_since > oldest
+        idle = self._idle
+        if not idle:
+            return None
+        oldest = monotonic() - IDLE_LIMIT
+        while idle:
+            connection = idle.pop()
+            good = connection.idle_since > oldest and connection.usable
             connection.idle_since = 0.0
             if good:
                 connection.fresh = False
@@ -298,7 +301,7 @@ class Pool:
         if self._closed:
             connection.abort()
             return
-        now = time.monotonic()
+        now = monotonic()
         connection.idle_since = now
         idle = self._idle
         idle.append(connection)

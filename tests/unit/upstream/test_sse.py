@@ -45,6 +45,30 @@ def test_a_last_line_without_an_end_counts() -> None:
     assert read(b'data: {"a":1}\n\ndata: [DONE]', []) == [b'{"a":1}', b"[DONE]"]
 
 
+@given(
+    st.lists(
+        st.sampled_from([b"data: ", b"data:", b"{}", b"x:", b"\n", b"\n\n", b"\r\n", b"\r", b" ", b"a"]), max_size=6
+    )
+)
+def test_an_event_taken_alone_is_what_reading_it_gives(parts: list[bytes]) -> None:
+    """What is taken without a detour is the one payload, and leaves nothing behind; anything else is not taken."""
+    data = b"".join(parts)
+    alone = EventReader().event(data)
+    if alone is not None:
+        assert read(data, []) == [alone]
+    assert EventReader().event(b"data: %s\n\n" % data) == (data if not {10, 13} & {*data} else None)
+
+
+def test_an_event_is_not_taken_where_more_matters() -> None:
+    """Behind the beginning of a line, and while blank lines count, every byte is read."""
+    reader = EventReader()
+    reader.feed(b"da")
+    assert reader.event(b"data: a\n\n") is None
+    reader.feed(b"ta: b\n\n")
+    reader.boundaries = True
+    assert reader.event(b"data: a\n\n") is None
+
+
 def test_boundaries_are_reported_only_when_asked_for() -> None:
     """Blank lines matter only for a document that spans several data lines."""
     reader = EventReader()

@@ -266,7 +266,7 @@ async def test_idle_connections_are_used_newest_first_and_not_for_ever(
     assert pool.take() is one
     asked(pool, LENGTH)
     later = time.monotonic() + wire.IDLE_LIMIT + 1
-    monkeypatch.setattr(wire.time, "monotonic", lambda: later)
+    monkeypatch.setattr(wire, "monotonic", lambda: later)
     assert pool.take() is None
 
 
