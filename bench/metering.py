@@ -90,7 +90,7 @@ def call(*, stream: bool) -> Call:
 
 def meter_of(journal: Journal, asked: Call, request_id: RequestId) -> Meter:
     """Return the meter of a request that has just been sent to a backend."""
-    meter = Meter(journal, request_id, asked, team="bench", key_id="bench001", arrived=monotonic())
+    meter = Meter(journal, request_id, asked, "bench", "bench001", monotonic())
     meter.opened(1, _CANDIDATE)
     return meter
 

@@ -34,8 +34,6 @@ app = typer.Typer(name="weir", help="One endpoint for every app; every token met
 app.callback()(console.options)
 app.command("serve")(serving.serve)
 app.command("demo")(serving.run_demo)
-app.command("worker", hidden=True)(serving.worker)
-app.command("keeper", hidden=True)(serving.keeper)
 app.command("sim")(simulation.sim)
 app.command("rankings")(rankings.rankings)
 app.command("doctor")(doctor.doctor)

@@ -76,9 +76,7 @@ class InFlight:
     def __init__(self, call: Call, principal: Principal, reply: Reply, desk: Desk) -> None:
         self._call, self._principal, self._reply, self._desk = call, principal, reply, desk
         self.trace = desk.tracer.start(call.traceparent, call.operation, call.model, call.tracestate)
-        self._meter = Meter(
-            desk.journal, reply.request_id, call, team=principal.team, key_id=principal.key_id, arrived=reply.arrived
-        )
+        self._meter = Meter(desk.journal, reply.request_id, call, principal.team, principal.key_id, reply.arrived)
         self.expected = desk.router.expectations.tokens(call.model, principal.team, call.max_tokens) * call.choices
         self.ticket: Ticket | None = None
         self.refused, self.cut = "", "server"

@@ -115,12 +115,11 @@ def serve_alone(
     return 0 if uvloop.run(main()) else 1
 
 
-def serve_worker(startup: Startup, descriptor: int, workers: int) -> int:
-    """Run one of ``workers`` workers on an inherited socket; return the exit status."""
+def serve_worker(startup: Startup, listener: socket.socket, workers: int) -> int:
+    """Run one of ``workers`` workers on a socket that all of them have; return the exit status."""
     from gateway.serving import serve  # noqa: PLC0415 - see above
 
     async def main() -> bool:
-        listener = socket.socket(fileno=descriptor)
         async with _client(startup.settings) as client:
             gateway = Gateway(startup.settings, startup.snapshot, client, startup.identity, workers=workers)
             gateway.peers = client.share_metrics

@@ -1,24 +1,29 @@
 """``weir serve --workers N``: one supervisor that owns the listening socket and N worker processes and their keeper.
 
-The supervisor does no work of its own: it starts the keeper, then the workers, hands them the listening socket, passes
-SIGHUP on, and starts anew whatever dies. Children begin with SIGHUP blocked, so that one that comes while they start
-waits for them instead of ending them. Every child holds the read end of a pipe whose write end only the supervisor
-has: when the supervisor is gone, however it went, the pipe ends and the children stop by themselves, also those that
-are still starting.
+The supervisor does no work of its own: it starts the keeper, then the workers, passes SIGHUP on, and starts anew
+whatever dies. Children are forked from it, so what it has imported they need not import again, and they share its
+memory. It has no thread and no event loop, now or later: a fork would copy the locks of one and the descriptors of the
+other. Children begin with SIGHUP blocked, so that one that comes while they start waits for them instead of ending
+them. Every child holds the read end of a pipe whose write end only the supervisor has: when the supervisor is gone,
+however it went, the pipe ends and the children stop by themselves, also those that are still starting.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Final, NoReturn
 
 from gateway.telemetry import logs
 
@@ -27,7 +32,14 @@ LONGEST_DELAY: Final = 5.0
 STEADY_AFTER: Final = 10.0
 """Seconds after which a child counts as having started well."""
 _POLL: Final = 0.2
+_END_POLL: Final = 0.02
+_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD})
+"""What the supervisor has handlers for."""
 _log: Final = logs.logger(__name__)
+
+
+Work = Callable[[int], int]
+"""What a child does from its start to its end; takes the read end of the leash, returns the exit status."""
 
 
 @dataclass(slots=True)
@@ -36,31 +48,56 @@ class Child:
 
     Attributes:
         role: ``keeper`` or ``worker``.
-        process: the running process, or None while it waits to be started.
+        pid: the running process, or None while it waits to be started.
+        status: the exit status of the last process, negative for a signal; None while it runs.
         started: monotonic seconds of the last start.
         delay: seconds to wait before the next start.
         due: monotonic seconds at which to start it.
     """
 
     role: str
-    process: subprocess.Popen[bytes] | None = None
+    pid: int | None = None
+    status: int | None = None
     started: float = 0.0
     delay: float = FIRST_DELAY
     due: float = 0.0
 
+    def runs(self) -> bool:
+        """Return whether there is a process that has not ended; one that has is buried."""
+        if self.pid is None or self.status is not None:
+            return False
+        ended, status = os.waitpid(self.pid, os.WNOHANG)
+        if ended:
+            self.status = os.waitstatus_to_exitcode(status)
+        return not ended
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process, if there is one."""
+        if self.runs():
+            assert self.pid is not None
+            os.kill(self.pid, number)
+
 
 class Supervisor:
-    """Runs until it is told to stop; returns the exit status."""
+    """Runs until it is told to stop; returns the exit status.
 
-    def __init__(self, listener: socket.socket, workers: int, *, grace: float) -> None:
+    Args:
+        listener: the socket that workers take connections from; closed here first of all when it stops.
+        workers: how many.
+        grace: seconds that workers have to finish.
+        work: what a ``keeper`` does and what a ``worker`` does.
+    """
+
+    def __init__(self, listener: socket.socket, workers: int, *, grace: float, work: Mapping[str, Work]) -> None:
         self._listener = listener
-        self._workers = workers
         self._grace = grace
+        self._work = work
         self._children = [Child("keeper"), *(Child("worker") for _ in range(workers))]
         self._leash, self._hand = os.pipe()
         self._wake, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         self._stopping = False
+        self._reloading = False
 
     def run(self) -> int:
         """Supervise until SIGTERM or SIGINT; then let the workers finish, the keeper last."""
@@ -69,8 +106,15 @@ class Supervisor:
         signal.signal(signal.SIGHUP, self._reload)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one that came during the start comes now
+        gc.collect()
+        gc.freeze()  # a child that looked through it for garbage would write on, and so copy, every page of it
         try:
             while not self._stopping:
+                if self._reloading:
+                    self._reloading = False
+                    for child in self._children:
+                        child.signal(signal.SIGHUP)
                 self._tend()
                 ready, _, _ = select.select([self._wake], [], [], _POLL)
                 if ready:
@@ -84,65 +128,74 @@ class Supervisor:
         """Start what is due, bury what has died."""
         now = time.monotonic()
         for child in self._children:
-            if child.process is not None and child.process.poll() is not None:
-                _log.error("process died", role=child.role, pid=child.process.pid, status=child.process.returncode)
+            if child.pid is not None and not child.runs():
+                _log.error("process died", role=child.role, pid=child.pid, status=child.status)
                 steady = now - child.started > STEADY_AFTER
                 child.delay = FIRST_DELAY if steady else min(child.delay * 2, LONGEST_DELAY)
                 child.due = now + child.delay
-                child.process = None
-            if child.process is None and now >= child.due:
+                child.pid = None
+            if child.pid is None and now >= child.due:
                 self._start(child, now)
 
     def _start(self, child: Child, now: float) -> None:
-        command = [sys.executable, "-m", "gateway.cli", child.role, "--leash", str(self._leash)]
-        descriptors = [self._leash]
-        if child.role == "worker":
-            command += ["--fd", str(self._listener.fileno()), "--workers", str(self._workers)]
-            descriptors.append(self._listener.fileno())
-        # A child inherits the mask; our own SIGHUP of this moment comes right after.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        sys.stdout.flush()  # else the child has the same text, and says it again
+        # Held back while there are two of us: what comes for the child must not be taken by a handler that is ours.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        pid = os.fork()
+        if pid == 0:
+            self._become(child.role)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        child.pid, child.status, child.started = pid, None, now
+
+    def _become(self, role: str) -> NoReturn:
+        """Be a child, with the signals of a new process, except that SIGHUP waits."""
+        status = 1
         try:
-            child.process = subprocess.Popen(command, pass_fds=descriptors)  # noqa: S603 - our own interpreter and module
+            signal.set_wakeup_fd(-1)
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            for descriptor in (self._hand, self._wake, self._waker):
+                os.close(descriptor)
+            if role != "worker":
+                self._listener.close()
+            with suppress(OSError):  # the name by which `ps` and `top` show it; only Linux has it there
+                Path("/proc/self/comm").write_text(f"weir {role}")
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS - {signal.SIGHUP})
+            status = self._work[role](self._leash)
+        except BaseException:  # noqa: BLE001 - nothing of the supervisor's that is above here may run in a child
+            traceback.print_exc()
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-        child.started = now
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
 
     def _reload(self, _number: int, _frame: FrameType | None) -> None:
-        for child in self._children:
-            if child.process is not None:
-                child.process.send_signal(signal.SIGHUP)
+        self._reloading = True
 
     def _shut_down(self) -> None:
         self._listener.close()
         keeper, workers = self._children[0], self._children[1:]
         for child in workers:
-            _terminate(child)
+            child.signal(signal.SIGTERM)
         deadline = time.monotonic() + self._grace + 5.0
         for child in workers:
             _await_end(child, deadline)
-        _terminate(keeper)
+        keeper.signal(signal.SIGTERM)
         _await_end(keeper, time.monotonic() + 10.0)
         for descriptor in (self._leash, self._hand, self._wake, self._waker):
             os.close(descriptor)
 
 
-def _terminate(child: Child) -> None:
-    if child.process is not None and child.process.poll() is None:
-        child.process.terminate()
-
-
 def _await_end(child: Child, deadline: float) -> None:
-    if child.process is None:
-        return
-    try:
-        child.process.wait(max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        _log.error("process did not stop in time", role=child.role, pid=child.process.pid)
-        child.process.kill()
-        child.process.wait()
+    while child.runs():
+        if time.monotonic() > deadline:
+            _log.error("process did not stop in time", role=child.role, pid=child.pid)
+            child.signal(signal.SIGKILL)
+            deadline += LONGEST_DELAY
+        time.sleep(_END_POLL)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -153,7 +206,6 @@ def bind(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(2048)
-        listener.set_inheritable(True)
     except OSError:
         listener.close()
         raise

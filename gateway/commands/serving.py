@@ -1,4 +1,4 @@
-"""``weir serve`` and ``weir demo``, and the hidden commands their processes are started with.
+"""``weir serve`` and ``weir demo``, and what the processes of several workers do.
 
 Raises ``StartError`` and its like with a sentence; later errors are in the log.
 """
@@ -13,11 +13,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.commands.console import say
+from gateway.commands.console import complain, say
 from gateway.commands.environment import Config, read_settings
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 MOST_DAYS = 366
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
-Leash = Annotated[int, typer.Option(help="Inherited pipe; its end means that the supervisor is gone.")]
 
 
 def serve(
@@ -85,24 +85,32 @@ def run_demo(
     raise SystemExit(status)
 
 
-def worker(
-    fd: Annotated[int, typer.Option(help="Inherited listening socket.")],
-    leash: Leash,
-    workers: Annotated[int, typer.Option(min=1, help="How many workers there are.")] = 1,
-) -> None:
-    """Serve as one of several workers; started by the supervisor."""
+def _be_worker(listener: socket.socket, workers: int, leash: int) -> int:
+    """Serve as one of several workers; return the exit status."""
+    from gateway.process import serve_worker
+
+    return _child(leash, lambda startup: serve_worker(startup, listener, workers))
+
+
+def _be_keeper(leash: int) -> int:
+    """Keep the ledger for several workers; return the exit status."""
+    from gateway.process import serve_keeper
+
+    return _child(leash, serve_keeper)
+
+
+def _child(leash: int, serve: Callable[[Startup], int]) -> int:
+    """Read everything anew, because it may have changed since the supervisor did, and serve."""
+    from gateway.process import StartError, prepare
+    from gateway.settings import SettingsError
+
     _heed(leash)
-    from gateway.process import prepare, serve_worker
-
-    raise SystemExit(serve_worker(prepare(read_settings()), fd, workers))
-
-
-def keeper(leash: Leash) -> None:
-    """Keep the ledger for several workers; started by the supervisor."""
-    _heed(leash)
-    from gateway.process import prepare, serve_keeper
-
-    raise SystemExit(serve_keeper(prepare(read_settings())))
+    try:
+        startup = prepare(read_settings())
+    except (StartError, SettingsError) as error:
+        complain(str(error))
+        return 2
+    return serve(startup)
 
 
 def _heed(leash: int) -> None:
@@ -159,7 +167,10 @@ def _serve(
         return serve_alone(startup, listener, lambda: announce(startup, base), beside)
     KeeperLock(startup.settings.home).acquire().release()  # said here once, not by one keeper after another in the log
     announce(startup, base)
-    return supervisor.Supervisor(listener, workers, grace=startup.settings.grace).run()
+    import gateway.serving  # noqa: F401 - what workers are made of: imported here once instead of by each
+
+    work: dict[str, supervisor.Work] = {"keeper": _be_keeper, "worker": partial(_be_worker, listener, workers)}
+    return supervisor.Supervisor(listener, workers, grace=startup.settings.grace, work=work).run()
 
 
 def _announce(startup: Startup, base: str) -> None:

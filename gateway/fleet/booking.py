@@ -113,7 +113,7 @@ class Booking:
     _seen_at: float
     _seen_read: float
 
-    def __init__(self, load: ReplicaLoad, work: Work, now: float, *, whole: bool = False) -> None:
+    def __init__(self, load: ReplicaLoad, work: Work, now: float, whole: bool = False) -> None:
         prompt = work.prompt_tokens
         self._load = load
         self._work = work

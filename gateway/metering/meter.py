@@ -71,7 +71,7 @@ class Meter:
     )
 
     def __init__(
-        self, journal: Journal, request_id: RequestId, call: Call, *, team: str, key_id: str, arrived: float
+        self, journal: Journal, request_id: RequestId, call: Call, team: str, key_id: str, arrived: float
     ) -> None:
         self._journal = journal
         self._request_id = request_id

@@ -91,7 +91,7 @@ class Trial:
         elif work.prompt_tokens != estimate:
             work = Work(estimate, work.expected_tokens, work.blocks, session=work.session)
         whole = not (call.stream or engine.always_stream) or call.operation in WHOLE
-        self.booking = Booking(load, work, now, whole=whole)
+        self.booking = Booking(load, work, now, whole)
         self.key = key = candidate.key
         if key is None and load.quota.keys:
             self.key = key = load.quota.take(self.booking.context, now)

@@ -81,7 +81,7 @@ def run(
     """Run a command to its end; whatever happens it prints no traceback.
 
     Each command of Weir is started as an operator does the first time; after that it is forked, which takes a quarter
-    of the time.
+    of the time, or a tenth.
     """
     if command[0] == WEIR and _known(command[1:]):
         done = forks.weir(command[1:], environ, cwd, seconds)
@@ -101,11 +101,30 @@ def run(
 
 
 def _known(arguments: Sequence[str | Path]) -> bool:
-    """Return whether the command was run before. What serves has signals and children: it is never forked."""
-    name = tuple(str(word) for word in arguments[:2])
+    """Return whether the command was run before; with one worker and with several are two commands."""
+    words = [str(word) for word in arguments]
+    name = (words[0], str("--workers" in words)) if words[0] == "serve" else tuple(words[:2])
     before = name in _RUN
     _RUN.add(name)
-    return before and name[0] not in {"serve", "demo", "sim"}
+    return before
+
+
+def _started(
+    command: Sequence[str | Path], environ: Mapping[str, str], cwd: Path
+) -> subprocess.Popen[str] | forks.Server:
+    """Start a command in a session of its own, with one pipe for all it says; see ``run``."""
+    if command[0] == WEIR and _known(command[1:]):
+        return forks.Server(command[1:], environ, cwd)
+    return subprocess.Popen(
+        command,
+        env=environ,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def eventually(look: Callable[[], T | None], seconds: float = PATIENCE) -> T:
@@ -145,16 +164,7 @@ class Process:
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self._ended = False
-        self._popen = subprocess.Popen(
-            command,
-            env=environ,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        self._popen = _started(command, environ, cwd)
         guard = ["sh", "-c", _GUARD, "guard", str(self._popen.pid)]
         self._guard = subprocess.Popen(guard, stdin=subprocess.PIPE, text=True, start_new_session=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -265,7 +275,8 @@ class WeirProcess(Process):
         self.environ = environment(home, **known | environ)
         if "WEIR_DATABASE_URL" not in environ:
             furnish(home)
-        super().__init__([WEIR, "serve", "--port", "0", "--workers", str(workers)], self.environ)
+        several = ["--workers", str(workers)] if workers > 1 else []
+        super().__init__([WEIR, "serve", "--port", "0", *several], self.environ)
 
     @property
     def url(self) -> str:

@@ -8,20 +8,28 @@ it has its own id, can be killed, and shares nothing that is written later.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 PRELOADED: Final = (
     "asyncpg",
     "gateway.cli",
+    "gateway.keeper.figures",
     "gateway.keeper.schema",
+    "gateway.keeper.server",
     "gateway.keeper.service",
+    "gateway.serving",
+    "gateway.supervisor",
     "rich.table",
     "sqlalchemy.dialects.sqlite.aiosqlite",
     "tests.integration.metering.workload",
@@ -77,12 +85,69 @@ def weir(
     return subprocess.CompletedProcess(["weir", *command], process.exitcode, out, err)
 
 
-def _be_weir(command: list[str], environ: dict[str, str], cwd: Path, place: Path) -> None:
-    from gateway import cli
+class Server:
+    """A command line of Weir that serves, in a session of its own, forked: what tests need of ``subprocess.Popen``.
 
+    Attributes:
+        pid: of the process.
+        stdout: what it and its children say on both outputs; ends with the last of them.
+    """
+
+    def __init__(self, arguments: Sequence[str | Path], environ: Mapping[str, str], cwd: Path) -> None:
+        listening, talking = _CONTEXT.Pipe(duplex=False)
+        command = [os.fspath(each) for each in arguments]
+        self._process = _CONTEXT.Process(target=_be_server, args=(talking, command, dict(environ), cwd), daemon=True)
+        self._process.start()
+        talking.close()
+        self._asking = threading.Lock()
+        self.stdout: TextIO = os.fdopen(os.dup(listening.fileno()), encoding="utf-8")
+        listening.close()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+        with suppress(ProcessLookupError):
+            while self.poll() is None and os.getpgid(self.pid) != self.pid:  # who kills the session must find it
+                time.sleep(0.001)
+
+    def poll(self) -> int | None:
+        """Return the exit status, None while it runs."""
+        with self._asking:
+            return self._process.exitcode
+
+    def wait(self, timeout: float = 3600.0) -> int:
+        """Wait for its end and return the exit status. Raises ``subprocess.TimeoutExpired``."""
+        deadline = time.monotonic() + timeout
+        while (status := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(["weir"], timeout)
+            time.sleep(0.005)
+        return status
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to it, not to its children."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+def _be_server(talking: Connection, command: list[str], environ: dict[str, str], cwd: Path) -> None:
+    os.setsid()
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    for number in (1, 2):
+        os.dup2(talking.fileno(), number)
+    talking.close()
+    _run(command, environ, cwd)
+
+
+def _be_weir(command: list[str], environ: dict[str, str], cwd: Path, place: Path) -> None:
     for number, name in ((1, "out"), (2, "err")):
         with (place / name).open("wb") as file:
             os.dup2(file.fileno(), number)
+    _run(command, environ, cwd)
+
+
+def _run(command: list[str], environ: dict[str, str], cwd: Path) -> None:
+    from gateway import cli
+
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environ)

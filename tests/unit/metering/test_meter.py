@@ -32,7 +32,7 @@ async def test_a_second_try_that_cannot_be_journalled_leaves_the_first_as_it_was
     monkeypatch.setattr(Journal, "append", full)
     first, second = fleet(2)
     loop = asyncio.get_running_loop()
-    meter = Meter(journal, RequestIds().new(), call(stream=False), team="t", key_id="k", arrived=loop.time())
+    meter = Meter(journal, RequestIds().new(), call(stream=False), "t", "k", loop.time())
     meter.opened(1, first)
     with pytest.raises(Unavailable):
         meter.opened(2, second)

@@ -1,0 +1,134 @@
+"""A supervisor's children: what they are told, what they have of it, and that it outlives whatever they do."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from gateway import supervisor
+from tests.fakes.forks import Fork, tell
+
+
+def supervise(talking: Connection, kind: str) -> None:
+    """Be a supervisor of a keeper that sleeps and of a worker of this ``kind``."""
+
+    def keeping(leash: int) -> int:
+        tell(talking, "kept", os.getpid())
+        return sleeping(leash)
+
+    def sleeping(leash: int) -> int:
+        select.select([leash], [], [], 60.0)  # until the supervisor is gone; a test leaves no process
+        return 0
+
+    def dying(_leash: int) -> int:
+        tell(talking, "died", os.getpid())
+        return 3
+
+    def failing(_leash: int) -> int:
+        tell(talking, "failed", os.getpid())
+        raise RuntimeError
+
+    def looking(leash: int) -> int:
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        pipe = os.fstat(leash).st_ino  # both ends have it
+        ours = sum(os.fstat(number).st_ino == pipe for number in range(256) if _open(number))
+        usual = all(signal.getsignal(number) is signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGHUP))
+        name = Path("/proc/self/comm").read_text().strip() if sys.platform == "linux" else "weir worker"
+        tell(talking, "saw", ours, usual, signal.SIGHUP in held, signal.SIGTERM in held, name)
+        return sleeping(leash)
+
+    kinds = {"sleeping": sleeping, "dying": dying, "failing": failing, "looking": looking}
+    supervisor.LONGEST_DELAY = 0.01  # type: ignore[misc] # deaths by the dozen, without the pauses between them
+    listener = supervisor.bind("127.0.0.1", 0)
+    overseer = supervisor.Supervisor(listener, 1, grace=60.0, work={"keeper": keeping, "worker": kinds[kind]})
+    tell(talking, "supervisor", os.getpid())
+    tell(talking, "ended", overseer.run())
+
+
+def _open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+class Overseer:
+    """A supervisor in a process of its own."""
+
+    def __init__(self, fork: Fork) -> None:
+        self._fork = fork
+        self.pid = int(self.heard("supervisor")[0])
+
+    def heard(self, word: str) -> list[str]:
+        """Wait for the next line that begins with ``word``; return the rest of it."""
+        for line in self._fork.said:
+            first, *rest = line.decode().split(" ")
+            if first == word:
+                return [each.strip() for each in rest]
+        raise AssertionError(f"it ended without saying {word}")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+
+@contextmanager
+def overseen(kind: str) -> Iterator[Overseer]:
+    """Run a supervisor for the block."""
+    fork = Fork(supervise, kind)
+    with closing(fork.said):
+        try:
+            yield Overseer(fork)
+        finally:
+            if fork.alive:
+                fork.kill()
+
+
+def test_a_child_has_the_signals_of_a_new_process_and_not_the_supervisors_end_of_the_leash() -> None:
+    """Only SIGHUP waits; with the write end in a child, none would ever notice that the supervisor is gone."""
+    with overseen("looking") as overseer:
+        assert overseer.heard("saw") == ["1", "True", "True", "False", "weir", "worker"]
+        overseer.signal(signal.SIGTERM)
+        assert overseer.heard("ended") == ["0"]
+
+
+def test_children_that_were_started_this_moment_hear_that_they_are_to_stop() -> None:
+    """Told at once, before anything of the child ran: none takes the signal with a handler that is not its own."""
+    for pause in (0.0, 0.001, 0.003, 0.01):
+        with overseen("sleeping") as overseer:
+            overseer.heard("kept")
+            time.sleep(pause)
+            before = time.monotonic()
+            overseer.signal(signal.SIGTERM)
+            assert overseer.heard("ended") == ["0"]
+            assert time.monotonic() - before < 30.0, "not killed after the grace of 60 seconds"
+
+
+def test_what_dies_again_and_again_is_started_again_whatever_signals_come_meanwhile() -> None:
+    """A reload in the moment of a burial harms neither."""
+    with overseen("dying") as overseer:
+        pids = set()
+        for _ in range(20):
+            pids.add(overseer.heard("died")[0])
+            for _ in range(5):
+                overseer.signal(signal.SIGHUP)
+        assert len(pids) == 20
+        overseer.signal(signal.SIGTERM)
+        assert overseer.heard("ended") == ["0"]
+
+
+def test_a_child_that_fails_ends_there_and_then() -> None:
+    """Nothing of the supervisor's goes on in it: there is one supervisor afterwards, and a new child."""
+    with overseen("failing") as overseer:
+        assert len({overseer.heard("failed")[0] for _ in range(3)}) == 3
+        overseer.signal(signal.SIGTERM)
+        assert overseer.heard("ended") == ["0"]
+        assert [line for line in overseer._fork.said if line.startswith(b"ended")] == []
