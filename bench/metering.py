@@ -97,7 +97,7 @@ def meter_of(journal: Journal, asked: Call, request_id: RequestId) -> Meter:
 
 def settle(meter: Meter) -> None:
     """Settle an answer that ended well."""
-    meter.settle(gone=False, failed=False, http_status=200, upstream_id="chatcmpl-1", error="")
+    meter.settle(False, False, 200, "chatcmpl-1", "")
 
 
 def answers(journal: Journal | None, *, stream: bool) -> Answer:

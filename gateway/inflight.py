@@ -159,13 +159,10 @@ class InFlight:
         """Write down what the answer took and came to, and learn from it; not durable yet."""
         call, reply, meter, walk, desk = self._call, self._reply, self._meter, self._walk, self._desk
         assert walk is not None
+        failed = failure is not None and failure.cause is not Cause.ABORTED
+        error = failure.cause.value if failure is not None else ""
         receipt = self._receipt = meter.settle(
-            gone=reply.gone,
-            failed=failure is not None and failure.cause is not Cause.ABORTED,
-            http_status=attempt.status,
-            upstream_id=attempt.upstream_id,
-            error=failure.cause.value if failure is not None else "",
-            again=self._continuation.again,
+            reply.gone, failed, attempt.status, attempt.upstream_id, error, self._continuation.again
         )
         endpoint, usage = walk.candidate.endpoint, receipt.usage
         _count(desk.metrics, call, endpoint, receipt)

@@ -79,7 +79,7 @@ class GroupCommit:
         self._synced_at = 0.0
         self._thread = SyncThread(loop, self._land) if threaded else None
 
-    def pending(self, *, others: bool) -> SyncGroup | None:
+    def pending(self, others: bool) -> SyncGroup | None:
         """Return the group that will make everything written so far durable, or None when it is already.
 
         Args:

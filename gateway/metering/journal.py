@@ -176,7 +176,7 @@ class Journal:
         Its error is ``Unavailable`` when the disk has been failing for ``PATIENCE_S``. What was appended is still
         written as soon as it can be. Cancelling the future harms nobody else.
         """
-        group = self._commit.pending(others=bool(self._carry.open))
+        group = self._commit.pending(bool(self._carry.open))
         if group is None:
             return self._durable
         future = self._loop.create_future()
@@ -188,7 +188,7 @@ class Journal:
 
     def committed(self, callback: Callable[[Unavailable | None], None]) -> None:
         """Call ``callback`` once everything appended so far is durable, or with the error ``commit`` would have."""
-        group = self._commit.pending(others=bool(self._carry.open))
+        group = self._commit.pending(bool(self._carry.open))
         if group is None:
             self._loop.call_soon(callback, None)
         else:

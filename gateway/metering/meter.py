@@ -254,7 +254,7 @@ class Meter:
     # The end
 
     def settle(
-        self, *, gone: bool, failed: bool, http_status: int, upstream_id: str, error: str, again: int = 0
+        self, gone: bool, failed: bool, http_status: int, upstream_id: str, error: str, again: int = 0
     ) -> Receipt:
         """Journal the end of the answer and return its receipt; await the journal's commit after it.
 
@@ -297,7 +297,7 @@ class Meter:
         if self.ceiling is not None:
             paid, discount = self.ceiling.bounded(leg.dims.model, paid, discount)
         spent = cost(leg.candidate, usage, tap.tier or tier)
-        record = self._close(leg, status, usage, source, paid, spent, discount=discount)
+        record = self._close(leg, status, usage, source, paid, spent, 0, discount)
         self._journal.append(record)
         return Receipt(
             status,

@@ -84,6 +84,7 @@ class Tap:
         "_reported",
         "_reported_tokens",
         "_several",
+        "_whole",
         "deltas",
         "failed",
         "finish_reason",
@@ -95,6 +96,7 @@ class Tap:
         self._basis = basis
         self._several = _Several(basis) if basis.choices > 1 else None
         self._reported: Mapping[str, Any] | None = None
+        self._whole: Sequence[Mapping[str, Any]] = ()
         self._most = self._reported_tokens = self._output_bytes = self.deltas = 0
         self.failed = self.finished = False
         self.finish_reason = self.tier = ""
@@ -147,9 +149,8 @@ class Tap:
             self.finished = True
             self.finish_reason = "stop"
             return
-        for choice in answer["choices"]:
-            message = choice.get("message")
-            self._output_bytes += _delta_bytes(message) if message is not None else _bytes(choice["text"])
+        self._whole = answer["choices"]
+        for choice in self._whole:
             self._finish(choice)
 
     @property
@@ -161,7 +162,7 @@ class Tap:
     @property
     def silent(self) -> bool:
         """Whether no output was seen."""
-        return self.deltas == 0 and self._output_bytes == 0
+        return self.deltas == 0 and self._size() == 0
 
     def count(self) -> tuple[Usage, UsageSource]:
         """Return the tokens so far and where the numbers come from."""
@@ -185,7 +186,15 @@ class Tap:
 
     def _counted(self) -> int:
         """Return the completion tokens by what was seen."""
-        return self.deltas if self._exact else -(-self._output_bytes // BYTES_PER_TOKEN)
+        return self.deltas if self._exact else -(-self._size() // BYTES_PER_TOKEN)
+
+    def _size(self) -> int:
+        """Return the bytes of output that were seen. Those of a whole answer are counted when somebody asks."""
+        whole, self._whole = self._whole, ()
+        for choice in whole:
+            message = choice.get("message")
+            self._output_bytes += _delta_bytes(message) if message is not None else _bytes(choice["text"])
+        return self._output_bytes
 
     @property
     def _exact(self) -> bool:

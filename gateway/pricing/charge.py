@@ -43,7 +43,7 @@ def chosen(rates: Rates, tier: str, context: int) -> Rates:
     return found
 
 
-def charge(usage: Usage, rates: Rates, tier: str = DEFAULT_TIER, *, context: int | None = None) -> Charge:
+def charge(usage: Usage, rates: Rates, tier: str = DEFAULT_TIER, context: int | None = None) -> Charge:
     """Return what ``usage`` costs at ``rates``, by class, in nano-USD.
 
     Audio and image have a rate for each direction but one class, and cache writes one for each time they are kept: the
@@ -69,7 +69,7 @@ def charge(usage: Usage, rates: Rates, tier: str = DEFAULT_TIER, *, context: int
 
 
 def payable(
-    usage: Usage, rates: Rates, tier: str = DEFAULT_TIER, *, context: int | None = None, later: bool = False
+    usage: Usage, rates: Rates, tier: str = DEFAULT_TIER, context: int | None = None, later: bool = False
 ) -> tuple[Charge, Charge]:
     """Return what a team pays for ``usage``, and how much that is below the list price, both by class in nano-USD.
 
@@ -85,7 +85,7 @@ def payable(
     """
     if not (usage.prompt or usage.completion):
         return NOTHING
-    paid = charge(usage, rates, tier, context=context)
+    paid = charge(usage, rates, tier, context)
     if later and paid.request:
         paid = msgspec.structs.replace(paid, request=0)
     if not (rates.discount or rates.markup):
