@@ -19,6 +19,7 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -78,6 +79,15 @@ HURRIED: Final = Hurried()
 """One for all pages: what one keeps, another must not find to be of the future."""
 
 
+def collector(loaded: list[Response]) -> Callable[[Response], None]:
+    """Return what puts each response into ``loaded``; the browser's library wants a function that it can mark."""
+
+    def collect(response: Response) -> None:
+        loaded.append(response)
+
+    return collect
+
+
 def looked_at(running: Browser, house: House, role: str, path: str) -> dict[str, Any]:
     """Take the pictures of a page; return what was found."""
     found: dict[str, Any] = {"url": path, "role": role, "axe": [], "console": [], "csp": [], "wide": 0, "bytes": 0}
@@ -85,7 +95,7 @@ def looked_at(running: Browser, house: House, role: str, path: str) -> dict[str,
         for theme in ("light", "dark"):
             with looking(running, house, role, size=size, theme=theme) as looker:
                 loaded: list[Response] = []
-                looker.page.on("response", loaded.append)
+                looker.page.on("response", collector(loaded))
                 answer = looker.page.goto(house.url + path)
                 for late in looker.page.locator("img[loading=lazy]").all():
                     late.scroll_into_view_if_needed()
