@@ -39,7 +39,7 @@ from gateway.types.chunk import Chunk, TextChunk
 from gateway.types.ids import RequestId, RequestIds
 
 AT_ONCE: Final = 64
-ROUNDS: Final = 7
+ROUNDS: Final = 21
 CHUNKS: Final = 50
 CPU_BARS_US: Final = {"disk": 35.0, "process": 15.0}
 DURABILITIES: Final[tuple[Durability, ...]] = ("disk", "process")
@@ -202,7 +202,7 @@ def missed(found: dict[str, dict[str, float]]) -> list[str]:
 def main() -> int:
     """Run and print; return 1 when a bar was missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--answers", type=int, default=6_400, help="whole answers in a round")
+    parser.add_argument("--answers", type=int, default=2_560, help="whole answers in a round")
     parser.add_argument("--folder", type=Path, help="where the journal is to be: a disk tells more than memory")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()

@@ -300,8 +300,11 @@ def usage_of(document: Any) -> Usage | None:
     """
     if type(document) is not dict or not ("prompt_tokens" in document or "completion_tokens" in document):
         return None
-    prompt_tokens = _count(document.get("prompt_tokens"))
-    completion_tokens = _count(document.get("completion_tokens"))
+    prompt_tokens, completion_tokens = document.get("prompt_tokens"), document.get("completion_tokens")
+    if type(prompt_tokens) is not int or not 0 <= prompt_tokens < _BOUNDLESS:
+        prompt_tokens = _count(prompt_tokens)
+    if type(completion_tokens) is not int or not 0 <= completion_tokens < _BOUNDLESS:
+        completion_tokens = _count(completion_tokens)
     prompt = document.get("prompt_tokens_details")
     completion = document.get("completion_tokens_details")
     if not prompt and not completion and _AT_TOP.isdisjoint(document):
