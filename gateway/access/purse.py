@@ -202,7 +202,7 @@ class Purse:
         spend: Spend,
     ) -> PaymentRequired:
         """Return the error for a request that a budget has not enough for."""
-        waits = short.left + short.unsettled >= spend.least
+        waits = short.waits(spend.least)
         longest = max((answer_tokens(call, endpoint) for model in models for endpoint in model.endpoints), default=0)
         fits = affordable(call, models, principal.team, short.free, longest)
         resets = iso_day(short.window.end(short.window_day))

@@ -268,6 +268,10 @@ class Shortfall(msgspec.Struct, array_like=True, frozen=True, gc=False):
     wanted: int
     unsettled: int = 0
 
+    def waits(self, least: int) -> bool:
+        """Return whether waiting may help a request that would do with ``least``."""
+        return self.left + self.unsettled >= least
+
 
 Paid = tuple[tuple[str, int], ...]
 """What was charged for a request: pairs of model id and nano-USD."""

@@ -202,12 +202,13 @@ async def test_a_refusal_is_not_final_while_a_charge_may_count_twice(hosts: list
     await asyncio.sleep(0.2)  # what is leased ahead: there is nothing
     short = await host.admit(spend(200))
     assert isinstance(short, Shortfall)
-    assert short.left < 200 <= short.left + short.unsettled
+    assert short.left < 200
+    assert short.waits(200)
     host.settle(second[0], 450)
     await host.rounds()
     short = await host.admit(spend(200))
     assert isinstance(short, Shortfall)
-    assert (short.left, short.unsettled) == (50, 0)
+    assert (short.left, short.waits(200)) == (50, False)
 
 
 async def test_a_request_that_takes_less_gets_what_is_left(hosts: list[Host]) -> None:
