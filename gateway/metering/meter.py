@@ -296,7 +296,7 @@ class Meter:
         paid, discount = payable(usage, leg.rates, tier) if pays else NOTHING
         if self.ceiling is not None:
             paid, discount = self.ceiling.bounded(leg.dims.model, paid, discount)
-        spent = cost(leg.candidate, usage, tap.tier or tier) if leg.candidate.cost is not None else NO_CHARGE
+        spent = cost(leg.candidate, usage, tap.tier or tier)
         record = self._close(leg, status, usage, source, paid, spent, 0, discount)
         self._journal.append(record)
         return Receipt(

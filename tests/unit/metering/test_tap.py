@@ -187,3 +187,12 @@ def test_a_prompt_beyond_the_context_is_estimated() -> None:
     seen.chunk({"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]})
     seen.chunk({"choices": [], "usage": {"prompt_tokens": 10**9, "completion_tokens": 1}})
     assert seen.count()[0] == Usage(7, 1)
+
+
+def test_a_whole_answer_without_usage_is_estimated_by_its_size() -> None:
+    """Nobody reads a whole answer for its size unless the engine said nothing; then all choices are read, once."""
+    it = tap(2)
+    message = {"role": "assistant", "content": "word" * 5}
+    it.answer({"choices": [{"index": index, "message": message, "finish_reason": "stop"} for index in range(2)]})
+    assert not it.silent
+    assert it.count() == it.count() == (Usage(7, 10), UsageSource.ESTIMATED)
