@@ -69,7 +69,7 @@ class Journal:
         self._loop = loop
         self._carry = Carry()
         self.declared: Mapping[int, Rates] = self._carry.declared
-        self._commit = GroupCommit(loop, folder, self._landed, threaded=durability == "disk")
+        self._commit = GroupCommit(loop, folder, self._landed, synced=durability == "disk")
         self._durable = loop.create_future()
         self._durable.set_result(None)
         self._series = Series(
@@ -242,7 +242,7 @@ class Journal:
         if begun is not None:
             self._series.space.ended(begun)
         data, dims, sync = frame(record), record.dims, self._commit
-        if not self._put(data, dims.price_id, dims.cost_id) or sync.threaded:
+        if not self._put(data, dims.price_id, dims.cost_id) or sync.synced:
             frames = sync.group.frames
             frames.append(data)
             if len(frames) >= _MOST_UNSYNCED:
@@ -341,7 +341,7 @@ class Journal:
         for segment in (*self._broken, *sync.retiring):
             segment.close()
         self._broken, sync.retiring = [], []
-        if sync.threaded:
+        if sync.synced:
             sync.dirty = True
             self._schedule()
         else:
@@ -383,7 +383,7 @@ class Journal:
             self._provide()
 
     def _stop(self) -> None:
-        """End the thread and give up every segment."""
+        """Wait for the last sync and give up every segment."""
         self._stopped = True
         self._series.space.release()
         if self._room is not None:

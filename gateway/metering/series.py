@@ -111,7 +111,7 @@ class Series:
             segment.write(frame(Seal(following.path.name)))
         except OSError as error:
             log.warning("journal_seal_failed", segment=segment.path.name, error=str(error))
-        if self._sync.threaded:
+        if self._sync.synced:
             self._sync.retiring.append(segment)
             self._sync.schedule(others=bool(self._carry.open))
         else:

@@ -67,6 +67,20 @@ class SyncJob:
     current: SegmentWriter | None
     folder: Path | None
 
+    @property
+    def segments(self) -> list[SegmentWriter]:
+        """All segments, oldest first."""
+        return self.retiring if self.current is None else [*self.retiring, self.current]
+
+    def close(self) -> None:
+        """Give up the segments that are complete, now that they are safe."""
+        for segment in self.retiring:
+            segment.close()
+
+
+SyncLanded = Callable[[SyncJob, OSError | None, float], None]
+"""Told of each job, its error or None, and the wall seconds it took."""
+
 
 class SyncThread:
     """Runs sync jobs in order.
@@ -76,9 +90,7 @@ class SyncThread:
         landed: told of each job, its error or None, and the seconds it took.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, landed: Callable[[SyncJob, OSError | None, float], None]
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, landed: SyncLanded) -> None:
         self._loop = loop
         self._landed = landed
         self._jobs: SimpleQueue[SyncJob | None] = SimpleQueue()
@@ -110,18 +122,15 @@ class SyncThread:
 
 def _perform(job: SyncJob) -> None:
     """Sync what ``job`` names. Raises ``OSError`` at the first failure; the segments then stay open."""
-    for segment in job.retiring:
+    for segment in job.segments:
         _sync_file(segment.fd)
-    if job.current is not None:
-        _sync_file(job.current.fd)
     if job.folder is not None:
         fd = os.open(job.folder, os.O_RDONLY)
         try:
             os.fsync(fd)
         finally:
             os.close(fd)
-    for segment in job.retiring:
-        segment.close()
+    job.close()
 
 
 def _sync_file(fd: int) -> None:

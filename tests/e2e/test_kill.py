@@ -39,10 +39,11 @@ def test_failpoints_exist_in_tests_only() -> None:
         assert not [name for name in (*IN_WORKER, *IN_KEEPER) if f'"{name}"' in text], path
     shown = (
         "import os, tests.kill.launch as launch\n"
-        "from gateway.metering import checkpoints, meter, segments, sync\n"
+        "from gateway.metering import checkpoints, kernel_sync, meter, segments, sync\n"
         "from gateway.metering.backlog import Backlog\n"
         "found = lambda: [hasattr(each, '__wrapped__') for each in (meter.Meter.opened, meter.Meter.settle, \n"
-        "    segments.SegmentWriter.write, sync._perform, checkpoints.save, Backlog.remove)]\n"
+        "    segments.SegmentWriter.write, sync._perform, kernel_sync.KernelSync.submit, \n"
+        "    checkpoints.save, Backlog.remove)]\n"
         "before = found()\n"
         "from pathlib import Path\n"
         "launch.install(launch.Points(Path('.')), Path('.'))\n"

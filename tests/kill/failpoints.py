@@ -64,6 +64,7 @@ def install(points: Points, archive: Path) -> None:
     """Wrap the gateway's functions; finished segments are copied to ``archive`` before they are deleted."""
     from gateway.edge.openai_reply import OpenAIReply
     from gateway.metering import sync
+    from gateway.metering.kernel_sync import KernelSync
     from gateway.metering.meter import Meter
     from gateway.metering.segments import SegmentWriter
 
@@ -78,6 +79,8 @@ def install(points: Points, archive: Path) -> None:
             lambda *_: points.pass_by("after-last-bytes"),
         )
     around(sync, "_perform", lambda *_: points.pass_by("before-sync"), lambda *_: points.pass_by("after-sync"))
+    around(KernelSync, "submit", lambda *_: points.pass_by("before-sync"), _nothing)
+    around(KernelSync, "_complete", lambda *_: points.pass_by("after-sync"), _nothing)
     around(SegmentWriter, "create", _nothing, lambda *_: points.pass_by("new-segment"))
     around(SegmentWriter, "write", lambda segment, data: _tear(points, segment, data), _nothing)
     _in_keeper(points, archive)

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from gateway.db.engine import Database
-from gateway.metering import checkpoints, segments, sync
+from gateway.metering import checkpoints
 from gateway.metering import journal as journal_module
 from gateway.metering.audit import audit
 from gateway.metering.backlog import Backlog, Waiting
@@ -36,7 +36,7 @@ from gateway.types.tokens import Usage, UsageSource
 from tests.integration.metering.books import LABELLED, query
 from tests.integration.metering.conftest import only_sqlite, url_in
 from tests.integration.metering.samples import begin, closed, opened
-from tests.unit.metering.faulty_disk import Disk
+from tests.unit.metering.faulty_disk import Disk, put_under
 
 Key = tuple[bytes, int]
 ZEROS = 4096
@@ -129,9 +129,7 @@ class Books(RuleBasedStateMachine):
         self.disk = ForgetfulDisk()
         self.loop = asyncio.new_event_loop()
         self.patch = pytest.MonkeyPatch()
-        for module in (segments, sync):
-            self.patch.setattr(module, "os", self.disk)
-        self.patch.setattr(sync, "_FULL_SYNC", None)
+        put_under(self.patch, self.disk)
         self.patch.setattr(journal_module, "RETRY_S", (0.001, 0.002))
         self.patch.setattr(Backlog, "remove", self._removing(Backlog.remove))
         self.patch.setattr(checkpoints, "save", self._saving(checkpoints.save))

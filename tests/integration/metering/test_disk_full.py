@@ -16,7 +16,6 @@ from structlog.testing import capture_logs
 from gateway.db.engine import Database
 from gateway.metering import journal as journal_module
 from gateway.metering import reserve as reserve_module
-from gateway.metering import sync
 from gateway.metering.audit import audit
 from gateway.metering.record import Close, Open
 from gateway.metering.reserve import RESERVE_BYTES, Reserve
@@ -27,7 +26,7 @@ from tests.fakes.backend import DONE, SSE_HEAD, Visit, chunk, event, hand_backen
 from tests.fakes.small_disk import MountRefused, SmallDisk, small_disk
 from tests.harness import Backend, Stage, configuration, staged
 from tests.integration.metering.samples import begin, closed, dims, keys, meter, of_type, on_disk, opened, progressed
-from tests.unit.metering.faulty_disk import Disk
+from tests.unit.metering.faulty_disk import Disk, put_under
 
 
 @pytest.fixture
@@ -228,7 +227,7 @@ async def test_a_sync_that_finds_no_room_is_met_with_what_is_set_aside(
 ) -> None:
     """Some file systems take a write and only then look for its place: that is a full disk too."""
     faulty = Disk()
-    monkeypatch.setattr(sync, "os", faulty)
+    put_under(monkeypatch, faulty)
     journal = begin(tmp_path)
     start = opened()
     journal.append(start)

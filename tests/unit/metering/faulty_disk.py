@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.metering import segments, sync
+from gateway.metering import commit, segments, sync
 from gateway.metering.journal import Journal
 from gateway.metering.record import Record, scan
 from gateway.metering.segments import list_segments
@@ -96,13 +96,23 @@ class Disk:
         ]
 
 
+def put_under(journals: pytest.MonkeyPatch, disk: Disk) -> None:
+    """Have journals write to ``disk`` and sync it by a thread, for the kernel's own syncs cannot be made to fail."""
+
+    def missing(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    journals.setattr(commit, "KernelSync", missing)
+    journals.setattr(segments, "os", disk)
+    journals.setattr(sync, "os", disk)
+    journals.setattr(sync, "_FULL_SYNC", None)
+
+
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     """A disk that fails on demand, under the journal alone."""
     disk = Disk()
-    monkeypatch.setattr(segments, "os", disk)
-    monkeypatch.setattr(sync, "os", disk)
-    monkeypatch.setattr(sync, "_FULL_SYNC", None)
+    put_under(monkeypatch, disk)
     return disk
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from gateway.metering import sync
 from gateway.metering.journal import Journal
 from gateway.metering.record import Close, Head, Open, Price, Seal, scan
 from gateway.metering.segments import list_segments
@@ -27,7 +26,7 @@ from tests.integration.metering.samples import (
     opened,
     progressed,
 )
-from tests.unit.metering.faulty_disk import Disk, begin, disk, eventually
+from tests.unit.metering.faulty_disk import Disk, begin, disk, eventually, put_under
 
 __all__ = ["disk"]
 
@@ -121,7 +120,7 @@ async def test_commit_waits_for_a_sync_that_began_after_the_record(tmp_path: Pat
             asyncio.run_coroutine_threadsafe(release.wait(), loop).result(20)
             os.fdatasync(fd)
 
-    monkeypatch.setattr(sync, "os", SlowDisk())
+    put_under(monkeypatch, SlowDisk())
     journal = begin(tmp_path)
     start = opened()
     journal.append(start)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from gateway.metering import journal as journal_module
-from gateway.metering import segments, sync
+from gateway.metering import segments
 from gateway.metering.journal import Journal
 from gateway.metering.record import Close, Open, Progress, scan
 from gateway.metering.segments import list_segments
@@ -28,7 +28,7 @@ from tests.integration.metering.samples import (
     opened,
     progressed,
 )
-from tests.unit.metering.faulty_disk import Disk, begin, disk, eventually
+from tests.unit.metering.faulty_disk import Disk, begin, disk, eventually, put_under
 
 __all__ = ["disk"]
 
@@ -81,7 +81,7 @@ async def test_a_folder_is_synced_before_anything_in_a_new_segment_counts(
         def fsync(self, fd: int) -> None:
             synced.append(os.fstat(fd).st_ino)
 
-    monkeypatch.setattr(sync, "os", Watched())
+    put_under(monkeypatch, Watched())
     journal = begin(tmp_path)
     for _ in range(3):
         journal.append(opened())
@@ -125,9 +125,7 @@ async def test_nothing_is_written_to_or_asked_of_a_file_whose_sync_failed(
             super().fdatasync(fd)
 
     watched = Watched()
-    monkeypatch.setattr(segments, "os", watched)
-    monkeypatch.setattr(sync, "os", watched)
-    monkeypatch.setattr(sync, "_FULL_SYNC", None)
+    put_under(monkeypatch, watched)
     journal = begin(tmp_path)
     starts = [opened() for _ in range(3)]
     for start in starts:
@@ -267,9 +265,7 @@ def test_no_interleaving_of_failures_loses_an_end(
     """
     folder, disk = folders(), Disk()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segments, "os", disk)
-        patch.setattr(sync, "os", disk)
-        patch.setattr(sync, "_FULL_SYNC", None)
+        put_under(patch, disk)
         patch.setattr(journal_module, "RETRY_S", (0.001, 0.002))
         asyncio.run(_interleave(folder, disk, actions, durability))
 

@@ -1,0 +1,173 @@
+"""Syncs by the kernel: what is asked for is done and told once, and whatever it cannot do a thread does."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.metering import kernel_sync
+from gateway.metering.journal import Journal
+from gateway.metering.kernel_sync import KernelSync
+from gateway.metering.segments import SegmentWriter
+from gateway.metering.sync import SyncJob, SyncThread
+from tests.integration.metering.samples import closed, opened
+from tests.unit.metering.faulty_disk import begin, eventually
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() not in {"x86_64", "aarch64", "riscv64"},
+    reason="only Linux syncs by itself, where its calls are known",
+)
+
+
+class Landings:
+    """What was told of the jobs of one ``KernelSync``."""
+
+    def __init__(self) -> None:
+        self.syncer = KernelSync(asyncio.get_running_loop(), self._landed)
+        self.seen: list[tuple[SyncJob, OSError | None]] = []
+
+    def _landed(self, job: SyncJob, error: OSError | None, seconds: float) -> None:
+        assert 0 < seconds < 60
+        self.seen.append((job, error))
+
+    async def outcome(self, job: SyncJob) -> OSError | None:
+        """Run ``job`` and return what it came to."""
+        before = len(self.seen)
+        self.syncer.submit(job)
+        await eventually(lambda: len(self.seen) > before)
+        (found, error), *more = self.seen[before:]
+        assert found is job
+        assert not more
+        return error
+
+
+def segment(folder: Path, number: int) -> SegmentWriter:
+    """Return a new segment of ``folder``."""
+    return SegmentWriter.create(folder, f"{number:016x}", number + 1, [])
+
+
+def pipe() -> SegmentWriter:
+    """Return what looks like a segment and cannot be synced."""
+    _, fd = os.pipe()
+    return SegmentWriter(Path("pipe"), fd)
+
+
+def open_files() -> int:
+    """Return how many files this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def is_open(fd: int) -> bool:
+    """Return whether ``fd`` is."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+async def test_a_job_lands_once_and_gives_up_what_is_complete(tmp_path: Path) -> None:
+    """Complete segments are closed once they are safe, the current one stays open, and so does nothing else."""
+    landings = Landings()
+    retiring, current = [segment(tmp_path, number) for number in range(3)], segment(tmp_path, 3)
+    before = open_files()
+    for job in (SyncJob([], current, None), SyncJob(retiring, current, tmp_path), SyncJob([], current, None)):
+        assert await landings.outcome(job) is None
+    assert [is_open(each.fd) for each in (*retiring, current)] == [False, False, False, True]
+    assert open_files() == before - len(retiring)
+    landings.syncer.stop()
+    current.close()
+
+
+async def test_everything_is_let_go_of(tmp_path: Path) -> None:
+    """A stop waits for the job that runs; the files and events of many journals are not kept."""
+    before = open_files()
+    current = segment(tmp_path, 0)
+    for _ in range(20):
+        landings = Landings()
+        landings.syncer.submit(SyncJob([], current, tmp_path))
+        landings.syncer.stop()
+        assert landings.seen == []
+    current.close()
+    assert open_files() == before
+
+
+async def test_what_the_kernel_refuses_a_thread_does(tmp_path: Path) -> None:
+    """Where a file cannot be synced so, a thread says whether it can be at all, and does the jobs from then on."""
+    landings = Landings()
+    error = await landings.outcome(SyncJob([], pipe(), None))
+    assert error is not None
+    assert error.errno == errno.EINVAL
+    current = segment(tmp_path, 0)
+    assert await landings.outcome(SyncJob([], current, tmp_path)) is None
+    landings.syncer.stop()
+
+
+async def test_a_job_of_which_only_a_part_is_taken_fails_as_a_whole(tmp_path: Path) -> None:
+    """The kernel takes files in turn up to the first that it does not; nothing counts as safe then."""
+    landings = Landings()
+    retiring = [segment(tmp_path, 0), pipe()]
+    error = await landings.outcome(SyncJob(retiring, segment(tmp_path, 1), tmp_path))
+    assert error is not None
+    assert error.errno == errno.EINVAL
+    assert all(is_open(each.fd) for each in retiring)
+    landings.syncer.stop()
+
+
+async def test_an_error_of_the_medium_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel answers is what the journal hears; the segments stay open for it."""
+    landings = Landings()
+    retiring = [segment(tmp_path, 0)]
+    taken: Callable[..., int] = vars(landings.syncer)["_call"]
+
+    def broken(number: object, *arguments: object) -> int:
+        found = taken(number, *arguments)
+        if number.value == kernel_sync._calls().getevents and found:  # type: ignore[attr-defined]
+            kernel_sync._EVENT.pack_into(vars(landings.syncer)["_events"], 0, 0, 0, -errno.EIO, 0)
+        return found
+
+    monkeypatch.setattr(landings.syncer, "_call", broken)
+    error = await landings.outcome(SyncJob(retiring, segment(tmp_path, 1), None))
+    assert error is not None
+    assert error.errno == errno.EIO
+    assert is_open(retiring[0].fd)
+    landings.syncer.stop()
+
+
+async def test_a_journal_syncs_by_the_kernel_where_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes no thread for it, and does without where the system is another."""
+    made: list[str] = []
+
+    def thread(*arguments: object) -> None:
+        del arguments
+        made.append("thread")
+
+    monkeypatch.setattr(SyncThread, "__init__", thread)
+    journal = begin(tmp_path / "kernel")
+    await _ends(journal)
+    await journal.close()
+    assert made == []
+    monkeypatch.undo()
+    monkeypatch.setattr(kernel_sync.platform, "machine", lambda: "sparc64")
+    with pytest.raises(OSError, match="no asynchronous fdatasync"):
+        KernelSync(asyncio.get_running_loop(), lambda *_: None)
+    journal = begin(tmp_path / "thread")
+    await _ends(journal)
+    await journal.close()
+
+
+async def _ends(journal: Journal) -> None:
+    """Write attempts and wait for the disk, over several segments."""
+    for _ in range(3):
+        start = opened()
+        journal.append(start)
+        journal.append(closed(start))
+        await asyncio.wait_for(journal.commit(), 20)
+    assert journal.syncs == 3
