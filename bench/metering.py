@@ -35,7 +35,7 @@ from gateway.metering.journal import Durability, Journal
 from gateway.metering.meter import Meter
 from gateway.types import garbage
 from gateway.types.call import Call, Need, Operation
-from gateway.types.chunk import Chunk, TextChunk
+from gateway.types.chunk import Chunk, ListSink, TextChunk
 from gateway.types.ids import RequestId, RequestIds
 
 AT_ONCE: Final = 64
@@ -95,6 +95,21 @@ def meter_of(journal: Journal, asked: Call, request_id: RequestId) -> Meter:
     return meter
 
 
+class Caller:
+    """Whom an answer is sent to; has what came last."""
+
+    def __init__(self) -> None:
+        self.given: list[Chunk] = []
+
+    def send(self, chunks: list[Chunk]) -> None:
+        """See ``Sink``."""
+        self.given[:] = chunks
+
+    def say(self, chunk: TextChunk) -> None:
+        """See ``Sink``."""
+        self.given[:] = (chunk,)
+
+
 def settle(meter: Meter) -> None:
     """Settle an answer that ended well."""
     meter.settle(False, False, 200, "chatcmpl-1", "")
@@ -102,20 +117,17 @@ def settle(meter: Meter) -> None:
 
 def answers(journal: Journal | None, *, stream: bool) -> Answer:
     """Return what gives one answer, metered into ``journal`` or not at all."""
-    asked, given = call(stream=stream), list[Chunk]()
-
-    def take(chunks: list[Chunk]) -> None:
-        given[:] = chunks
+    asked, caller = call(stream=stream), Caller()
 
     async def one() -> None:
         request_id = _IDS.new()  # the edge makes one whether it is metered or not
         meter = meter_of(journal, asked, request_id) if journal is not None else None
         await asyncio.sleep(0)  # the backend
         if stream:
-            sink = meter.to(take) if meter is not None else take
+            sink = meter.to(caller) if meter is not None else caller
             for chunk in TEXTS:
-                sink([chunk])
-            sink(list(LAST))
+                sink.say(chunk)
+            sink.send(list(LAST))
         elif meter is not None:
             meter.answered(WHOLE)
         if meter is not None and journal is not None:
@@ -155,10 +167,10 @@ def first_us(journal: Journal, count: int) -> float:
     asked, took, given = call(stream=True), list[float](), list[Chunk]()
     for _ in range(count):
         meter = meter_of(journal, asked, _IDS.new())
-        sink = meter.to(given.extend)
+        sink = meter.to(ListSink(given.extend))
         given.clear()
         began = perf_counter()
-        sink([TEXTS[0]])
+        sink.say(TEXTS[0])
         took.append(perf_counter() - began)
         if len(given) != 1:
             raise RuntimeError("the first chunk was held back")

@@ -27,6 +27,7 @@ from gateway.routing.metadata import router_metadata
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.traces import RequestTrace
 from gateway.types.call import Call
+from gateway.types.chunk import ListSink
 from gateway.types.errors import WeirError
 from gateway.types.failure import Cause, Failure
 from gateway.types.reply import Bill, Reply
@@ -124,7 +125,7 @@ class InFlight:
         walk = Walk(desk.upstream, call, steps, meter, self.trace, reply.request_id, self._wanted.work())
         self._walk = walk
         reply.steer(walk)
-        self._continuation = Continuation(walk, call, meter, reply.send, desk.metrics)
+        self._continuation = Continuation(walk, call, meter, reply, desk.metrics)
         return walk
 
     async def stream(self, attempt: Attempt) -> tuple[Attempt, Failure | None]:
@@ -145,10 +146,10 @@ class InFlight:
             elif call.stream:
                 if not continuation.attached:
                     reply.begin(endpoint.model_id, endpoint.provider)
-                continuation.attach(attempt, meter.to(continuation.send))
+                continuation.attach(attempt, meter.to(continuation.to))
             else:
                 folder = self._folder = Folder(call.operation)
-                attempt.attach(meter.to(folder.feed))
+                attempt.attach(meter.to(ListSink(folder.feed)))
             failure = _verdict(await walk.finish(attempt), meter.tap)
             walk.judge(failure)
             if (following := await continuation.follow(attempt, failure)) is None:

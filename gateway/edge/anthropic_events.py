@@ -101,7 +101,7 @@ class MessageEvents:
         for chunk in chunks:
             if type(chunk) is TextChunk:
                 if not self._started:
-                    say(self._start(chunk.usage))
+                    say(self._start(chunk.usage.document() if chunk.usage is not None else None))
                 delta = chunk.choices[0].delta
                 thought = delta.reasoning or delta.reasoning_content
                 if thought:

@@ -13,7 +13,7 @@ from gateway.edge.exchange import Exchange
 from gateway.edge.reply import DialectReply
 from gateway.types import ids
 from gateway.types.call import Call
-from gateway.types.chunk import Chunk
+from gateway.types.chunk import Chunk, TextChunk
 from gateway.types.dialect import NATIVE
 from gateway.types.errors import WeirError
 from gateway.types.reply import Bill
@@ -60,6 +60,10 @@ class MessagesReply(DialectReply[Call]):
         data = self._events.tell(chunks)
         if data:
             self._exchange.write(data)
+
+    def say(self, chunk: TextChunk) -> None:
+        """See ``Reply``."""
+        self.send([chunk])
 
     def finish(self, chunks: Sequence[Chunk], bill: Bill) -> None:
         """See ``Reply``."""

@@ -65,10 +65,12 @@ class OpenAIReply(DialectReply[Call]):
 
     def send(self, chunks: list[Chunk]) -> None:
         """See ``Reply``."""
-        if len(chunks) == 1 and type(chunk := chunks[0]) is TextChunk:
-            self._exchange.write(self._text(chunk))
-        elif data := self._events(chunks):
+        if data := self._events(chunks):
             self._exchange.write(data)
+
+    def say(self, chunk: TextChunk) -> None:
+        """See ``Reply``."""
+        self._exchange.write(self._text(chunk))
 
     def finish(self, chunks: Sequence[Chunk], bill: Bill) -> None:
         """See ``Reply``."""

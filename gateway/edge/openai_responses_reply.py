@@ -115,6 +115,10 @@ class ResponsesReply(DialectReply[ResponsesCall]):
         if data:
             self._exchange.write(data)
 
+    def say(self, chunk: TextChunk) -> None:
+        """See ``Reply``."""
+        self.send([chunk])
+
     def finish(self, chunks: Sequence[Chunk], bill: Bill) -> None:
         """See ``Reply``."""
         self._feed(chunks)

@@ -128,6 +128,10 @@ class Witness:
         self._note(chunks)
         self._reply.send(chunks)
 
+    def say(self, chunk: TextChunk) -> None:
+        """See ``Reply``."""
+        self.send([chunk])
+
     def finish(self, chunks: Sequence[Chunk], bill: Bill) -> None:
         """See ``Reply``."""
         self._note(chunks)

@@ -7,7 +7,7 @@ finishes the last open choice on, chunks are held back: the caller gets them onl
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Final, Protocol
 
@@ -22,7 +22,7 @@ from gateway.pricing.charge import NOTHING, payable
 from gateway.types.budgets import Paid
 from gateway.types.call import Call
 from gateway.types.charge import NO_CHARGE, Charge
-from gateway.types.chunk import Chunk, TextChunk
+from gateway.types.chunk import Chunk, Sink, TextChunk
 from gateway.types.failure import Cause, Failure
 from gateway.types.ids import RequestId
 from gateway.types.money import DEFAULT_TIER
@@ -55,7 +55,6 @@ class Meter:
         "_arrived",
         "_beside",
         "_call",
-        "_deliver",
         "_journal",
         "_key_id",
         "_leg",
@@ -64,6 +63,7 @@ class Meter:
         "_progress_at",
         "_progress_deltas",
         "_request_id",
+        "_sink",
         "_team",
         "ceiling",
         "held",
@@ -82,7 +82,7 @@ class Meter:
         self._open = False
         self._legs: list[Leg] = []
         self._beside: Leg | None = None
-        self._deliver: Callable[[list[Chunk]], None] | None = None
+        self._sink: Sink | None = None
         self.ceiling: Ceiling | None = None
         self._leg: Leg
         self._progress_at: float
@@ -212,38 +212,60 @@ class Meter:
 
     # The answer's sink
 
-    def to(self, deliver: Callable[[list[Chunk]], None]) -> Callable[[list[Chunk]], None]:
-        """Return the sink for the attempt that answers; chunks that may go on at once go to ``deliver``."""
-        self._deliver = deliver
-        return self._feed
+    def to(self, sink: Sink) -> Sink:
+        """Return the sink for the attempt that answers; chunks that may go on at once go to ``sink``."""
+        self._sink = sink
+        return self
 
-    def _feed(self, chunks: list[Chunk]) -> None:
-        tap, now = self.tap, monotonic()
+    def send(self, chunks: list[Chunk]) -> None:
+        """See ``Sink``: count ``chunks`` and pass them on up to the one that finishes the answer."""
+        tap = self.tap
         if tap.finished:
             for chunk in chunks:
                 tap.chunk(chunk)
             self.held.extend(chunks[: max(0, MOST_HELD - len(self.held))])
             return
         for position, chunk in enumerate(chunks):
-            if type(chunk) is TextChunk:
-                tap.text(chunk)
-            elif tap.chunk(chunk):  # the last open choice has finished
+            if tap.chunk(chunk):  # the last open choice has finished
                 for later in chunks[position + 1 :]:
                     tap.chunk(later)
                 self.held.extend(chunks[position:])
                 del chunks[position:]
                 break
-        if tap.deltas:
+        now = self._saw()
+        if chunks and self._sink is not None:
+            self._sink.send(chunks)
+        self._advanced(now)
+
+    def say(self, chunk: TextChunk) -> None:
+        """See ``Sink``."""
+        tap, sink = self.tap, self._sink
+        if tap.finished or sink is None:
+            self.send([chunk])
+            return
+        tap.text(chunk)
+        now = self._saw()
+        sink.say(chunk)
+        if tap.deltas - self._progress_deltas >= PROGRESS_TOKENS or now - self._progress_at >= PROGRESS_SECONDS:
+            self._advanced(now)
+
+    def _saw(self) -> float:
+        """Take note of when output was seen; return the time."""
+        now = monotonic()
+        if self.tap.deltas:
             leg = self._leg
             if not leg.first:
                 leg.first = self._progress_at = now
             leg.last = now
-        if chunks and self._deliver is not None:
-            self._deliver(chunks)
-        if (behind := tap.deltas - self._progress_deltas) and (
+        return now
+
+    def _advanced(self, now: float) -> None:
+        """Journal how far the answer has come, now and then."""
+        deltas = self.tap.deltas
+        if (behind := deltas - self._progress_deltas) and (
             behind >= PROGRESS_TOKENS or now - self._progress_at >= PROGRESS_SECONDS
         ):
-            self._progress_deltas, self._progress_at = tap.deltas, now
+            self._progress_deltas, self._progress_at = deltas, now
             self._progress()
 
     def answered(self, answer: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.types.call import WHOLE, Operation
-from gateway.types.chunk import Chunk, TextChunk
+from gateway.types.chunk import Chunk, TextChunk, TextUsage
 from gateway.types.money import DEFAULT_TIER
 from gateway.types.tokens import NO_USAGE, Usage, UsageSource
 
@@ -95,7 +95,7 @@ class Tap:
     def __init__(self, basis: Basis) -> None:
         self._basis = basis
         self._several = _Several(basis) if basis.choices > 1 else None
-        self._reported: Mapping[str, Any] | None = None
+        self._reported: Mapping[str, Any] | TextUsage | None = None
         self._whole: Sequence[Mapping[str, Any]] = ()
         self._most = self._reported_tokens = self._output_bytes = self.deltas = 0
         self.failed = self.finished = False
@@ -125,7 +125,8 @@ class Tap:
 
     def text(self, chunk: TextChunk) -> None:
         """Count a chunk of text, which finishes nothing."""
-        delta = chunk.choices[0].delta
+        choice = chunk.choices[0]
+        delta = choice.delta
         text = delta.content
         size = (len(text) if text.isascii() else len(text.encode())) if text else 0
         if delta.reasoning_content or delta.reasoning:
@@ -135,9 +136,12 @@ class Tap:
             self._output_bytes += size
         usage = chunk.usage
         if usage is not None:
-            self._report(usage)
+            tokens = usage.completion_tokens
+            if (self._most or self._bound()) >= tokens >= self._reported_tokens:
+                self._reported_tokens = tokens
+                self._reported = usage
             if self._several is not None:
-                self._several.report(usage, ({"index": chunk.choices[0].index},))
+                self._several.report(usage.document(), ({"index": choice.index},))
 
     def answer(self, answer: Mapping[str, Any]) -> None:
         """Count a whole canonical answer."""
@@ -208,7 +212,10 @@ class Tap:
     def _usage(self) -> Usage | None:
         """Return what the engine reported so far."""
         several = self._several
-        return several.usage() if several is not None and several.parts else usage_of(self._reported)
+        if several is not None and several.parts:
+            return several.usage()
+        reported = self._reported
+        return usage_of(reported.document() if isinstance(reported, TextUsage) else reported)
 
     def _finish(self, choice: Mapping[str, Any]) -> None:
         reason = choice.get("finish_reason")
@@ -225,12 +232,14 @@ class Tap:
         """Keep the engine's usage unless an earlier one counted more tokens."""
         if type(usage) is dict:
             tokens = _count(usage.get("completion_tokens"))
-            most = self._most
-            if not most:
-                most = self._most = self._basis.most
-            if most >= tokens >= self._reported_tokens:
+            if (self._most or self._bound()) >= tokens >= self._reported_tokens:
                 self._reported_tokens = tokens
                 self._reported = usage
+
+    def _bound(self) -> int:
+        """Return the completion tokens beyond which usage is none, looked up once."""
+        self._most = self._basis.most
+        return self._most
 
 
 class _Several:

@@ -7,7 +7,8 @@ dictionary it was decoded to. Nothing here can fail.
 
 from __future__ import annotations
 
-from typing import Any, Literal, final
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, final
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -37,6 +38,21 @@ class TextChoice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     token_ids: None = None
 
 
+class TextUsage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """What an engine has counted so far, as those say it that are asked to with every chunk."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int = 0
+    prompt_tokens_details: dict[str, Any] | None = None
+    completion_tokens_details: dict[str, Any] | None = None
+    reasoning_tokens: int | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return it as the object it was read from; members that were missing are null, or 0."""
+        return msgspec.structs.asdict(self)
+
+
 @final
 class TextChunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """The next piece of one choice's text.
@@ -54,10 +70,34 @@ class TextChunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     created: int = 0
     model: str = ""
     system_fingerprint: str | None = None
-    usage: dict[str, Any] | None = None
+    usage: TextUsage | None = None
     service_tier: None = None
     error: None = None
     prompt_token_ids: None = None
 
 
 Chunk = dict[str, Any] | TextChunk
+
+
+class Sink(Protocol):
+    """Takes what an answer says, in order."""
+
+    def send(self, chunks: list[Chunk]) -> None:
+        """Take chunks."""
+
+    def say(self, chunk: TextChunk) -> None:
+        """Take a piece of text that came alone, as nearly all do: the same as ``send([chunk])``, without detours."""
+
+
+@final
+class ListSink:
+    """A sink that hands everything to one function, as a list."""
+
+    __slots__ = ("send",)
+
+    def __init__(self, send: Callable[[list[Chunk]], None]) -> None:
+        self.send = send
+
+    def say(self, chunk: TextChunk) -> None:
+        """See ``Sink``."""
+        self.send([chunk])

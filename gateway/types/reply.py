@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from gateway.types.chunk import Chunk
+from gateway.types.chunk import Chunk, TextChunk
 from gateway.types.errors import WeirError
 from gateway.types.ids import RequestId
 from gateway.types.tokens import Usage
@@ -84,6 +84,9 @@ class Reply(Protocol):
 
     def send(self, chunks: list[Chunk]) -> None:
         """Send stream chunks now."""
+
+    def say(self, chunk: TextChunk) -> None:
+        """Send a piece of text that came alone: the same as ``send([chunk])``."""
 
     def finish(self, chunks: Sequence[Chunk], bill: Bill) -> None:
         """Send the last chunks, usage where it is wanted, and the end of the stream."""

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.engines.kind import Engine
 from gateway.types.call import Operation
-from gateway.types.chunk import Chunk, TextChunk
+from gateway.types.chunk import Chunk, Sink, TextChunk
 from gateway.types.failure import Cause, Failure
 from gateway.upstream.event_stream import NOT_JSON, EventStream, Heard
 from gateway.upstream.openai import decode, decode_ranking, error_event, failure_of, is_error, mend_answer
@@ -24,7 +23,6 @@ from gateway.upstream.wire import Connection
 if TYPE_CHECKING:
     from gateway.upstream.speech import Translator
 
-Sink = Callable[[list[Chunk]], None]
 
 MAX_ANSWER: Final = 128 * 1024 * 1024
 MAX_ERROR: Final = 64 * 1024
@@ -141,7 +139,7 @@ class Attempt:
         self._sink = sink
         pending, self._pending = self._pending, None
         if pending:
-            sink(pending)
+            sink.send(pending)
 
     def redirect(self, sink: Sink) -> None:
         """Send all that comes from now on to ``sink``."""
@@ -225,7 +223,7 @@ class Attempt:
         self.last_at = now = monotonic()
         self.deadline = now + self._idle
         self.chunks += 1
-        sink([text])
+        sink.say(text)
 
     def end(self) -> None:
         """The message is complete."""
@@ -279,7 +277,7 @@ class Attempt:
             self.upstream_id = identity if isinstance(identity, str) else ""
         if self._sink is not None:
             try:
-                self._sink(chunks)
+                self._sink.send(chunks)
             except RecursionError:  # read at the deepest level there is, and too deep to be written again
                 self._fail(_TOO_DEEP)
             return

@@ -16,11 +16,11 @@ from gateway.engines.resume import can_resume, hindrance, resumed_body
 from gateway.fleet.snapshot import Candidate
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.types.call import Call, Operation
-from gateway.types.chunk import Chunk
+from gateway.types.chunk import Chunk, ListSink, Sink
 from gateway.types.dialect import Dialect
 from gateway.types.errors import WeirError
 from gateway.types.failure import Failure
-from gateway.upstream.attempt import Attempt, Sink
+from gateway.upstream.attempt import Attempt
 from gateway.upstream.attempts import Observer, Walk
 from gateway.upstream.fold import unfold
 from gateway.upstream.seam import Seam, Transcript
@@ -96,22 +96,22 @@ class Continuation:
 
     Attributes:
         count: how often another replica went on.
-        send: what to send to the caller by, so that it is known what the caller has read.
+        to: who sends to the caller, so that it is known what the caller has read.
     """
 
-    __slots__ = ("_attached", "_call", "_legs", "_metrics", "_seam", "_sink", "_transcript", "_walk", "count", "send")
+    __slots__ = ("_attached", "_call", "_legs", "_metrics", "_seam", "_sink", "_transcript", "_walk", "count", "to")
 
-    def __init__(self, walk: Walk, call: Call, legs: Legs, send: Sink, metrics: GatewayMetrics) -> None:
+    def __init__(self, walk: Walk, call: Call, legs: Legs, reply: Sink, metrics: GatewayMetrics) -> None:
         self._walk = walk
         self._call = call
         self._legs = legs
         self._metrics = metrics
-        self._transcript = Transcript(send) if call.stream and not hindrance(call) else None
+        self._transcript = Transcript(reply) if call.stream and not hindrance(call) else None
         self._sink: Sink | None = None
         self._seam: Seam | None = None
         self._attached: Attempt | None = None
         self.count = 0
-        self.send: Sink = send if self._transcript is None else self._transcript.send
+        self.to: Sink = reply if self._transcript is None else self._transcript
 
     @property
     def attached(self) -> bool:
@@ -129,7 +129,7 @@ class Continuation:
         if self._seam is None:
             attempt.attach(sink)
             return
-        attempt.attach(self._join)
+        attempt.attach(ListSink(self._join))
 
     async def follow(self, attempt: Attempt, failure: Failure | None) -> Attempt | None:
         """Return the attempt that follows one that broke, or None when the answer must end as it is.
@@ -225,14 +225,14 @@ class Continuation:
                 self._walk.echoes[self._walk.candidate.replica.name] = seam.echoed
             attempt.redirect(sink)
         if chunks:
-            sink(chunks)
+            sink.send(chunks)
 
     def _finish(self) -> None:
         """Say what the broken stream left out: every token that was asked for is there."""
         assert self._sink is not None
         piece: dict[str, Any] = {"delta": {}} if self._call.operation is Operation.CHAT else {"text": ""}
         choice = {"index": 0, **piece, "finish_reason": "length", "native_finish_reason": "length"}
-        self._sink([{"choices": [choice]}])
+        self._sink.send([{"choices": [choice]}])
 
     def _missed(self, failure: Failure, outcome: Outcome) -> None:
         if failure.retryable:

@@ -1,28 +1,25 @@
 """The seam of a continued answer: what its caller has read of it, and where the next replica's stream goes on from.
 
-``Transcript`` remembers what was sent by holding on to the chunks; what they say is read out a few dozen at a time, so
-that a long answer does not hold thousands of them. ``Seam`` stands before a continuation until its first text is clear:
-engines may say again what is known, or make the last blanks once more because a chat template had cut them off. Both
-are taken away to the character and nothing else is. Nothing here raises.
+``Transcript`` remembers what was sent: the words alone, for a chunk that is let go of at once leaves the next one its
+memory, which is still warm. ``Seam`` stands before a continuation until its first text is clear: engines may say again
+what is known, or make the last blanks once more because a chat template had cut them off. Both are taken away to the
+character and nothing else is. Nothing here raises.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from gateway.types.chunk import Chunk, TextChunk
+from gateway.types.chunk import Chunk, Sink, TextChunk
 from gateway.types.dialect import NATIVE
-
-Send = Callable[[list[Chunk]], None]
 
 LONGEST: Final = 1 << 20
 """Characters of an answer up to which it can be continued; it is read again as a prompt."""
 TELLING: Final = 32
 """Characters that no engine repeats by chance when it goes on, unless they repeat themselves."""
 _WORDS: Final = frozenset({"content", "reasoning_content", "reasoning"})
-_HELD: Final = 64
-"""Chunks that are held before they are read out."""
+_PIECES: Final = 64
+"""Pieces of text that are kept apart before they are put together."""
 
 
 class Transcript:
@@ -32,11 +29,11 @@ class Transcript:
         hindrance: a word for what was sent that cannot be continued, ``""`` when all of it can.
     """
 
-    __slots__ = ("_chunks", "_reasoning", "_send", "_size", "_text", "hindrance")
+    __slots__ = ("_pieces", "_reasoning", "_size", "_text", "_to", "hindrance")
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._chunks: list[Chunk] = []
+    def __init__(self, to: Sink) -> None:
+        self._to = to
+        self._pieces: list[str] = []
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._size = 0
@@ -44,80 +41,83 @@ class Transcript:
 
     def send(self, chunks: list[Chunk]) -> None:
         """Send ``chunks`` to the caller."""
-        self._send(chunks)
-        held = self._chunks
-        held += chunks
-        if len(held) >= _HELD:
-            self._read_out()
+        self._to.send(chunks)
+        for chunk in chunks:
+            if type(chunk) is TextChunk:
+                self._read_text(chunk)
+            else:
+                self._read_chunk(chunk)
+
+    def say(self, chunk: TextChunk) -> None:
+        """Send a piece of text to the caller."""
+        self._to.say(chunk)
+        self._read_text(chunk)
 
     @property
     def text(self) -> str:
         """The text so far."""
-        self._read_out()
+        self._join()
         self._text = ["".join(self._text)]
         return self._text[0]
 
     @property
     def reasoning(self) -> str:
         """The reasoning so far."""
-        self._read_out()
+        self._join()
         return "".join(self._reasoning)
 
-    def _read_out(self) -> None:
-        chunks, self._chunks = self._chunks, []
-        if self.hindrance or not chunks:
-            return
-        try:  # nearly always every chunk is a piece of text
-            said: list[Any] = [chunk.choices[0].delta.content for chunk in cast("list[TextChunk]", chunks)]
-            text = "" if "" in said else "".join(said)
-        except (AttributeError, TypeError):  # an object, or a piece without text
-            text = ""
-        if not text:
-            said = []
-            for chunk in chunks:
-                self._read_chunk(chunk, said)
-            text = "".join(said)
-        self._text.append(text)
-        self._size += len(text)
-        if self._size > LONGEST:
-            self.hindrance = "length"
-        if self.hindrance:
-            self._text, self._reasoning = [], []
-
-    def _read_chunk(self, chunk: Chunk, said: list[str]) -> None:
-        if type(chunk) is not TextChunk:
-            if NATIVE in chunk:
-                self.hindrance = "dialect"  # nobody else goes on in the middle of events of another API
-            for choice in chunk["choices"]:
-                self._read_choice(choice, said)
-            return
+    def _read_text(self, chunk: TextChunk) -> None:
         delta = chunk.choices[0].delta
         if content := delta.content:  # what is not set is false
-            said.append(content)
+            pieces = self._pieces
+            pieces.append(content)
+            if len(pieces) >= _PIECES:
+                self._join()
         if thought := delta.reasoning_content or delta.reasoning:
             self._think(thought)
 
-    def _think(self, thought: str) -> None:
-        self._reasoning.append(thought)
-        self._size += len(thought)
+    def _read_chunk(self, chunk: dict[str, Any]) -> None:
+        if NATIVE in chunk:
+            self.hindrance = "dialect"  # nobody else goes on in the middle of events of another API
+        for choice in chunk["choices"]:
+            self._read_choice(choice)
 
-    def _read_choice(self, choice: dict[str, Any], said: list[str]) -> None:
+    def _read_choice(self, choice: dict[str, Any]) -> None:
         if choice.get("logprobs"):
             self.hindrance = "logprobs"
         delta = choice.get("delta")
         if delta is None:
-            said.append(choice["text"])
+            self._pieces.append(choice["text"])
             return
         for name, value in delta.items():
             if not value or name == "role":
                 continue
             if name in _WORDS and isinstance(value, str):
                 if name == "content":
-                    said.append(value)
+                    self._pieces.append(value)
                 else:
                     self._think(value)
             else:
                 self.hindrance = "tools" if name in {"tool_calls", "function_call"} else "speech"
+        if len(self._pieces) >= _PIECES:
+            self._join()
+
+    def _think(self, thought: str) -> None:
+        self._reasoning.append(thought)
+        self._size += len(thought)
+        if self._size > LONGEST:
+            self._join()
+
+    def _join(self) -> None:
+        """Put the pieces together, and forget everything once it is of no use any more."""
+        text, self._pieces = "".join(self._pieces), []
+        self._size += len(text)
+        if self._size > LONGEST:
+            self.hindrance = self.hindrance or "length"
+        if self.hindrance:
+            self._text, self._reasoning = [], []
+        elif text:
+            self._text.append(text)
 
 
 class Seam:

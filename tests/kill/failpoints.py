@@ -70,7 +70,8 @@ def install(points: Points, archive: Path) -> None:
 
     around(Meter, "opened", lambda *_: points.pass_by("before-open"), lambda *_: points.pass_by("after-open"))
     around(Meter, "settle", lambda *_: points.pass_by("before-close"), lambda *_: points.pass_by("after-close"))
-    around(Meter, "_feed", _nothing, lambda meter, *_: _in_the_middle(points, meter))
+    for sent in ("send", "say"):
+        around(Meter, sent, _nothing, lambda meter, *_: _in_the_middle(points, meter))
     for end in ("finish", "answer"):
         around(
             OpenAIReply,

@@ -18,7 +18,7 @@ from gateway.edge.anthropic_form import content_of, stop_of
 from gateway.engines.catalogue import ENGINES
 from gateway.metering.tap import Basis, Tap
 from gateway.types.call import Operation
-from gateway.types.chunk import Chunk
+from gateway.types.chunk import Chunk, ListSink
 from gateway.types.failure import Cause
 from gateway.types.reply import Bill
 from gateway.types.tokens import Usage
@@ -234,7 +234,7 @@ async def received(pieces: list[bytes], *, native: bool) -> tuple[Attempt, list[
     translator = MessagesTranslator(native=native, hides=False)
     attempt = Attempt(loop, ENGINES["anthropic"], Operation.CHAT, first_byte=60, idle=60, translator=translator)
     chunks: list[Chunk] = []
-    attempt.attach(chunks.extend)
+    attempt.attach(ListSink(chunks.extend))
     attempt.start(connection, b"request")
     for piece in pieces:
         if not transport.is_closing():

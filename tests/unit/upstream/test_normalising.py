@@ -24,7 +24,7 @@ from gateway.engines.catalogue import ENGINES
 from gateway.metering.tap import Basis, Tap
 from gateway.types import ids
 from gateway.types.call import Call, Need, Operation
-from gateway.types.chunk import Chunk
+from gateway.types.chunk import Chunk, ListSink
 from gateway.types.reply import Bill
 from gateway.types.tokens import Usage
 from gateway.upstream.attempt import Attempt
@@ -199,7 +199,7 @@ async def received(pieces: list[bytes]) -> tuple[list[Chunk], Attempt]:
     connection.connection_made(transport)
     attempt = Attempt(loop, ENGINES["vllm"], Operation.CHAT, first_byte=60, idle=60)
     chunks: list[Chunk] = []
-    attempt.attach(chunks.extend)
+    attempt.attach(ListSink(chunks.extend))
     attempt.start(connection, b"request")
     for piece in pieces:
         if not transport.is_closing():

@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from gateway.types.chunk import Chunk, TextChunk
+from gateway.types.chunk import Chunk, ListSink, TextChunk
 from gateway.upstream.seam import LONGEST, TELLING, Seam, Transcript
 
 LETTERS = st.text(st.sampled_from("ab \n\té漢🌊"), max_size=120)
@@ -49,7 +49,7 @@ def split(text: str, cuts: Sequence[int]) -> list[str]:
 
 def said(chunks: Sequence[Chunk]) -> str:
     """Return the text in chunks."""
-    transcript = Transcript(lambda _: None)
+    transcript = Transcript(ListSink(lambda _: None))
     transcript.send(list(chunks))
     return transcript.text
 
@@ -169,13 +169,17 @@ def test_a_restart_of_an_unseen_answer_only_loses_its_role() -> None:
     assert first.choices[0].delta.role is None
 
 
-@given(st.lists(TEXTS, max_size=100), st.sampled_from(FORMS))
-def test_the_transcript_is_what_was_sent(pieces: list[str], form: Any) -> None:
+@given(st.lists(TEXTS, max_size=150), st.sampled_from(FORMS), st.booleans())
+def test_the_transcript_is_what_was_sent(pieces: list[str], form: Any, alone: bool) -> None:
     """Any number of chunks of any form, and all of them reach the caller."""
     sent: list[Chunk] = []
-    transcript = Transcript(sent.extend)
+    transcript = Transcript(ListSink(sent.extend))
     for piece in pieces:
-        transcript.send([form(piece)])
+        chunk = form(piece)
+        if alone and isinstance(chunk, TextChunk):
+            transcript.say(chunk)
+        else:
+            transcript.send([chunk])
     assert transcript.text == "".join(pieces) == transcript.text
     assert len(sent) == len(pieces)
     assert not transcript.hindrance
@@ -190,7 +194,7 @@ def test_what_cannot_be_continued_is_noted() -> None:
         ({"choices": [{"delta": {"content": "x" * (LONGEST + 1)}}]}, "length"),
     ]
     for chunk, word in broken:
-        transcript = Transcript(lambda _: None)
+        transcript = Transcript(ListSink(lambda _: None))
         transcript.send([chunk])
         assert transcript.text == ""
         assert transcript.hindrance == word
@@ -198,7 +202,7 @@ def test_what_cannot_be_continued_is_noted() -> None:
 
 def test_reasoning_is_kept_apart() -> None:
     """The text is what comes behind the reasoning."""
-    transcript = Transcript(lambda _: None)
+    transcript = Transcript(ListSink(lambda _: None))
     transcript.send([text_chunk(None, reasoning_content="Well"), text_chunk(None, reasoning="."), text_chunk("Yes")])
     assert (transcript.reasoning, transcript.text) == ("Well.", "Yes")
 

@@ -14,7 +14,7 @@ from gateway.edge.openai_reply import OpenAIReply
 from gateway.metering.tap import Basis, Tap
 from gateway.types import ids
 from gateway.types.call import Call, Need, Operation
-from gateway.types.chunk import Chunk
+from gateway.types.chunk import Chunk, TextChunk
 from gateway.types.tokens import Usage
 from gateway.upstream.fold import Folder
 from gateway.upstream.openai import UNREADABLE, decode, decode_text, mend_chunk
@@ -22,7 +22,16 @@ from tests.fakes.fuzz import Nothing
 
 TEXT = st.text(max_size=8)
 NULL = st.none()
-USAGE = st.fixed_dictionaries({"prompt_tokens": st.integers(0, 99), "completion_tokens": st.integers(0, 99)})
+COUNT = st.integers(0, 99)
+USAGE = st.fixed_dictionaries(
+    {"prompt_tokens": COUNT, "completion_tokens": COUNT},
+    optional={
+        "total_tokens": COUNT,
+        "prompt_tokens_details": st.fixed_dictionaries({}, optional={"cached_tokens": COUNT}) | NULL,
+        "completion_tokens_details": st.fixed_dictionaries({}, optional={"reasoning_tokens": COUNT}) | NULL,
+        "reasoning_tokens": COUNT | NULL,
+    },
+)
 CHUNKS = st.fixed_dictionaries(
     {
         "id": TEXT,
@@ -72,6 +81,9 @@ def spoken(chunk: Chunk, *, openrouter: bool) -> Any:
     reply.begin("m", "own")
     reply._created = 7
     reply.send([chunk])
+    if isinstance(chunk, TextChunk):
+        reply.say(chunk)
+        assert written.pop() == written[0]
     assert written[0].endswith(b"\n\n")
     return plain(json.loads(written[0].removeprefix(b"data: ")))
 
@@ -109,6 +121,10 @@ def test_both_forms_of_a_text_chunk_say_the_same(document: dict[str, Any], openr
     "change",
     [
         {"usage": [1]},
+        {"usage": {"prompt_tokens": 1}},
+        {"usage": {"prompt_tokens": 1, "completion_tokens": 7.0}},
+        {"usage": {"prompt_tokens": 1, "completion_tokens": "1"}},
+        {"usage": {"prompt_tokens": 1, "completion_tokens": 1, "vendor": 1}},
         {"error": {"message": "full"}},
         {"choices": []},
         {"choices": [{"index": 0, "delta": {"content": "a"}}] * 2},

@@ -18,7 +18,7 @@ from gateway.engines.catalogue import ENGINES
 from gateway.metering.tap import Basis, Tap
 from gateway.types import ids
 from gateway.types.call import WHOLE, Call, Need, Operation
-from gateway.types.chunk import Chunk
+from gateway.types.chunk import Chunk, ListSink
 from gateway.types.failure import Failure
 from gateway.types.reply import Bill
 from gateway.upstream.attempt import Attempt
@@ -91,7 +91,7 @@ async def answered(
     connection.connection_made(transport)
     attempt = Attempt(loop, ENGINES["vllm"], operation, first_byte=60, idle=60)
     chunks: list[Chunk] = []
-    attempt.attach(chunks.extend)
+    attempt.attach(ListSink(chunks.extend))
     attempt.start(connection, b"request")
     for piece in pieces:
         if not transport.is_closing():
