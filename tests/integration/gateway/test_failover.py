@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.fleet import probe
 from gateway.sim import Fault, SimConfig, SimFleet, SimServer, Timing
 from tests.fakes.pair import attempts, pair, said
 from tests.fakes.raw_client import events, text_of
@@ -62,9 +63,12 @@ BEFORE = {
 
 
 @pytest.mark.parametrize("name", BEFORE)
-async def test_before_the_first_byte_the_request_moves_on_unnoticed(name: str, tmp_path: Path) -> None:
+async def test_before_the_first_byte_the_request_moves_on_unnoticed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The caller sees one whole answer, for a stream and for JSON; the ledger names the try that failed and why."""
     fault, causes = BEFORE[name]
+    monkeypatch.setattr(probe, "FAILURES", 1_000_000)  # the request finds out, however long it takes to get there
     expected = await healthy_text()
     async with two(tmp_path, Timing(), fault) as (stage, first, second):
         for number, stream in enumerate((True, False), 1):
