@@ -1,4 +1,4 @@
-"""Legs: the attempts that together give one answer, because one broke and another went on. Pure.
+"""Legs: the attempts that together give one answer, because one broke and another went on.
 
 The team pays each token once: the prompt with the first leg, and the output of every leg. What a later leg reads of
 prompt and answer so far, and what it makes once more at the seam, is *replayed*: the owner's cost, counted apart.
@@ -6,14 +6,16 @@ prompt and answer so far, and what it makes once more at the seam, is *replayed*
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import msgspec
 
 from gateway.fleet.snapshot import Candidate
 from gateway.metering.record import Dimensions
-from gateway.metering.tap import Tap
+from gateway.metering.tap import Basis, Tap
 from gateway.pricing.charge import charge
+from gateway.types.call import Call
 from gateway.types.charge import NO_CHARGE, Charge
 from gateway.types.money import DEFAULT_TIER, Rates
 from gateway.types.tokens import NO_USAGE, Usage, UsageSource
@@ -51,6 +53,51 @@ class Leg(msgspec.Struct, gc=False):
         """Take note of how the attempt ended; return it."""
         self.http_status, self.upstream_id, self.error, self.again = http_status, upstream_id, error, again
         return self
+
+
+def opening(number: int, candidate: Candidate, call: Call, team: str, key_id: str, produced: int) -> Leg:
+    """Return an attempt at ``candidate`` as it begins, now.
+
+    Args:
+        number: 1-based number of the attempt.
+        candidate: who is asked.
+        call: what for.
+        team: who pays, at its own rates where it has some.
+        key_id: of the key it was asked with.
+        produced: completion tokens given by attempts before, which are part of its prompt.
+    """
+    endpoint, engine = candidate.endpoint, candidate.replica.engine
+    rates, price_id = endpoint.price, endpoint.price_id
+    if endpoint.team_prices:
+        rates, price_id = endpoint.sold_to(team)
+    dims = Dimensions(
+        team,
+        key_id,
+        endpoint.model_id,
+        endpoint.slug,
+        candidate.replica.name,
+        endpoint.provider,
+        call.app,
+        call.service_tier if call.service_tier and endpoint.sells(call.service_tier) else DEFAULT_TIER,
+        call.operation,
+        call.model,
+        candidate.upstream_model,
+        call.user,
+        call.stream,
+        price_id,
+        candidate.cost_id,
+    )
+    basis = Basis(
+        call.operation,
+        call.choices,
+        call.prompt_estimate + produced,
+        engine.delta_is_token,
+        engine.counts_all_choices,
+        call.prompts,
+        endpoint.context_length,
+        call.max_tokens,
+    )
+    return Leg(number, candidate, dims, rates, time.time_ns() // 1000, Tap(basis))
 
 
 def share(usage: Usage, again: int) -> tuple[Usage, int]:

@@ -6,7 +6,6 @@ finishes the last open choice on, chunks are held back: the caller gets them onl
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Final, Protocol
@@ -14,10 +13,10 @@ from typing import Any, Final, Protocol
 from gateway.fleet.snapshot import Candidate
 from gateway.metering.ceiling import Ceiling
 from gateway.metering.journal import Journal
-from gateway.metering.legs import Leg, at_served_tier, cost, share, shares
+from gateway.metering.legs import Leg, at_served_tier, cost, opening, share, shares
 from gateway.metering.receipt import Receipt, summed
-from gateway.metering.record import Close, Dimensions, Open, Progress, RowKind, Status
-from gateway.metering.tap import Basis, Tap
+from gateway.metering.record import Close, Open, Progress, RowKind, Status
+from gateway.metering.tap import Tap
 from gateway.pricing.charge import NOTHING, payable
 from gateway.types.budgets import Paid
 from gateway.types.call import Call
@@ -25,7 +24,6 @@ from gateway.types.charge import NO_CHARGE, Charge
 from gateway.types.chunk import Chunk, Sink, TextChunk
 from gateway.types.failure import Cause, Failure
 from gateway.types.ids import RequestId
-from gateway.types.money import DEFAULT_TIER
 from gateway.types.tokens import NO_USAGE, Usage, UsageSource
 
 PROGRESS_TOKENS: Final = 256
@@ -97,48 +95,18 @@ class Meter:
 
         Another one that is still open is kept beside it until one of the two has failed.
         """
-        call, endpoint, engine, ceiling = self._call, candidate.endpoint, candidate.replica.engine, self.ceiling
-        rates, price_id = endpoint.price, endpoint.price_id
-        if endpoint.team_prices:
-            rates, price_id = endpoint.sold_to(self._team)
-        dims = Dimensions(
-            self._team,
-            self._key_id,
-            endpoint.model_id,
-            endpoint.slug,
-            candidate.replica.name,
-            endpoint.provider,
-            call.app,
-            call.service_tier if call.service_tier and endpoint.sells(call.service_tier) else DEFAULT_TIER,
-            call.operation,
-            call.model,
-            candidate.upstream_model,
-            call.user,
-            call.stream,
-            price_id,
-            candidate.cost_id,
-        )
-        basis = Basis(
-            call.operation,
-            call.choices,
-            call.prompt_estimate + (self.produced()[0] if self._legs else 0),
-            engine.delta_is_token,
-            engine.counts_all_choices,
-            call.prompts,
-            endpoint.context_length,
-            call.max_tokens,
-        )
-        journal, opened_us = self._journal, time.time_ns() // 1000
-        declared = journal.declared
-        if price_id not in declared:
-            journal.declare(price_id, rates)
-        if candidate.cost is not None and candidate.cost_id not in declared:
-            journal.declare(candidate.cost_id, candidate.cost)
+        call, ceiling, journal = self._call, self.ceiling, self._journal
+        leg = opening(number, candidate, call, self._team, self._key_id, self.produced()[0] if self._legs else 0)
+        dims, declared = leg.dims, journal.declared
+        if dims.price_id not in declared:
+            journal.declare(dims.price_id, leg.rates)
+        if candidate.cost is not None and dims.cost_id not in declared:
+            journal.declare(dims.cost_id, candidate.cost)
         reserved = ceiling.reserved if ceiling is not None else None
-        journal.append(Open(self._request_id, number, dims, opened_us, call.prompt_estimate, reserved))
+        journal.append(Open(self._request_id, number, dims, leg.opened_us, call.prompt_estimate, reserved))
         if self._open:
             self._beside = self._leg
-        self._take(Leg(number, candidate, dims, rates, opened_us, Tap(basis)))
+        self._take(leg)
         self._progress_deltas = 0
         self.held = []
 
