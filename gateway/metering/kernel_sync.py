@@ -16,6 +16,7 @@ import platform
 import struct
 import sys
 import time
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from gateway.metering.sync import SyncJob, SyncLanded, SyncThread
@@ -62,9 +63,6 @@ class KernelSync:
         # Neither of the two calls of a job waits for anything, so the interpreter's lock is not let go for them.
         self._call = ctypes.PyDLL(None, use_errno=True).syscall
         self._call.restype = ctypes.c_long
-        self._context = ctypes.c_ulong(0)
-        self._ask(self._calls.setup, ctypes.c_uint(_DEPTH), ctypes.byref(self._context))
-        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._requests = ctypes.create_string_buffer(_REQUEST.size * _DEPTH)
         start = ctypes.addressof(self._requests)
         self._list = (ctypes.c_void_p * _DEPTH)(*(start + _REQUEST.size * at for at in range(_DEPTH)))
@@ -76,6 +74,14 @@ class KernelSync:
         self._error: OSError | None = None
         self._begun = 0.0
         self._thread: SyncThread | None = None
+        self._context = ctypes.c_ulong(0)
+        self._ask(self._calls.setup, ctypes.c_uint(_DEPTH), ctypes.byref(self._context))
+        try:
+            self._outcomes()  # there are none; but where they are not told, that is heard before anything depends on it
+            self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        except OSError:
+            self._destroy()
+            raise
         loop.add_reader(self._event, self._wake)
 
     def submit(self, job: SyncJob) -> None:
@@ -93,7 +99,7 @@ class KernelSync:
         """Wait for the job that runs, which is told to nobody any more, and let go of everything."""
         if not self._loop.is_closed():
             self._loop.remove_reader(self._event)
-        self._ask(self._calls.destroy, self._context)
+        self._destroy()
         os.close(self._event)
         self._shut_folder()
         if self._thread is not None:
@@ -115,15 +121,25 @@ class KernelSync:
 
     def _wake(self) -> None:
         """Take the outcomes that have come; the last one ends the job."""
-        os.eventfd_read(self._event)
-        size = ctypes.c_long(_DEPTH)
-        for at in range(self._ask(self._calls.getevents, self._context, ctypes.c_long(0), size, self._events, None)):
-            outcome = _EVENT.unpack_from(self._events, at * _EVENT.size)[2]
-            self._left -= 1
-            if outcome < 0 and self._error is None:
-                self._error = OSError(-outcome, os.strerror(-outcome))
-        if not self._left and self._job is not None:
-            self._complete(self._job)
+        job = self._job
+        try:
+            os.eventfd_read(self._event)
+            for outcome in self._outcomes():
+                self._left -= 1
+                if outcome < 0 and self._error is None:
+                    self._error = OSError(-outcome, os.strerror(-outcome))
+        except OSError as failure:
+            # What came of the job is lost. A second sync would not tell: the kernel says of each error but once.
+            self._thread = self._thread or SyncThread(self._loop, self._landed)
+            self._left, self._error = 0, failure
+        if not self._left and job is not None:
+            self._complete(job)
+
+    def _outcomes(self) -> list[int]:
+        """Take what has come: 0 or a negative error number for each file. Raises ``OSError``."""
+        none, most = ctypes.c_long(0), ctypes.c_long(_DEPTH)
+        count = self._ask(self._calls.getevents, self._context, none, most, self._events, None)
+        return [_EVENT.unpack_from(self._events, at * _EVENT.size)[2] for at in range(count)]
 
     def _complete(self, job: SyncJob) -> None:
         """Tell of a job all that was asked for of which is done."""
@@ -133,7 +149,10 @@ class KernelSync:
             return
         self._shut_folder()
         if error is None:
-            job.close()
+            try:
+                job.close()
+            except OSError as failure:
+                error = failure
         self._landed(job, error, time.perf_counter() - self._begun)
 
     def _refused(self, job: SyncJob) -> None:
@@ -141,6 +160,11 @@ class KernelSync:
         self._shut_folder()
         self._thread = SyncThread(self._loop, self._landed)
         self._thread.submit(job)
+
+    def _destroy(self) -> None:
+        """Give the kernel's queue back, once nothing is under way in it."""
+        with suppress(OSError):  # it ends with the process at the latest
+            self._ask(self._calls.destroy, self._context)
 
     def _shut_folder(self) -> None:
         folder, self._folder = self._folder, None

@@ -107,7 +107,7 @@ class Meter:
         if self._open:
             self._beside = self._leg
         self._take(leg)
-        self._progress_deltas = 0
+        self._progress_at, self._progress_deltas = 0.0, 0
         self.held = []
 
     @property

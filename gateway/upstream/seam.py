@@ -87,8 +87,7 @@ class Transcript:
             self.hindrance = "logprobs"
         delta = choice.get("delta")
         if delta is None:
-            self._pieces.append(choice["text"])
-            return
+            delta = {"content": choice["text"]}
         for name, value in delta.items():
             if not value or name == "role":
                 continue

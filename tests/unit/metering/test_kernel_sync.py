@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import os
 import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,20 +127,58 @@ async def test_an_error_of_the_medium_is_told(tmp_path: Path, monkeypatch: pytes
     """What the kernel answers is what the journal hears; the segments stay open for it."""
     landings = Landings()
     retiring = [segment(tmp_path, 0)]
-    taken: Callable[..., int] = vars(landings.syncer)["_call"]
-
-    def broken(number: object, *arguments: object) -> int:
-        found = taken(number, *arguments)
-        if number.value == kernel_sync._calls().getevents and found:  # type: ignore[attr-defined]
-            kernel_sync._EVENT.pack_into(vars(landings.syncer)["_events"], 0, 0, 0, -errno.EIO, 0)
-        return found
-
-    monkeypatch.setattr(landings.syncer, "_call", broken)
+    taken = landings.syncer._outcomes
+    monkeypatch.setattr(landings.syncer, "_outcomes", lambda: [-errno.EIO for _ in taken()])
     error = await landings.outcome(SyncJob(retiring, segment(tmp_path, 1), None))
     assert error is not None
     assert error.errno == errno.EIO
     assert is_open(retiring[0].fd)
     landings.syncer.stop()
+
+
+def refusing(syncer: KernelSync, monkeypatch: pytest.MonkeyPatch, *numbers: int) -> None:
+    """Have ``syncer`` fail at the system calls ``numbers``."""
+    real: Callable[..., int] = vars(syncer)["_call"]
+
+    def call(number: Any, *arguments: object) -> int:
+        if number.value not in numbers:
+            return real(number, *arguments)
+        ctypes.set_errno(errno.EPERM)
+        return -1
+
+    monkeypatch.setattr(syncer, "_call", call)
+
+
+async def test_an_outcome_that_cannot_be_had_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows whether it is on disk, so the journal has to write it anew; then a thread syncs."""
+    landings = Landings()
+    with monkeypatch.context() as patch:
+        refusing(landings.syncer, patch, kernel_sync._calls().getevents)
+        error = await landings.outcome(SyncJob([], segment(tmp_path, 0), tmp_path))
+    assert error is not None
+    assert error.errno == errno.EPERM
+    monkeypatch.setattr(landings.syncer, "_begin", None)
+    assert await landings.outcome(SyncJob([], segment(tmp_path, 1), tmp_path)) is None
+    assert await landings.outcome(SyncJob([], segment(tmp_path, 2), None)) is None
+    landings.syncer.stop()
+
+
+@pytest.mark.parametrize("name", ["setup", "getevents"])
+async def test_where_a_call_is_forbidden_none_is_made(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is known before anything depends on it, and nothing is left behind."""
+    forbidden = getattr(kernel_sync._calls(), name)
+    ask = KernelSync._ask
+
+    def asked(syncer: KernelSync, number: int, *arguments: object) -> int:
+        if number == forbidden:
+            raise PermissionError(errno.EPERM, "told to")
+        return ask(syncer, number, *arguments)
+
+    monkeypatch.setattr(KernelSync, "_ask", asked)
+    before = open_files()
+    with pytest.raises(PermissionError):
+        KernelSync(asyncio.get_running_loop(), lambda *_: None)
+    assert open_files() == before
 
 
 async def test_a_journal_syncs_by_the_kernel_where_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

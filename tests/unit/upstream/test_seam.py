@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
@@ -198,6 +199,18 @@ def test_what_cannot_be_continued_is_noted() -> None:
         transcript.send([chunk])
         assert transcript.text == ""
         assert transcript.hindrance == word
+
+
+@pytest.mark.parametrize("piece", ["delta", "text"])
+def test_what_is_remembered_of_a_long_answer_is_bounded(piece: str) -> None:
+    """Chat and completions alike: beyond the longest that can be read again nothing is kept."""
+    transcript = Transcript(ListSink(lambda _: None))
+    word = "x" * 64
+    said = {"delta": {"content": word}} if piece == "delta" else {"text": word}
+    for _ in range(LONGEST // len(word) + 200):
+        transcript.send([{"choices": [said]}])
+    assert transcript.hindrance == "length"
+    assert sum(len(kept) for kept in transcript._pieces + transcript._text) < 100 * len(word)
 
 
 def test_reasoning_is_kept_apart() -> None:
