@@ -17,6 +17,7 @@ import pytest
 
 from gateway.api import build_api
 from gateway.edge.native import Road
+from gateway.metering.tap import BYTES_PER_TOKEN
 from tests.fakes.backend import DONE, LAST, SSE_HEAD, HandBackend, Script, Visit, chunk, event, hand_backend, whole
 from tests.fakes.raw_client import RawClient, events, post, raw_client, text_of
 from tests.harness import Backend, Stage, configuration, staged
@@ -157,6 +158,29 @@ async def test_a_chunk_reaches_the_caller_before_the_backend_sends_the_next(
         found = events(await client.body())
         assert text_of(found) == "part-0 part-1 part-2 "
         assert found[-1] == "[DONE]"
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_piece_without_text_in_a_read_of_its_own_harms_nobody(path: str, tmp_path: Path) -> None:
+    """Engines send them where a token makes no character yet: before the first text, in the middle, at the end."""
+    chat = "chat" in path
+
+    async def script(visit: Visit) -> None:
+        await visit.send(SSE_HEAD)
+        for text in ("", "", "part-0 ", "", "part-1 ", ""):
+            await visit.events(event(chunk(text, chat=chat)))
+            await asyncio.sleep(0.05)
+        await visit.events(event(chunk(finish="stop", chat=chat)), DONE, last=True)
+
+    async with stage_over(tmp_path, script) as (stage, _), caller("native", stage, path, stream=True) as client:
+        found = events(await client.body())
+        assert text_of(found) == "part-0 part-1 "
+        assert found[-1] == "[DONE]"
+        (record,) = await stage.settled()
+        size = len("part-0 part-1 ")
+        assert [(each.status, each.usage.completion) for each in record.attempts] == [
+            ("ok", -(-size // BYTES_PER_TOKEN))
+        ]
 
 
 def resident() -> int:
