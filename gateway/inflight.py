@@ -152,7 +152,10 @@ class InFlight:
                 attempt.attach(meter.to(ListSink(folder.feed)))
             failure = _verdict(await walk.finish(attempt), meter.tap)
             walk.judge(failure)
-            if (following := await continuation.follow(attempt, failure)) is None:
+            if failure is None:
+                return attempt, None
+            following = await continuation.follow(attempt, failure)
+            if following is None:
                 return attempt, _verdict(failure, meter.tap)
             attempt = following
 
@@ -160,18 +163,20 @@ class InFlight:
         """Write down what the answer took and came to, and learn from it; not durable yet."""
         call, reply, meter, walk, desk = self._call, self._reply, self._meter, self._walk, self._desk
         assert walk is not None
+        gone = reply.gone
         failed = failure is not None and failure.cause is not Cause.ABORTED
         error = failure.cause.value if failure is not None else ""
         receipt = self._receipt = meter.settle(
-            reply.gone, failed, attempt.status, attempt.upstream_id, error, self._continuation.again
+            gone, failed, attempt.status, attempt.upstream_id, error, self._continuation.again
         )
         endpoint, usage = walk.candidate.endpoint, receipt.usage
         _count(desk.metrics, call, endpoint, receipt)
         walk.settled(usage)
-        if failure is None and not reply.gone:
+        if failure is None and not gone:
             desk.router.expectations.answered(call.model, self._principal.team, usage.completion // call.choices)
-            took = attempt.began_at - walk.sent_at, attempt.ended_at - walk.sent_at
-            endpoint.track.answered(*took, 0 if receipt.replayed else usage.completion, attempt.ended_at)
+            sent, ended = walk.sent_at, attempt.ended_at
+            tokens = 0 if receipt.replayed else usage.completion
+            endpoint.track.answered(attempt.began_at - sent, ended - sent, tokens, ended)
         if meter.tap.disagrees:
             desk.metrics.usage_disagreements.add((walk.candidate.replica.name,))
         return receipt
@@ -240,10 +245,9 @@ def _verdict(failure: Failure | None, tap: Tap) -> Failure | None:
 
 def _bill(receipt: Receipt, continuations: int, *, byok: bool) -> Bill:
     charge = receipt.charge
-    completion = charge.completion + charge.reasoning
-    prompt = charge.total - completion
-    listed = charge.total + receipt.discount if byok else 0
-    return Bill(receipt.usage, charge.total, prompt, completion, continuations, receipt.replayed, byok, listed)
+    total, completion = charge.total, charge.completion + charge.reasoning
+    listed = total + receipt.discount if byok else 0
+    return Bill(receipt.usage, total, total - completion, completion, continuations, receipt.replayed, byok, listed)
 
 
 def _abandon(meter: Meter, walk: Walk | None, metrics: GatewayMetrics, cut: str) -> Receipt | None:

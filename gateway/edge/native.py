@@ -17,6 +17,8 @@ from typing import Any, Final
 
 import httptools
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.utils import is_ssl
 from uvicorn.server import ServerState
 
 from gateway.edge.answering import Answering, Terms
@@ -64,8 +66,10 @@ class WeirProtocol(Answering):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn declares it
-        """Start the clock for the first head."""
-        super().connection_made(transport)
+        """Start the clock for the first head. What only ASGI wants to know of the connection waits until it asks."""
+        self.connections.add(self)
+        self.transport = transport
+        self.flow = FlowControl(transport)
         transport.set_write_buffer_limits(high=WRITE_HIGH)
         self._wait(self.header_timeout)
 
@@ -226,15 +230,26 @@ class WeirProtocol(Answering):
                 return
 
     def _begin_asgi(self) -> None:
+        transport = self.transport
+        if self.scheme is None:
+            self.scheme = "https" if is_ssl(transport) else "http"
+            # Not by a socket, as uvicorn does it, which takes seven system calls: the transport has asked already.
+            self.server = _address(transport.get_extra_info("sockname"))
+            self.client = _address(transport.get_extra_info("peername"))
         self.scope = {  # type: ignore[typeddict-item] # the base class completes it
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
             "http_version": "1.1",
             "server": self.server,
             "client": self.client,
-            "scheme": self.scheme,  # type: ignore[typeddict-item] # as uvicorn writes it
+            "scheme": self.scheme,
             "root_path": self.root_path,
             "headers": self.headers,
             "state": self.app_state.copy(),
         }
         super().on_headers_complete()
+
+
+def _address(name: object) -> tuple[str, int] | None:
+    """Return host and port of what a transport calls an address, or None for one that has no port."""
+    return (str(name[0]), int(name[1])) if isinstance(name, tuple) else None

@@ -131,15 +131,13 @@ class Continuation:
             return
         attempt.attach(ListSink(self._join))
 
-    async def follow(self, attempt: Attempt, failure: Failure | None) -> Attempt | None:
+    async def follow(self, attempt: Attempt, failure: Failure) -> Attempt | None:
         """Return the attempt that follows one that broke, or None when the answer must end as it is.
 
         Raises:
             WeirError: nobody began the answer anew of which the caller has seen nothing.
             AttemptFailed: the caller left meanwhile.
         """
-        if failure is None:
-            return None
         if not self._call.stream:
             return await self._restart(failure)
         if not failure.retryable or self._call.choices != 1:

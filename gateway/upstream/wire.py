@@ -257,26 +257,27 @@ def _without_length(headers: list[tuple[bytes, bytes]]) -> bool:
 
 
 class Pool:
-    """Connections to one origin (scheme, host, port), newest idle one first."""
+    """Connections to one origin (scheme, host, port), newest idle one first.
 
-    __slots__ = ("_closed", "_idle", "_port", "_resolve", "_tls", "deadlines", "host", "loop", "path")
+    Attributes:
+        host: host and port as the URL has them.
+        path: of the URL, without a slash at its end.
+    """
+
+    __slots__ = ("_closed", "_hostname", "_idle", "_port", "_resolve", "_tls", "deadlines", "host", "loop", "path")
 
     def __init__(self, url: str, *, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, resolve: Resolve) -> None:
         parts = urlsplit(url)
         self.loop = loop
         self.deadlines = deadlines
         self.host = parts.netloc.encode("ascii")
+        self._hostname = parts.hostname or ""
         self.path = parts.path.rstrip("/")
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._port = parts.port or (443 if self._tls else 80)
         self._resolve = resolve
         self._idle: deque[Connection] = deque()
         self._closed = False
-
-    @property
-    def hostname(self) -> str:
-        """Host without port."""
-        return urlsplit("//" + self.host.decode("ascii")).hostname or ""
 
     def take(self) -> Connection | None:
         """Return an idle connection that is still good, or None."""
@@ -314,7 +315,7 @@ class Pool:
 
     async def connect(self, limit: float) -> Connection:
         """Open a connection within ``limit`` seconds, trying each allowed address. Raises ``AttemptFailed``."""
-        addresses = await self._resolve(self.hostname, self._port)
+        addresses = await self._resolve(self._hostname, self._port)
         failure = Failure(Cause.CONNECT, "the backend's name has no address", sent=False)
         ends = self.loop.time() + limit
         for address, port in addresses:
@@ -325,7 +326,7 @@ class Pool:
                         address,
                         port,
                         ssl=self._tls,
-                        server_hostname=self.hostname if self._tls else None,
+                        server_hostname=self._hostname if self._tls else None,
                     )
                 return connection
             except TimeoutError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from itertools import cycle, islice
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.edge import embeddings, openai_chat, openai_completions
-from gateway.edge.body import decode
+from gateway.edge.body import MAX_DEPTH, decode
 from gateway.types.call import Need
 from gateway.types.errors import BadRequest
 
@@ -40,6 +41,7 @@ JSON = st.recursive(
         (b"[1]", "must be a JSON object"),
         (b'{"a": 1e999}', "out of range"),
         (b'{"a": 1, "a": 2}', "'a' twice"),
+        (b'{"a":1,"a":2}', "'a' twice"),
         (b'{"m": {"b": 1, "b" : 2}}', "'b' twice"),
         (b'{"a": 1, "\\u0061": 2}', "'a' twice"),
     ],
@@ -51,10 +53,29 @@ def test_rubbish_is_refused_with_the_reason(raw: bytes, words: str) -> None:
     assert words in caught.value.message
 
 
+@pytest.mark.parametrize("kinds", ["{", "[", "[{"])
+def test_a_body_may_be_nested_as_deeply_as_the_limit_says_and_no_deeper(kinds: str) -> None:
+    """Objects, arrays and both in turn count alike; text with brackets in it counts as text."""
+
+    def nested(levels: int) -> bytes:
+        inner = "0"
+        for kind in islice(cycle(kinds), levels - 1):
+            inner = f"[{inner}]" if kind == "[" else f'{{"a":{inner}}}'
+        return f'{{"text":"{"[{" * 200}","a":{inner}}}'.encode()
+
+    assert decode(nested(MAX_DEPTH))
+    with pytest.raises(BadRequest, match="nested too deeply"):
+        decode(nested(MAX_DEPTH + 1))
+
+
 @given(st.dictionaries(st.text(max_size=8), JSON, max_size=6))
 def test_a_good_body_is_read_as_the_standard_library_reads_it(body: dict[str, Any]) -> None:
     """Whatever the spacing and the text, no good body is refused or changed."""
-    for raw in (json.dumps(body), json.dumps(body, ensure_ascii=False, indent=1, separators=(" ,", " : "))):
+    for raw in (
+        json.dumps(body),
+        json.dumps(body, separators=(",", ":")),
+        json.dumps(body, ensure_ascii=False, indent=1, separators=(" ,", " : ")),
+    ):
         assert decode(raw.encode()) == body
 
 
