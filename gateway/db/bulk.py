@@ -11,8 +11,9 @@ Names of tables and columns are constants of ours, never made of input. Errors a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,8 +24,23 @@ from gateway.db.unit_of_work import translated
 Row = tuple[Any, ...]
 Group = tuple[Sequence[str], Sequence[Row]]
 """Names of columns, and rows of them."""
-Asked = tuple[str, Sequence[str], Sequence[str], Sequence[Row]]
-"""What ``Bulk.matching`` is asked: table, key, more columns, and values of the key."""
+
+
+class Answer:
+    """The rows that a question finds: await it, once, to have them.
+
+    The question is put in its turn among what is written, at the latest when the answer is awaited. An answer that is
+    not needed after all need not be awaited.
+    """
+
+    __slots__ = ("_get",)
+
+    def __init__(self, get: Callable[[], Awaitable[list[Row]]]) -> None:
+        self._get = get
+
+    def __await__(self) -> Generator[Any, None, list[Row]]:
+        """Return the rows."""
+        return self._get().__await__()
 
 
 class Bulk(ABC):
@@ -96,9 +112,13 @@ class Bulk(ABC):
             keys: values of ``key``.
         """
 
-    async def matching_each(self, asked: Sequence[Asked]) -> list[list[Row]]:
-        """Return what ``matching`` says to each of several look-ups."""
-        return [await self.matching(*each) for each in asked]
+    def ask(self, sql: str, values: Sequence[Any]) -> Answer:
+        """Ask for what ``read`` returns; where it saves a trip, the question waits for the next one."""
+        return Answer(partial(self.read, sql, values))
+
+    def ask_matching(self, table: str, key: Sequence[str], also: Sequence[str], keys: Sequence[Row]) -> Answer:
+        """Ask for what ``matching`` returns; where it saves a trip, the question waits for the next one."""
+        return Answer(partial(self.matching, table, key, also, keys))
 
     @abstractmethod
     async def guard(self) -> None:

@@ -1,9 +1,9 @@
 """Many rows into SQLite: many rows in each statement, and many statements in each trip to the connection's thread.
 
 The toolkit makes three trips for a statement (cursor, execute, close), and a trip costs as much CPU as twenty rows.
-Here the beginning of a transaction and whatever is posted wait for the next statement whose outcome is asked for, and
-go with it. A statement per row would hand the interpreter's lock back and forth between the event loop and the
-database's thread. The connection is the writer's, so all that ``gateway.db.sqlite`` says of it holds.
+Here the beginning of a transaction and whatever is posted or asked wait for the next statement whose outcome is needed
+at once, and go with it. A statement per row would hand the interpreter's lock back and forth between the event loop and
+the database's thread. The connection is the writer's, so all that ``gateway.db.sqlite`` says of it holds.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any, Final, TypeVar
 import aiosqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.db.bulk import Asked, Bulk, Group, Row
+from gateway.db.bulk import Answer, Bulk, Group, Row
 from gateway.db.engine import thread_seconds
+from gateway.db.sqlite import ENDED
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -48,7 +49,9 @@ class SqliteBulk(Bulk):
     @classmethod
     async def of(cls, connection: AsyncConnection) -> SqliteBulk:
         """Return the transaction that is open on ``connection``, or that is to be opened on it."""
-        driver = (await connection.get_raw_connection()).driver_connection
+        assert connection.sync_connection is not None
+        # The toolkit's own way there is as long as that of a statement, in case there is no connection yet.
+        driver = connection.sync_connection.connection.driver_connection
         assert isinstance(driver, aiosqlite.Connection)
         return cls(connection, driver)
 
@@ -60,6 +63,8 @@ class SqliteBulk(Bulk):
         yield
         await self.run("COMMIT")
         self._open = False
+        if self._connection.sync_connection is not None:
+            self._connection.sync_connection.info[ENDED] = True
 
     async def _trip(self, last: Work[T]) -> T:
         """Do what waits, then ``last``, in one trip to the connection's thread; return what ``last`` returns."""
@@ -85,7 +90,7 @@ class SqliteBulk(Bulk):
 
     async def read(self, sql: str, values: Sequence[Any]) -> list[Row]:
         """Return the rows of a query."""
-        return await self._trip(lambda connection: connection.execute(sql, values).fetchall())
+        return await self._trip(partial(_read, sql, values))
 
     async def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row], after: str = "") -> int:
         """Insert rows; return how many were written."""
@@ -125,11 +130,27 @@ class SqliteBulk(Bulk):
         The keys are joined as a table: SQLite looks each of them up in the index then, while it goes through the whole
         table for a list of keys after ``IN``.
         """
-        return (await self.matching_each([(table, key, also, keys)]))[0] if keys else []
+        return await self._trip(partial(_matching, table, key, also, keys)) if keys else []
 
-    async def matching_each(self, asked: Sequence[Asked]) -> list[list[Row]]:
-        """Return what ``matching`` says to each of several look-ups, in one trip."""
-        return await self._trip(lambda connection: [_matching(*each, connection) for each in asked])
+    def ask(self, sql: str, values: Sequence[Any]) -> Answer:
+        """Ask for the rows of a query with the next trip."""
+        return self._asked(partial(_read, sql, values))
+
+    def ask_matching(self, table: str, key: Sequence[str], also: Sequence[str], keys: Sequence[Row]) -> Answer:
+        """Ask for what ``matching`` returns with the next trip."""
+        return self._asked(partial(_matching, table, key, also, keys))
+
+    def _asked(self, work: Work[list[Row]]) -> Answer:
+        """Return the answer of ``work``, which is done with the next trip."""
+        found: list[list[Row]] = []
+
+        async def get() -> list[Row]:
+            if not found:
+                await self._trip(_nothing)
+            return found[0]
+
+        self._waiting.append(lambda connection: found.append(work(connection)))
+        return Answer(get)
 
     async def guard(self) -> None:
         """Do nothing: there is one writing transaction at a time."""
@@ -152,6 +173,15 @@ class SqliteBulk(Bulk):
 def _run(sql: str, connection: sqlite3.Connection) -> None:
     """Run a statement without values."""
     connection.execute(sql)
+
+
+def _read(sql: str, values: Sequence[Any], connection: sqlite3.Connection) -> list[Row]:
+    """Return the rows of a query."""
+    return connection.execute(sql, values).fetchall()
+
+
+def _nothing(connection: sqlite3.Connection) -> None:
+    """Do nothing: a trip for the sake of what waits."""
 
 
 def _matching(
@@ -177,10 +207,8 @@ def _insert(table: str, groups: Sequence[Group], after: str, connection: sqlite3
     """Insert rows; return how many were written."""
     written = 0
     for columns, rows in groups:
-        names = ", ".join(columns)
         for size, pieces in groupby(_pieces(rows), len):
-            values = placeholders(size, len(columns))
-            sql = f"INSERT INTO {table} ({names}) VALUES {values} {after}"  # noqa: S608 - only names of ours
+            sql = _insertion(table, tuple(columns), size, after)
             # One piece at a time: all of a batch flat as well would double what it takes.
             written += connection.executemany(sql, map(tuple, map(chain.from_iterable, pieces))).rowcount
     return written
@@ -193,6 +221,13 @@ def _pieces(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
         while len(rows) - start >= size:
             yield rows[start : start + size]
             start += size
+
+
+@lru_cache(maxsize=128)
+def _insertion(table: str, columns: tuple[str, ...], rows: int, after: str) -> str:
+    """Return the statement that inserts so many ``rows``."""
+    values = placeholders(rows, len(columns))
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {values} {after}"  # noqa: S608 - only names of ours
 
 
 @lru_cache(maxsize=64)

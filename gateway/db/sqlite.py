@@ -22,12 +22,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.pool import ConnectionPoolEntry
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
 BUSY_TIMEOUT_MS: Final = 5_000
 READERS: Final = 4
 THREAD: Final = "weir_thread"
 """Where a connection's ``info`` has the thread that serves it."""
+ENDED: Final = "weir_ended"
+"""What a connection's ``info`` has while the transaction on it is known to be over: none is to be rolled back."""
 
 # The driver takes bytes as they are, but first looks for a way to adapt them, and is told that there is none by an
 # exception: 0.9 µs a value, a quarter of what a row of the ledger costs to insert. Here is a way that does nothing.
@@ -45,6 +47,7 @@ def sqlite_engine(url: URL, *, writing: bool, patient: bool = False) -> AsyncEng
         url,
         pool_size=1 if writing else READERS,
         max_overflow=0,
+        pool_reset_on_return=None,  # done by ``reset``
         hide_parameters=True,
         # The driver's own transaction handling neither begins before a read nor knows BEGIN IMMEDIATE.
         # A prepared statement of many rows takes 150 kB.
@@ -76,10 +79,17 @@ def sqlite_engine(url: URL, *, writing: bool, patient: bool = False) -> AsyncEng
         record.info[THREAD] = row[0] if row else None
         cursor.close()
 
+    def reset(connection: DBAPIConnection, record: ConnectionPoolEntry, state: PoolResetState) -> None:
+        # A call that was cancelled may still be on its way, so the driver cannot say whether a transaction is open.
+        ended = record.info.pop(ENDED, False)
+        if state.asyncio_safe and not state.transaction_was_reset and not ended:
+            connection.rollback()
+
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
     event.listen(engine.sync_engine, "do_connect", make_file)
     event.listen(engine.sync_engine, "connect", prepare)
     event.listen(engine.sync_engine, "begin", begin)
+    event.listen(engine.sync_engine, "reset", reset)
     return engine

@@ -22,7 +22,7 @@ from gateway.metering.entry import KEY, Entries, RowKey
 from gateway.metering.labels import COLUMNS as LABEL_COLUMNS
 from gateway.metering.labels import Labels
 from gateway.metering.record import Price, RowKind
-from gateway.metering.retention import Expired, first_day
+from gateway.metering.retention import Expired, ask_first_day
 from gateway.pricing.charge import charge
 from gateway.types.generation import AttemptRecord, GenerationRecord
 from gateway.types.ids import day, unix_ms
@@ -47,18 +47,19 @@ async def insert(connection: Bulk, new: Sequence[Entries]) -> Sequence[Entries]:
         new: may hold the same row twice; the first one counts.
 
     Raises:
-        Expired: some are of days that the ledger no longer has; nothing was inserted.
+        Expired: some are of days that the ledger no longer has; the transaction must not be committed.
     """
     if not new:
         return new
-    first = await first_day(connection)
-    if min(some.hour for some in new) // 24 < first:
-        raise Expired(first)
+    kept = ask_first_day(connection)
     await connection.make_room(TABLE, {some.hour // 24 for some in new})
     by_columns: dict[tuple[str, ...], list[Row]] = {}
     for some in new:
         by_columns.setdefault(some.columns, []).extend(some.rows)
     made = await connection.insert_new(TABLE, KEY, list(by_columns.items()))
+    for (first,) in await kept:
+        if min(some.hour for some in new) // 24 < first:
+            raise Expired(first)
     if made is None:
         return new
     fresh: list[Entries] = []

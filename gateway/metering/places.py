@@ -7,7 +7,7 @@ what all teams have together is added up from these few sums at the end.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from functools import cache
 from operator import add
 from typing import Final
 
@@ -67,6 +67,12 @@ async def add_up(
     connection: Bulk, table: str, key: Sequence[str], columns: Sequence[str], rows: list[tuple[str | int, ...]]
 ) -> None:
     """Add ``columns`` to the rows of ``table``, in the order of their keys, so that two writers cannot deadlock."""
+    update = _update(table, tuple(key), tuple(columns))
+    await connection.post(table, (*key, *columns), sorted(rows), update)
+
+
+@cache
+def _update(table: str, key: tuple[str, ...], columns: tuple[str, ...]) -> str:
+    """Return what an upsert ends with that adds ``columns``."""
     added = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in columns)
-    update = f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {added}"
-    await connection.post(table, tuple(chain(key, columns)), sorted(rows), update)
+    return f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {added}"

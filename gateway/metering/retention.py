@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import select
 
 from gateway.config.snapshot import RetentionSpec
-from gateway.db.bulk import Bulk, bulk
+from gateway.db.bulk import Answer, Bulk, bulk
 from gateway.db.engine import Database
 from gateway.db.office import Duty, Office, Premises
 from gateway.db.tables.lifetime import Lifetime
@@ -60,11 +60,13 @@ class Expired(BadRequest):
         self.first_day = first_day
 
 
-async def first_day(connection: Bulk, subject: str = LEDGER) -> int:
-    """Return the first day of which all rows of ``subject`` are there; it stays so until the transaction ends."""
+def ask_first_day(connection: Bulk, subject: str = LEDGER) -> Answer:
+    """Ask for the first day of which all rows of ``subject`` are there: one row, or none where there is no limit.
+
+    Once answered it stays so until the transaction ends.
+    """
     query = f"SELECT first_day FROM lifetime WHERE subject = ?{connection.FOR_SHARE}"  # noqa: S608 - a constant
-    found = await connection.read(query, (subject,))
-    return int(found[0][0]) if found else 0
+    return connection.ask(query, (subject,))
 
 
 async def lifetimes(session: AsyncSession) -> dict[str, int]:

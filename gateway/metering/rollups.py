@@ -11,12 +11,13 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import compress, repeat
 from math import ceil, log2
 from operator import add, mul, truediv
 from typing import Final
 
-from gateway.db.bulk import Bulk
+from gateway.db.bulk import Answer, Bulk
 from gateway.metering import settled, tallies, totals
 from gateway.metering.entry import SUMS as ROW_SUMS
 from gateway.metering.entry import Entries, Row
@@ -140,8 +141,31 @@ def last_used(hours: Mapping[Key, Bucket]) -> dict[str, int]:
     return latest
 
 
-async def post(connection: Bulk, hours: Mapping[Key, Bucket]) -> None:
-    """Add to all rollups what a batch of ledger rows adds, in the transaction that inserted them."""
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What ``post`` has to know: the histograms of hours and of days, and what ``totals.post`` has to."""
+
+    hours: Answer
+    days: Answer
+    before: totals.Before
+
+
+def ask(connection: Bulk, new: Sequence[Entries]) -> Known:
+    """Ask for what ``post`` has to know of the rollups that rows belong to, before it is known which of them are new.
+
+    The questions go with the trip that inserts the rows, where there is one.
+    """
+    return _ask(connection, {(some.hour, *labels.rollup) for some in new for labels in set(some.labels)})
+
+
+async def post(connection: Bulk, hours: Mapping[Key, Bucket], known: Known | None = None) -> None:
+    """Add to all rollups what a batch of ledger rows adds, in the transaction that inserted them.
+
+    Args:
+        connection: in that transaction.
+        hours: what the rows add.
+        known: what was asked for them, and perhaps for more; if it was not, that is done here.
+    """
     if not hours:
         return
     days: dict[Key, Bucket] = {}
@@ -150,14 +174,23 @@ async def post(connection: Bulk, hours: Mapping[Key, Bucket]) -> None:
         before = days.get(key)
         days[key] = before.plus(bucket) if before else bucket
     await connection.guard()
-    stored = await connection.matching_each(
-        [(table, (time, *ROLLUP), HISTOGRAMS, sorted(buckets)) for table, time, buckets in _rollups(hours, days)]
-    )
-    for (table, time, buckets), known in zip(_rollups(hours, days), stored, strict=True):
-        await _merge(connection, table, time, buckets, known)
-    await totals.post(connection, hours, days)
+    known = known or _ask(connection, hours)
+    await _merge(connection, "usage_hour", "hour", hours, await known.hours)
+    await _merge(connection, "usage_day", "day", days, await known.days)
+    await totals.post(connection, hours, days, known.before)
     await tallies.post(connection, days, SUMS)
     await settled.announce(connection, (int(hour) for hour, *_ in hours))
+
+
+def _ask(connection: Bulk, hours: Iterable[Key]) -> Known:
+    """Ask for what ``post`` has to know of rollups by hour."""
+    by_hour = sorted(hours)
+    by_day = sorted({(int(hour) // 24, *labels) for hour, *labels in by_hour})
+    return Known(
+        connection.ask_matching("usage_hour", ("hour", *ROLLUP), HISTOGRAMS, by_hour),
+        connection.ask_matching("usage_day", ("day", *ROLLUP), HISTOGRAMS, by_day),
+        totals.ask(connection, by_day),
+    )
 
 
 def _times(microseconds: Sequence[int]) -> Histogram:
@@ -188,18 +221,10 @@ def _histogram(values: Iterable[float]) -> Histogram:
     return Histogram(counts)
 
 
-def _rollups(
-    hours: Mapping[Key, Bucket], days: Mapping[Key, Bucket]
-) -> tuple[tuple[str, str, Mapping[Key, Bucket]], ...]:
-    """Return for each rollup its table, its column of time, and what is added to it."""
-    return ("usage_hour", "hour", hours), ("usage_day", "day", days)
-
-
 async def _merge(connection: Bulk, table: str, time: str, buckets: Mapping[Key, Bucket], known: Iterable[Row]) -> None:
     """Add ``buckets`` to the rollup ``table``, in the order of their keys; ``known`` are keys and histograms there."""
     keys = sorted(buckets)
     names = (time, *ROLLUP)
-    key_list = ", ".join(names)
     present = {row[: len(names)]: row[len(names) :] for row in known}
     rows: list[Row] = []
     for count, key in enumerate(keys, 1):
@@ -209,14 +234,15 @@ async def _merge(connection: Bulk, table: str, time: str, buckets: Mapping[Key, 
         rows.append((*key, *bucket.sums, *dumps))
         if count % _MERGE_SLICE == 0:
             await asyncio.sleep(0)
+    await connection.post(table, (*names, *SUMS, *HISTOGRAMS), rows, _update(table, time))
+
+
+@cache
+def _update(table: str, time: str) -> str:
+    """Return what an upsert into a rollup ends with."""
     added = [f"{name} = {table}.{name} + excluded.{name}" for name in SUMS]
     replaced = [f"{name} = excluded.{name}" for name in HISTOGRAMS]
-    await connection.post(
-        table,
-        (*names, *SUMS, *HISTOGRAMS),
-        rows,
-        f"ON CONFLICT ({key_list}) DO UPDATE SET {', '.join(added + replaced)}",
-    )
+    return f"ON CONFLICT ({', '.join((time, *ROLLUP))}) DO UPDATE SET {', '.join(added + replaced)}"
 
 
 def _joined(stored: bytes, new: Histogram) -> bytes:

@@ -362,9 +362,10 @@ class Shipper:
         async with bulk(self._database) as connection:
             await ledger.insert_prices(connection, prices)
             await ledger.insert_labels(connection, fresh)
+            known = rollups.ask(connection, rows)
             inserted = await ledger.insert(connection, rows)
             hours = await (tallying if tallying and inserted is rows else rollups.tally(inserted))
-            await rollups.post(connection, hours)
+            await rollups.post(connection, hours, known)
             await checkpoints.save(connection, self._host, moved)
             await checkpoints.forget(connection, self._host, self._gone)
         self.seconds += connection.seconds

@@ -71,7 +71,7 @@ async def post(connection: Bulk, days: Mapping[Key, Any], names: Sequence[str]) 
     """
     places = [names.index(name) for name in _SUMMED]
     by_team: dict[Place, tuple[int, ...]] = {}
-    for count, (key, bucket) in enumerate(days.items()):
+    for count, (key, bucket) in enumerate(days.items(), 1):
         if count % _SLICE == 0:
             await asyncio.sleep(0)
         sums = bucket.sums

@@ -1,21 +1,22 @@
 """Totals per UTC day: what leaderboards rank by, and the milestones they pass.
 
 Written in the transaction that writes the rollups, from the same buckets, so they cannot disagree with them. A
-milestone is written by the very transaction that moves a model's total of a day over a line: the row it updated is
-locked until it ends, so no two transactions see the same crossing and none misses it. Errors are those of the
-transaction.
+milestone is written by the very transaction that moves a model's total of a day over a line: one transaction at a time
+reads totals and adds to them (``Bulk.guard``), so no two see the same crossing and none misses it. Errors are those of
+the transaction.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from sqlalchemy import bindparam, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from gateway.db.bulk import Bulk
+from gateway.db.bulk import Answer, Bulk
 from gateway.metering.entry import SUMS as ROW_SUMS
 from gateway.metering.labels import ROLLUP
 from gateway.metering.places import BLOCK_DAYS, Place, add_to, add_up, by_block, with_all_teams
@@ -57,16 +58,35 @@ class Sums(Protocol):
         """Requests, then the sums of ``gateway.metering.entry.SUMS``."""
 
 
-async def post(connection: Bulk, hours: Mapping[Key, Any], days: Mapping[Key, Any]) -> None:
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What tells of milestones: the lines, and the totals of days and models before a batch is added to them.
+
+    Both are awaited before that.
+    """
+
+    lines: Answer
+    totals: Answer
+
+
+def ask(connection: Bulk, days: Iterable[Key]) -> Before:
+    """Ask for what ``post`` has to know of days and labels; to be awaited behind ``Bulk.guard``."""
+    models = sorted({(key[0], key[_PLACE["model"]]) for key in days})
+    lines = connection.ask("SELECT tokens FROM milestone_line ORDER BY tokens", ())
+    return Before(lines, connection.ask_matching("model_day_total", ("day", "model"), ("tokens",), models))
+
+
+async def post(connection: Bulk, hours: Mapping[Key, Any], days: Mapping[Key, Any], before: Before) -> None:
     """Add what a batch adds, in the transaction that inserted its ledger rows.
 
     Args:
         connection: in that transaction.
         hours: ``Sums`` by hour and labels.
         days: the same by day and labels.
+        before: what ``ask`` asked for, for these days and perhaps more.
     """
     by_team: dict[Place, tuple[int, ...]] = {}
-    for count, (key, bucket) in enumerate(days.items()):
+    for count, (key, bucket) in enumerate(days.items(), 1):
         if count % _SLICE == 0:
             await asyncio.sleep(0)
         added = _added(key, bucket)
@@ -76,10 +96,10 @@ async def post(connection: Bulk, hours: Mapping[Key, Any], days: Mapping[Key, An
     models = {
         (day, name): sums[:2] for (team, board, day, name), sums in boards.items() if not team and board == "model"
     }
+    await _mark(connection, hours, {model: sums[0] for model, sums in models.items()}, before)
     rows: list[tuple[int | str, ...]] = [(*model, *sums) for model, sums in models.items()]
     await add_up(connection, "model_day_total", ("day", "model"), _ADDED[:2], rows)
     await post_places(connection, _TABLES, "board", _ADDED, boards)
-    await _mark(connection, hours, {model: sums[0] for model, sums in models.items()})
 
 
 async def compare(session: AsyncSession) -> tuple[Totals, Totals]:
@@ -124,23 +144,23 @@ def _named(day: int, team: str, model: str, endpoint: str, app: str) -> Iterator
         yield team, board, day, name
 
 
-async def _mark(connection: Bulk, hours: Mapping[Key, Any], added: Mapping[tuple[int, str], int]) -> None:
-    """Write a milestone for each line that the totals just passed."""
-    if not added:
-        return
-    lines = [row[0] for row in await connection.read("SELECT tokens FROM milestone_line ORDER BY tokens", ())]
-    if not lines:
-        return
-    after = await connection.matching("model_day_total", ("day", "model"), ("tokens",), sorted(added))
+async def _mark(
+    connection: Bulk, hours: Mapping[Key, Any], added: Mapping[tuple[int, str], int], before: Before
+) -> None:
+    """Write a milestone for each line that the totals pass by what is ``added`` to them."""
+    lines = [row[0] for row in await before.lines]
+    totals = {(day, model): tokens for day, model, tokens in await before.totals}
     passed: dict[tuple[int, str], tuple[int, list[int]]] = {}
-    for day, model, total in after:
-        before = total - added[day, model]
-        over = [line for line in lines if before < line <= total]
+    for model, tokens in added.items():
+        total = totals.get(model, 0)
+        over = [line for line in lines if total < line <= total + tokens]
         if over:
-            passed[day, model] = before, over
+            passed[model] = total, over
     courses = _courses(hours, passed.keys())
     rows = [
-        (*key, line, _moment(courses[key], line - before)) for key, (before, over) in passed.items() for line in over
+        (*model, line, _moment(courses[model], line - total))
+        for model, (total, over) in passed.items()
+        for line in over
     ]
     columns = ("day", "model", "line", "crossed_us")
     await connection.post("milestone", columns, sorted(rows), "ON CONFLICT DO NOTHING")

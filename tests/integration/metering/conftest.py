@@ -8,7 +8,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import aiosqlite
 import pytest
 
 from gateway.db.engine import Database
@@ -76,3 +78,17 @@ async def database(home: Path) -> AsyncIterator[Database]:
     database = Database(url_in(home))
     yield database
     await database.close()
+
+
+@pytest.fixture
+def trips(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What was sent to the threads of SQLite connections, as it is sent."""
+    sent: list[object] = []
+    execute = aiosqlite.Connection._execute
+
+    async def counted(connection: aiosqlite.Connection, call: Callable[..., Any], *values: Any, **named: Any) -> Any:
+        sent.append(call)
+        return await execute(connection, call, *values, **named)
+
+    monkeypatch.setattr(aiosqlite.Connection, "_execute", counted)
+    return sent

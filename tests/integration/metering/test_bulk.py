@@ -80,6 +80,73 @@ async def test_what_is_posted_is_there_for_the_next_question(home: Path, databas
     assert query(home, "SELECT day FROM model_day_total ORDER BY day") == [(1,), (2,), (3,)]
 
 
+async def test_a_question_finds_what_was_written_before_it_was_put(home: Path, database: Database) -> None:
+    """An answer holds what came before its question, whether another statement went in between or not."""
+    count, key = "SELECT COUNT(*) FROM model_day_total", ("day", "model")
+    async with bulk(database) as connection:
+        unneeded = connection.ask(count, ())
+        await connection.post("model_day_total", (*key, "tokens", "requests"), [(1, "m", 7, 1)])
+        assert await connection.ask(count, ()) == [(1,)]
+        asked = connection.ask_matching("model_day_total", key, ("tokens",), [(1, "m"), (2, "m")])
+        alone = connection.ask_matching("model_day_total", key, (), [])
+        assert await asked == [(1, "m", 7)]
+        assert await alone == []
+        await connection.write(INSERT, [(2, "m")])
+    del unneeded
+    assert query(home, count) == [(2,)]
+
+
+@only_sqlite
+async def test_questions_wait_for_a_trip_on_sqlite(home: Path, trips: list[object]) -> None:
+    """Questions and what is posted go with the statement that follows; what nothing follows goes when it is awaited."""
+    database = Database(url_of(home / "weir.db"))
+    async with bulk(database) as connection:
+        trips.clear()
+        first = connection.ask("SELECT 1", ())
+        await connection.post("model_day_total", ("day", "model", "tokens", "requests"), [(1, "m", 1, 1)])
+        second = connection.ask("SELECT tokens FROM model_day_total", ())
+        assert trips == []
+        assert await connection.write(INSERT, [(2, "m")]) == 1
+        assert (await first, await second, len(trips)) == ([(1,)], [(1,)], 1)
+        assert await connection.ask("SELECT 3", ()) == [(3,)]
+        assert len(trips) == 2
+    await database.close()
+
+
+@only_sqlite
+async def test_a_connection_is_rolled_back_unless_its_transaction_was_seen_to_end(
+    home: Path, trips: list[object]
+) -> None:
+    """Putting a connection back is a trip only when something may be left open on it."""
+    database = Database(url_of(home / "weir.db"))
+    async with bulk(database):
+        trips.clear()
+    assert len(trips) == 1, "BEGIN and COMMIT"
+    before = asyncio.create_task(_begin(database))
+    while len(trips) == 1:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.1)
+    before.cancel()  # while it waits, its trip done
+    await asyncio.wait([before])
+    assert len(trips) == 3, "ROLLBACK"
+    task = asyncio.create_task(_begin(database))
+    while len(trips) == 3:
+        await asyncio.sleep(0)
+    task.cancel()  # while its trip is under way
+    await asyncio.wait([task])
+    async with bulk(database) as connection:
+        await connection.write(INSERT, [(3, "m")])
+    await database.close()
+    assert query(home, "SELECT day FROM model_day_total") == [(3,)]
+
+
+async def _begin(database: Database) -> None:
+    """Begin a transaction that never ends."""
+    async with bulk(database) as connection:
+        await connection.write(INSERT, [(1, "m")])
+        await asyncio.Event().wait()
+
+
 async def test_what_is_posted_goes_with_a_transaction_that_fails(home: Path, database: Database) -> None:
     """Posted rows that break a rule are told of at the end at the latest; nothing of the transaction stays then."""
 

@@ -59,6 +59,22 @@ async def test_ends_become_rows_with_their_rollups(folder: Path, home: Path, dat
 
 
 @only_sqlite
+async def test_a_round_takes_two_trips_to_the_database(folder: Path, database: Database, trips: list[object]) -> None:
+    """One inserts rows and asks for what they are added to, one adds it and commits: a round is mostly trips."""
+    journal, shipper = begin(folder), Shipper(folder, database)
+    meter(journal, 1)
+    await shipper.ship()
+    for count in (1, 100):
+        meter(journal, count)
+        meter(journal, count, team="team-b", key_id="other000")
+        trips.clear()
+        assert (await shipper.ship()).inserted == 2 * count
+        assert len(trips) == 2
+    await journal.close()
+    shipper.close()
+
+
+@only_sqlite
 async def test_nothing_new_costs_no_transaction(folder: Path, home: Path, database: Database) -> None:
     """An idle shipper leaves the database alone, also while attempts are under way."""
     journal, shipper = begin(folder), Shipper(folder, database)
