@@ -17,6 +17,7 @@ import uvicorn
 
 from gateway.api import build_api
 from gateway.app import Gateway
+from gateway.beat import paused
 from gateway.edge.native import Road
 from gateway.types import garbage
 
@@ -51,7 +52,7 @@ class Server(uvicorn.Server):
         """Serve until told to stop; uvicorn would look ten times a second whether it was."""
         while not await self.on_tick(0):
             with suppress(TimeoutError):
-                async with asyncio.timeout(TICK):
+                async with asyncio.timeout(paused(TICK)):
                     await self._told.wait()
 
     @contextmanager

@@ -15,9 +15,17 @@ from secrets import token_hex
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ADMIN_KEY_LENGTH: Final = 32
 _PEPPER_FILE: Final = "secret"
@@ -117,12 +125,10 @@ _CollectorUrl = Annotated[str, AfterValidator(_collector)]
 _Seconds = Annotated[float, _FILLED, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Settings of one process. Durations are seconds, sizes bytes. Immutable; ``repr`` shows no secret."""
 
-    model_config = SettingsConfigDict(
-        case_sensitive=True, extra="ignore", frozen=True, hide_input_in_errors=True, populate_by_name=True
-    )
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True, populate_by_name=True)
 
     config: Annotated[Path | None, _FILLED] = Field(
         None,
@@ -255,8 +261,9 @@ class Settings(BaseSettings):
         Raises:
             SettingsError: a variable is refused; the message lists all of them.
         """
+        names = [str(field.validation_alias) for field in cls.model_fields.values()]
         try:
-            return cls()
+            return cls.model_validate({name: os.environ[name] for name in names if name in os.environ})
         except ValidationError as error:
             # The cause is cut off: pydantic's own report could quote a secret in a traceback.
             raise SettingsError("\n".join(_line(detail) for detail in error.errors())) from None

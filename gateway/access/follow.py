@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from gateway.beat import paused
 from gateway.telemetry import logs
 from gateway.types.errors import Unavailable, WeirError
 from gateway.types.guardrails import GOVERNANCE, Governance
@@ -42,7 +43,7 @@ class GovernanceFollower:
     async def run(self) -> None:
         """Follow. Runs until cancelled."""
         while True:
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(paused(EVERY_S))
             try:
                 await self.look()
             except Unavailable:

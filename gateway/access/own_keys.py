@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from gateway.access.principal import Principal
+from gateway.beat import paused
 from gateway.config.snapshot import EXTERNAL, Secret
 from gateway.db.cipher import Cipher, Unsealable
 from gateway.fleet.keychain import UpstreamKey
@@ -184,7 +185,7 @@ class OwnKeyFollower:
     async def run(self) -> None:
         """Follow. Runs until cancelled."""
         while True:
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(paused(EVERY_S))
             try:
                 await self.look()
             except Unavailable:

@@ -25,7 +25,7 @@ from gateway.types.budgets import Budget, BudgetState, NewBudget, Paid, Scope, S
 from gateway.types.errors import Unavailable
 
 ROUND_S: Final = 1.0
-"""Seconds between two rounds of keeping house; a change made on another host is known after as long."""
+"""Seconds between two rounds of keeping house; a change that was not told of is known after as long."""
 IDLE_S: Final = 3.0
 """Seconds after which what nobody reserves from goes back."""
 DRY_S: Final = 0.5
@@ -34,7 +34,6 @@ KEEP_DAYS: Final = 2
 """Days after its end for which a window is remembered: requests that began in it may still run."""
 OLD_DAYS: Final = 40
 """A window that began this long ago is over, whichever it is; only those without end are not."""
-
 _UNKNOWN: Final = -1
 
 
@@ -81,6 +80,8 @@ class Treasury:
         now_us: Callable[[], int] = wall_clock_us,
     ) -> None:
         self.host = host
+        self._database = database
+        self._read_edition: object = None
         self.store = BudgetStore(database, now_us=now_us)
         self.escrow = Escrow()
         self.budgets: Mapping[str, Budget] = {}
@@ -216,12 +217,11 @@ class Treasury:
         await self.reload()
 
     async def reload(self) -> None:
-        """Read the budgets anew. Raises ``Unavailable``.
-
-        One after the other, so that what was read before a change never takes the place of what was read after it.
-        """
+        """Read the budgets anew, after a reading that is under way: an older one never comes last. ``Unavailable``."""
         async with self._reading:
+            edition = self._database.edition
             self._learn(await self.store.all())
+            self._read_edition = edition
 
     @property
     def scopes(self) -> Sequence[Scope]:
@@ -254,8 +254,9 @@ class Treasury:
     # Keeping house
 
     async def keep_house(self) -> None:
-        """Do what comes again: confirm, give back, forget, and learn what other hosts changed. ``Unavailable``."""
-        await self.reload()
+        """Do what comes again: confirm, give back, forget, and learn what was changed. ``Unavailable``."""
+        if self._read_edition != self._database.edition:
+            await self.reload()
         async with self._books:
             self._confirm_ripe()
             self._clear_stale()

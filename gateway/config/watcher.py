@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+from gateway.beat import paused
 from gateway.config.load import load
 from gateway.config.problem import ConfigError
 from gateway.config.snapshot import ConfigSnapshot
@@ -67,7 +68,7 @@ class ConfigWatcher:
     async def run(self) -> None:
         """Look for changes until cancelled."""
         while True:
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(paused(self._interval))
             try:
                 await self._look()
             except Exception:  # noqa: BLE001 - a failing callback must not end the watch

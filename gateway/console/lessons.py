@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
+from gateway.beat import paused
 from gateway.console.question import CALIBRATIONS, Calibration, Sample
 from gateway.fleet.estimate import Estimate, attended
 from gateway.fleet.snapshot import Replica
@@ -73,4 +74,4 @@ async def follow_calibrations(books: Asking, replicas: Callable[[], Mapping[str,
     while True:
         with suppress(WeirError):
             learner.take(await books.ask(CALIBRATIONS), replicas())
-        await asyncio.sleep(EVERY_S)
+        await asyncio.sleep(paused(EVERY_S))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
+from gateway.beat import paused
 from gateway.config.overlay import Overlay
 from gateway.console.question import DRAINED, MANAGEMENT_KEYS, SETTINGS
 from gateway.fleet.snapshot import Replica
@@ -31,7 +32,7 @@ async def follow_drains(books: Asking, replicas: Callable[[], Mapping[str, Repli
         with suppress(WeirError):
             wanted = await books.ask(DRAINED)
             drained = steer(replicas(), frozenset(wanted), drained)
-        await asyncio.sleep(EVERY_S)
+        await asyncio.sleep(paused(EVERY_S))
 
 
 def steer(replicas: Mapping[str, Replica], wanted: frozenset[str], before: frozenset[str]) -> frozenset[str]:
@@ -48,7 +49,7 @@ async def follow_settings(books: Asking, overlay: Overlay) -> None:
     while True:
         with suppress(WeirError):
             overlay.take({each.name: each.content for each in await books.ask(SETTINGS)})
-        await asyncio.sleep(EVERY_S)
+        await asyncio.sleep(paused(EVERY_S))
 
 
 async def follow_management_keys(books: Asking, learn: Callable[[Mapping[bytes, tuple[str, str]]], None]) -> None:
@@ -56,4 +57,4 @@ async def follow_management_keys(books: Asking, learn: Callable[[Mapping[bytes, 
     while True:
         with suppress(WeirError):
             learn({each.digest: (each.name, each.role) for each in await books.ask(MANAGEMENT_KEYS)})
-        await asyncio.sleep(EVERY_S)
+        await asyncio.sleep(paused(EVERY_S))

@@ -1,17 +1,19 @@
 """How those who look for changes share one reading of the numbers of changes (``gateway.db.changes``).
 
-Every process of every host looks several times a second at several topics; nearly always nothing has changed.
+Every process of every host looks several times a second at several topics; nearly always nothing has changed. Where
+nobody else writes the database, nothing is read at all until this process has written something.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from math import inf
 from time import monotonic
 from typing import Final
 
 FRESH_S: Final = 0.2
-"""How long a reading of the numbers is good for those who look next; a change of this process ends it at once."""
+"""Seconds for which a reading of the numbers is good where other hosts change them too; our own changes end it."""
 ANNOUNCED: Final = "announced"
 """What a session's ``info`` holds when its unit took a number."""
 
@@ -23,12 +25,14 @@ class Bulletin:
 
     Args:
         read: reads the numbers by topic; its errors reach whoever asked.
+        alone: whether only this process makes changes: a reading is good until the next one then.
     """
 
-    __slots__ = ("_generation", "_good_until", "_numbers", "_read", "_reading")
+    __slots__ = ("_alone", "_generation", "_good_until", "_numbers", "_read", "_reading")
 
-    def __init__(self, read: Callable[[], Awaitable[Mapping[str, int]]]) -> None:
+    def __init__(self, read: Callable[[], Awaitable[Mapping[str, int]]], *, alone: bool = False) -> None:
         self._read = read
+        self._alone = alone
         self._numbers: Mapping[str, int] = {}
         self._good_until = 0.0
         self._generation = 0
@@ -42,7 +46,7 @@ class Bulletin:
                     generation, begun = self._generation, monotonic()
                     self._numbers = await self._read()
                     if generation == self._generation:  # else a change was made while this was read
-                        self._good_until = begun + FRESH_S
+                        self._good_until = inf if self._alone else begun + FRESH_S
                         break
         return self._numbers.get(topic, 0)
 

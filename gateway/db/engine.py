@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy import URL, make_url, text
+from sqlalchemy import URL, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -43,7 +43,7 @@ class Database:
         reader: engine whose connections cannot write; each transaction sees one state of the database.
     """
 
-    __slots__ = ("_url", "bulletin", "partitioned", "reader", "writer")
+    __slots__ = ("_url", "_written", "bulletin", "partitioned", "reader", "writer")
 
     def __init__(self, url: str, *, patient: bool = False) -> None:
         """Prepare connections to ``url``; none is opened yet.
@@ -60,12 +60,26 @@ class Database:
         make = postgresql_engine if self.partitioned else sqlite_engine
         self.writer = make(self._url, writing=True, patient=patient)
         self.reader = make(self._url, writing=False)
-        self.bulletin = Bulletin(self._numbers)
+        # One process at a time has an SQLite file: whoever has the lock of the state folder (gateway.keeper.address).
+        self.bulletin = Bulletin(self._numbers, alone=not self.partitioned)
+        self._written = 0
+        if not self.partitioned:
+            event.listen(self.writer.sync_engine, "checkin", self._note_writing)
 
     @property
     def url(self) -> str:
         """The URL with any password masked, for messages."""
         return self._url.render_as_string(hide_password=True)
+
+    @property
+    def edition(self) -> object:
+        """What equals that of another moment only if nothing was written in between: never where other hosts write."""
+        return object() if self.partitioned else self._written
+
+    def _note_writing(self, *_: object) -> None:
+        """Take note that the writing connection is given back: whatever wrote has ended."""
+        self._written += 1
+        self.bulletin.outdate()
 
     async def _numbers(self) -> Mapping[str, int]:
         """Return the number of the last change of every topic; errors are the toolkit's."""

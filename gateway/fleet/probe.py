@@ -20,6 +20,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.beat import paused
 from gateway.engines.kind import Engine
 from gateway.fleet import gauges
 from gateway.fleet.client import NoAnswer, ProbeClient
@@ -51,7 +52,7 @@ class Pace:
 
     interval: float = 1.0
     jitter: float = 0.2
-    """Share of ``interval`` by which each pause is longer or shorter at random, so that probes spread out."""
+    """Share of ``interval`` by which a pause is longer or shorter at random, so that probes spread over the beats."""
     ready_limit: float = 3.0
     page_limit: float = 2.0
     probers: int = 1
@@ -137,7 +138,9 @@ class Probe:
                 except Exception:  # noqa: BLE001 - a defect in one probe must not end all later ones
                     _log.exception("probe failed", replica=self._replica.name)
                 spread = self._pace.jitter * (2 * self._rng.random() - 1)
-                await asyncio.sleep(self.pause * (1 + spread))
+                pause = self.pause * (1 + spread)
+                # A beat may come a little sooner: too soon for an engine that asks to be left alone for so long.
+                await asyncio.sleep(pause if self._replica.engine.probe_pause else paused(pause))
         finally:
             await self.close()
 

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Final
 
 from gateway.access import house, upstream_keys
+from gateway.beat import paused
 from gateway.billing import methods as billing
 from gateway.console import calibrations, drains, management
 from gateway.console import question as console
@@ -202,7 +203,7 @@ async def _do(duty: Duty, stopping: asyncio.Event) -> None:
     """Do a duty again and again, until ``stopping`` is set or it was to be done once."""
     while True:
         with suppress(TimeoutError):
-            async with asyncio.timeout(duty.every_s):
+            async with asyncio.timeout(paused(duty.every_s)):
                 await stopping.wait()
         if stopping.is_set():
             return

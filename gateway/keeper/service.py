@@ -25,6 +25,7 @@ from gateway.access.shared import open_shared
 from gateway.access.store import AccessStore
 from gateway.access.treasury import Treasury
 from gateway.access.turnstile import Turnstile
+from gateway.beat import paused
 from gateway.config.overlay import Overlay
 from gateway.config.snapshot import ConfigSnapshot
 from gateway.console import settings
@@ -379,7 +380,7 @@ class Keeper(LedgerBook):
 
     async def _stops_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(paused(seconds)):
                 await self._stopping.wait()
         return self._stopping.is_set()
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from gateway.beat import paused
 from gateway.config.snapshot import ConfigSnapshot
 from gateway.tariff.overlay import priced, stated
 from gateway.tariff.version import STATE, TARIFF, Known, Valid, next_change, valid
@@ -84,8 +85,8 @@ class Follower:
     def _pause(self) -> float:
         """Return the seconds until there is something to do."""
         if self._changes_us is None:
-            return EVERY_S
-        return min(EVERY_S, max(0.0, (self._changes_us - self._clock() // 1000) / 1e6))
+            return paused(EVERY_S)
+        return min(paused(EVERY_S), max(0.0, (self._changes_us - self._clock() // 1000) / 1e6))
 
     async def _hear(self) -> None:
         """Learn what is new."""

@@ -55,3 +55,19 @@ def test_a_server_says_its_address_without_the_library_of_tables() -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == ["[x]", "False"], done.stderr
     assert done.stderr.splitlines()[-1] == "y"
+
+
+def test_a_server_holds_no_command_but_its_own() -> None:
+    """The help page knows all commands; who serves has imported the module of that one and no other."""
+    program = (
+        "import sys; from typer.main import get_command; from gateway.cli import app; group = get_command(app); "
+        "group.get_command(None, 'serve'); "
+        "print(*sorted(name for name in sys.modules if name.startswith('gateway.commands.'))); "
+        "print(*group.commands); print(all(group.commands[name].help for name in group.commands))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    modules, commands, told = done.stdout.splitlines()
+    assert modules.split() == [f"gateway.commands.{name}" for name in ("console", "environment", "serving")]
+    assert {"serve", "keys", "lab", "apps"} <= set(commands.split())
+    assert told == "True"

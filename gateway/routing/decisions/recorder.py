@@ -18,6 +18,7 @@ from typing import Final, Protocol
 import msgspec
 
 from gateway import __version__
+from gateway.beat import paused
 from gateway.config.snapshot import DecisionsSpec
 from gateway.fleet.snapshot import Candidate
 from gateway.pricing.charge import charge
@@ -183,7 +184,7 @@ class Recorder:
     async def run(self) -> None:
         """Hand decisions over to the keeper. Runs until cancelled."""
         while True:
-            await asyncio.sleep(_FLUSH_S)
+            await asyncio.sleep(paused(_FLUSH_S))
             await self.flush()
 
     async def flush(self) -> None:

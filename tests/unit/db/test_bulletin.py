@@ -77,6 +77,19 @@ async def test_an_old_reading_is_made_again(monkeypatch: pytest.MonkeyPatch) -> 
     assert await board.latest("keys") == 7
 
 
+async def test_who_makes_all_changes_reads_only_after_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody else writes, no time makes a reading old, and a change of this process does."""
+    monkeypatch.setattr(bulletin, "FRESH_S", 0.0)
+    table = Numbers()
+    board = Bulletin(table.read, alone=True)
+    assert [await board.latest("keys") for _ in range(3)] == [1, 1, 1]
+    assert table.readings == 1
+    table.now["keys"] = 2
+    board.outdate()
+    assert [await board.latest("keys") for _ in range(3)] == [2, 2, 2]
+    assert table.readings == 2
+
+
 async def test_a_failed_reading_reaches_who_asked_and_the_next_one_reads_again() -> None:
     """An error is nobody's answer for longer than the one who got it."""
     table = Numbers()
