@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from math import inf
 from time import monotonic
 from typing import Final
 
 FRESH_S: Final = 0.2
 """Seconds for which a reading of the numbers is good where other hosts change them too; our own changes end it."""
+QUIET_S: Final = 5.0
+"""The same where only this process writes: a commit that nobody waited for may come after its connection went back."""
 ANNOUNCED: Final = "announced"
 """What a session's ``info`` holds when its unit took a number."""
 
@@ -42,12 +43,13 @@ class Bulletin:
         """Return the number of the last change of ``topic``; 0 when there was none. Raises ``Unavailable``."""
         if monotonic() >= self._good_until:
             async with self._reading:
-                while monotonic() >= self._good_until:  # another asker may have read meanwhile
+                for _ in range(2):  # a busy writer outdates every reading: one that began after the question will do
+                    if monotonic() < self._good_until:
+                        break
                     generation, begun = self._generation, monotonic()
                     self._numbers = await self._read()
                     if generation == self._generation:  # else a change was made while this was read
-                        self._good_until = inf if self._alone else begun + FRESH_S
-                        break
+                        self._good_until = begun + (QUIET_S if self._alone else FRESH_S)
         return self._numbers.get(topic, 0)
 
     def outdate(self) -> None:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from time import monotonic
 from typing import Final
 
 from sqlalchemy import URL, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.db.bulletin import Bulletin
+from gateway.db.bulletin import QUIET_S, Bulletin
 from gateway.db.postgresql import postgresql_engine
 from gateway.db.sqlite import THREAD, sqlite_engine
 
@@ -74,7 +75,7 @@ class Database:
     @property
     def edition(self) -> object:
         """What equals that of another moment only if nothing was written in between: never where other hosts write."""
-        return object() if self.partitioned else self._written
+        return object() if self.partitioned else (self._written, monotonic() // QUIET_S)
 
     def _note_writing(self, *_: object) -> None:
         """Take note that the writing connection is given back: whatever wrote has ended."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import URL, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -30,6 +31,13 @@ THREAD: Final = "weir_thread"
 """Where a connection's ``info`` has the thread that serves it."""
 ENDED: Final = "weir_ended"
 """What a connection's ``info`` has while the transaction on it is known to be over: none is to be rolled back."""
+
+_PATIENTLY: Final = Retrying(
+    retry=retry_if_exception_type(sqlite3.OperationalError),
+    stop=stop_after_attempt(25),
+    wait=wait_fixed(0.02),
+    reraise=True,
+)
 
 # The driver takes bytes as they are, but first looks for a way to adapt them, and is told that there is none by an
 # exception: 0.9 µs a value, a quarter of what a row of the ledger costs to insert. Here is a way that does nothing.
@@ -73,7 +81,8 @@ def sqlite_engine(url: URL, *, writing: bool, patient: bool = False) -> AsyncEng
         driver.create_function(THREAD, 0, threading.get_ident)
         cursor = connection.cursor()
         for pragma in pragmas:
-            cursor.execute(f"PRAGMA {pragma}")
+            # A new file becomes one with a log by the first who opens it; SQLite lets nobody wait for that.
+            _PATIENTLY(cursor.execute, f"PRAGMA {pragma}")
         cursor.execute(f"SELECT {THREAD}()")
         row = cursor.fetchone()
         record.info[THREAD] = row[0] if row else None

@@ -52,14 +52,17 @@ async def insert(connection: Bulk, new: Sequence[Entries]) -> Sequence[Entries]:
     if not new:
         return new
     kept = ask_first_day(connection)
+    first = min(some.hour for some in new) // 24
+    if connection.FOR_SHARE:
+        # From here on no day goes: where others write, its piece could be dropped between the look for it and the rows.
+        _still_there(first, await kept)
     await connection.make_room(TABLE, {some.hour // 24 for some in new})
     by_columns: dict[tuple[str, ...], list[Row]] = {}
     for some in new:
         by_columns.setdefault(some.columns, []).extend(some.rows)
     made = await connection.insert_new(TABLE, KEY, list(by_columns.items()))
-    for (first,) in await kept:
-        if min(some.hour for some in new) // 24 < first:
-            raise Expired(first)
+    if not connection.FOR_SHARE:
+        _still_there(first, await kept)
     if made is None:
         return new
     fresh: list[Entries] = []
@@ -72,6 +75,13 @@ async def insert(connection: Bulk, new: Sequence[Entries]) -> Sequence[Entries]:
                 made.discard(key)
             fresh.append(some.only(wanted))
     return fresh
+
+
+def _still_there(day: int, kept: list[Row]) -> None:
+    """Raise ``Expired`` when the ledger no longer has ``day``."""
+    for (first,) in kept:
+        if day < first:
+            raise Expired(first)
 
 
 async def insert_labels(connection: Bulk, labels: Iterable[Labels]) -> None:

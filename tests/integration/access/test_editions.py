@@ -11,7 +11,7 @@ from gateway.access.budgets import BudgetStore
 from gateway.access.guardrails import GuardrailStore
 from gateway.access.presets import PresetStore
 from gateway.access.treasury import Treasury
-from gateway.db import changes
+from gateway.db import bulletin, changes, engine
 from gateway.db.bulk import bulk
 from gateway.db.engine import Database
 from gateway.db.tables.access import TeamRow
@@ -45,8 +45,10 @@ class Statements:
 
 
 @pytest.fixture(name="database")
-async def database_(database_url: str) -> AsyncIterator[Database]:
-    """A migrated database."""
+async def database_(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
+    """A migrated database; what was read of it stays good until somebody writes."""
+    for module in (bulletin, engine):
+        monkeypatch.setattr(module, "QUIET_S", 1e9)
     database = Database(database_url)
     yield database
     await database.close()

@@ -78,8 +78,9 @@ async def test_an_old_reading_is_made_again(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_who_makes_all_changes_reads_only_after_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody else writes, no time makes a reading old, and a change of this process does."""
+    """Where nobody else writes, a reading is good for long, and a change of this process ends it."""
     monkeypatch.setattr(bulletin, "FRESH_S", 0.0)
+    monkeypatch.setattr(bulletin, "QUIET_S", 3600.0)
     table = Numbers()
     board = Bulletin(table.read, alone=True)
     assert [await board.latest("keys") for _ in range(3)] == [1, 1, 1]
@@ -87,6 +88,30 @@ async def test_who_makes_all_changes_reads_only_after_its_own(monkeypatch: pytes
     table.now["keys"] = 2
     board.outdate()
     assert [await board.latest("keys") for _ in range(3)] == [2, 2, 2]
+    assert table.readings == 2
+
+
+async def test_a_commit_that_nobody_saw_end_is_seen_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit that was cut off may have been written after its connection was given back: no reading is for ever."""
+    monkeypatch.setattr(bulletin, "QUIET_S", 0.0)
+    table = Numbers()
+    board = Bulletin(table.read, alone=True)
+    assert await board.latest("keys") == 1
+    table.now["keys"] = 2
+    assert await board.latest("keys") == 2
+
+
+async def test_a_busy_writer_keeps_nobody_waiting() -> None:
+    """Changes that end during every reading do not make it begin anew for ever."""
+    table = Numbers()
+
+    async def overtaken() -> Mapping[str, int]:
+        seen = await table.read()
+        board.outdate()
+        return seen
+
+    board = Bulletin(overtaken, alone=True)
+    assert await asyncio.wait_for(board.latest("keys"), 5) == 1
     assert table.readings == 2
 
 
