@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 
 from gateway.config.snapshot import RetentionSpec
-from gateway.db.bulk import bulk
+from gateway.db.bulk import Bulk, bulk
 from gateway.db.engine import Database
 from gateway.metering import ledger, retention
 from gateway.metering.audit import audit
@@ -20,7 +21,7 @@ from gateway.metering.segments import QUARANTINE, SegmentWriter, new_writer_id
 from gateway.metering.shipper import Shipper
 from gateway.types import ids
 from tests.integration.metering.books import dump, expected_rollup, query, rollup
-from tests.integration.metering.conftest import only_postgres
+from tests.integration.metering.conftest import only_postgres, url_in
 from tests.integration.metering.samples import begin, closed, dims, opened, request_id_at
 
 DAY_US = 86_400_000_000
@@ -126,6 +127,36 @@ async def test_a_row_of_a_day_that_is_gone_is_refused(folder: Path, database: Da
         async with bulk(database) as connection:
             await ledger.insert(connection, Entries.of([end_of(at(TODAY - 101))]))
     assert caught.value.first_day == TODAY - 100
+
+
+@only_postgres
+async def test_no_day_goes_between_the_look_for_its_place_and_its_rows(
+    folder: Path, home: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of the oldest day are on their way when it comes of age: it waits for them, and goes with them."""
+    await keeping(database, folder, today=TODAY - 1).turn()
+    (await ship(folder, database, [at(TODAY - 101, second=1)])).close()
+    other = Database(url_in(home))  # another host's
+    looked, go_on = asyncio.Event(), asyncio.Event()
+    async with bulk(database) as connection:
+        make_room = type(connection).make_room
+
+        async def pausing(self: Bulk, table: str, days: Collection[int]) -> None:
+            await make_room(self, table, days)
+            if self is connection:
+                looked.set()
+                await go_on.wait()
+
+        monkeypatch.setattr(type(connection), "make_room", pausing)
+        inserting = asyncio.create_task(ledger.insert(connection, Entries.of([end_of(at(TODAY - 101))])))
+        await looked.wait()
+        turning = asyncio.create_task(keeping(other, folder).turn())
+        await asyncio.wait([turning], timeout=1.0)
+        go_on.set()
+        await inserting
+    await turning
+    await other.close()
+    assert query(home, "SELECT COUNT(*) FROM ledger") == [(0,)]
 
 
 async def test_segments_in_quarantine_have_a_lifetime_when_one_is_set(
