@@ -1,7 +1,7 @@
 """How those who look for changes share one reading of the numbers of changes (``gateway.db.changes``).
 
 Every process of every host looks several times a second at several topics; nearly always nothing has changed. Where
-nobody else writes the database, nothing is read at all until this process has written something.
+nobody else writes the database, hardly anything is read until this process has written something.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Bulletin:
 
     Args:
         read: reads the numbers by topic; its errors reach whoever asked.
-        alone: whether only this process makes changes: a reading is good until the next one then.
+        alone: whether only this process makes changes: a reading is good until the next one then, or ``QUIET_S``.
     """
 
     __slots__ = ("_alone", "_generation", "_good_until", "_numbers", "_read", "_reading")
@@ -40,7 +40,10 @@ class Bulletin:
         self._reading = asyncio.Lock()
 
     async def latest(self, topic: str) -> int:
-        """Return the number of the last change of ``topic``; 0 when there was none. Raises ``Unavailable``."""
+        """Return the number of the last change of ``topic``; 0 when there was none. Raises ``Unavailable``.
+
+        It is as of this question or later, but of changes that end while it is answered one may be missing.
+        """
         if monotonic() >= self._good_until:
             async with self._reading:
                 for _ in range(2):  # a busy writer outdates every reading: one that began after the question will do

@@ -74,7 +74,10 @@ class Database:
 
     @property
     def edition(self) -> object:
-        """What equals that of another moment only if nothing was written in between: never where other hosts write."""
+        """What equals that of another moment only if nothing was written in between: never where other hosts write.
+
+        It ends after ``QUIET_S`` at the latest, see there.
+        """
         return object() if self.partitioned else (self._written, monotonic() // QUIET_S)
 
     def _note_writing(self, *_: object) -> None:

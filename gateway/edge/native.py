@@ -233,7 +233,7 @@ class WeirProtocol(Answering):
         transport = self.transport
         if self.scheme is None:
             self.scheme = "https" if is_ssl(transport) else "http"
-            # Not by a socket, as uvicorn does it, which takes seven system calls: the transport has asked already.
+            # Here and not for each connection, as uvicorn does it: an inference request never wants to know.
             self.server = _address(transport.get_extra_info("sockname"))
             self.client = _address(transport.get_extra_info("peername"))
         self.scope = {  # type: ignore[typeddict-item] # the base class completes it
