@@ -35,8 +35,8 @@ def decode(raw: bytes) -> dict[str, Any]:
         raise BadRequest("the request body is empty; send a JSON object")
     try:
         value = _decoder.decode(raw)
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"the request body is not UTF-8 (byte {error.start})") from None
+    except UnicodeDecodeError:
+        raise BadRequest(f"the request body is not UTF-8 (byte {_first_strange(raw)})") from None
     except RecursionError:
         raise BadRequest("the request body is nested too deeply") from None
     except msgspec.ValidationError:
@@ -61,6 +61,15 @@ def shape(body: dict[str, Any], kind: type[Shape]) -> Shape:
         param = place.group(1) if place else None
         message = text.replace(" - at `$`", "").replace("`$.", "`")
         raise BadRequest(message[:1].lower() + message[1:], param=param or None) from None
+
+
+def _first_strange(raw: bytes) -> int:
+    """Return where ``raw`` ceases to be UTF-8; the parser counts from the beginning of the text that it is in."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return len(raw)
 
 
 def _opened(raw: bytes) -> int:
