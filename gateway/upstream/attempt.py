@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 MAX_ANSWER: Final = 128 * 1024 * 1024
 MAX_ERROR: Final = 64 * 1024
+HOLD: Final = 64 * 1024
+"""Bytes of a stream that wait for its sink; the backend is not read beyond them. One read can be 256 KiB, and a loop
+takes 32 of them in a row before it wakes the task that attaches."""
 _CHAT: Final = Operation.CHAT
 _TOO_DEEP: Final = Failure(Cause.MALFORMED, "an event of the backend is nested too deeply", 200)
 
@@ -62,9 +65,11 @@ class Attempt:
         "_done",
         "_engine",
         "_events",
+        "_held",
         "_idle",
         "_loop",
         "_operation",
+        "_paused",
         "_pending",
         "_sink",
         "_size",
@@ -106,6 +111,8 @@ class Attempt:
         self._size = 0
         self._pending: list[Chunk] | None = None
         self._sink: Sink | None = None
+        self._paused = False  # the caller does not keep up
+        self._held = False  # more came than may wait for the sink
         self.deadline = monotonic() + first_byte
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
@@ -138,8 +145,11 @@ class Attempt:
         """Send everything that came so far, and all that comes, to ``sink``."""
         self._sink = sink
         pending, self._pending = self._pending, None
+        held, self._held = self._held, False
         if pending:
             sink.send(pending)
+        if held and not self._paused:
+            self.resume()
 
     def redirect(self, sink: Sink) -> None:
         """Send all that comes from now on to ``sink``."""
@@ -160,13 +170,13 @@ class Attempt:
 
     def pause(self) -> None:
         """Stop reading from the backend; while it is not read it cannot be idle."""
-        if self._connection is not None:
-            self.deadline = math.inf
-            self._connection.pause()
+        self._paused = True
+        self._stop_reading()
 
     def resume(self) -> None:
-        """Read again."""
-        if self._connection is not None:
+        """Read again, unless what came still waits for the sink."""
+        self._paused = False
+        if self._connection is not None and not self._held:
             self.deadline = monotonic() + self._idle
             self._connection.resume()
 
@@ -250,6 +260,11 @@ class Attempt:
 
     # Internals
 
+    def _stop_reading(self) -> None:
+        if self._connection is not None:
+            self.deadline = math.inf
+            self._connection.pause()
+
     def _hear(self, heard: Heard) -> None:
         """Pass on what one read gave, then end the attempt if it gave its end."""
         if heard.chunks:
@@ -285,6 +300,9 @@ class Attempt:
             self._pending = chunks
         else:
             self._pending += chunks
+        if self._size > HOLD:
+            self._held = True
+            self._stop_reading()
         if not self._begun.done():
             self._begun.set_result(None)
 

@@ -72,6 +72,7 @@ class Connection(asyncio.Protocol):
         "_keep",
         "_parser",
         "_parts",
+        "_paused",
         "_pool",
         "_receiver",
         "_started",
@@ -94,6 +95,7 @@ class Connection(asyncio.Protocol):
         self._complete = True
         self._informational = False
         self._keep = False
+        self._paused = False
         self.transport: asyncio.Transport | None = None
         self.idle_since = 0.0
         self.deadline = 0.0
@@ -116,6 +118,8 @@ class Connection(asyncio.Protocol):
     def detach(self) -> None:
         """Forget the receiver: pool the connection, now or when its message ends shortly."""
         self._receiver = None
+        if self._paused:
+            self.resume()  # who paused it will not; nobody would read the answer to the next request
         if self._complete:
             self._pool.put(self)
         else:
@@ -134,11 +138,13 @@ class Connection(asyncio.Protocol):
 
     def pause(self) -> None:
         """Stop reading: the caller does not keep up."""
+        self._paused = True
         if self.transport is not None and not self.transport.is_closing():
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """Read again."""
+        self._paused = False
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
 

@@ -298,6 +298,20 @@ async def test_pausing_a_closed_connection_is_harmless(pool: Pool) -> None:
     assert not transport.paused
 
 
+@pytest.mark.parametrize("answer", [LENGTH, LENGTH[:-1]])
+async def test_a_connection_that_is_let_go_while_it_is_paused_is_read_again(pool: Pool, answer: bytes) -> None:
+    """The read that fills the caller's connection may be the last one of its answer; the next caller is not to wait."""
+    connection, transport = connected(pool)
+    connection.send(b"request", Ear(on_data=connection.pause))
+    connection.data_received(answer)
+    assert transport.paused
+    connection.detach()
+    assert not transport.paused
+    if rest := LENGTH[len(answer) :]:
+        connection.data_received(rest)
+    assert pool.take() is connection
+
+
 @asynccontextmanager
 async def listening(script: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> AsyncIterator[Pool]:
     """Return a pool for a server that answers by ``script``."""
@@ -345,6 +359,26 @@ async def test_connections_go_to_the_resolved_address_and_carry_answers() -> Non
             connection.detach()
             assert ear.body == b"hello"
         assert connections == 1
+
+
+async def test_the_next_request_on_a_connection_that_was_paused_at_its_end_is_answered() -> None:
+    """A caller that was too slow for the end of its own answer costs nobody else a time limit."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(100) == b"request":
+            writer.write(LENGTH)
+
+    async with listening(script) as pool:
+        connection = await pool.connect(10.0)
+        for _ in range(3):
+            ear = Ear(on_data=connection.pause)
+            connection.send(b"request", ear)
+            async with asyncio.timeout(10):
+                while not ear.ends:
+                    await asyncio.sleep(0.005)
+            connection.detach()
+            assert pool.take() is connection
+        connection.abort()
 
 
 @pytest.mark.parametrize("resolve", [nowhere, here])
