@@ -16,6 +16,7 @@ from pathlib import Path
 from bench.contestants.base import ROOT
 from bench.figures import percentile
 from bench.load import wrk_path
+from gateway.diagnosis import is_optimised
 
 _UNKNOWN = "unknown"
 
@@ -71,7 +72,7 @@ def fdatasync_us(work: Path, times: int = 50) -> float:
 def versions() -> dict[str, str]:
     """Returns the versions of what measures, and Weir's commit."""
     return {
-        "python": platform.python_version(),
+        "python": platform.python_version() + ("" if is_optimised() else ", built without optimisations"),
         "uvloop": importlib.metadata.version("uvloop"),
         "wrk": _wrk_version(),
         "commit": _commit(),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from gateway.metering.segments import QUARANTINE
 from gateway.settings import Settings
 from gateway.sim import Fault, SimConfig, SimFleet
 from tests.harness import Backend, configuration
+
+MACHINE = {"open files", "interpreter"}
+"""What is looked at and is not Weir's: the machine of the tests decides."""
 
 
 @pytest.fixture(name="place")
@@ -53,7 +58,27 @@ async def test_a_sound_installation_has_nothing_to_mend(place: Path) -> None:
         stop.set()
         await keeping
         assert "database" not in during
-        assert {found.state for name, found in during.items() if name != "open files"} == {State.OK}
+        assert {found.state for name, found in during.items() if name not in MACHINE} == {State.OK}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prefix", "state"),
+    [
+        ("'--enable-shared' '--prefix=/home/me/.pyenv/versions/3.11.7'", "/home/me/.pyenv/versions/3.11.7", "warning"),
+        ("'--enable-optimizations' '--with-lto'", "/usr/local", "ok"),
+        ("'--enable-shared'", "/usr", "ok"),
+        (None, "C:/Python", "ok"),
+    ],
+)
+async def test_an_interpreter_without_optimisations_is_named(
+    place: Path, monkeypatch: pytest.MonkeyPatch, arguments: str | None, prefix: str, state: str
+) -> None:
+    """One that a version manager compiled on the spot; not what a system or an image brings."""
+    monkeypatch.setattr(sysconfig, "get_config_var", {"CONFIG_ARGS": arguments}.get)
+    monkeypatch.setattr(sys, "base_prefix", prefix)
+    found = (await findings(place))["interpreter"]
+    assert found.state == state
+    assert ("--enable-optimizations" in found.mend) == (state == "warning")
 
 
 @pytest.mark.parametrize(
