@@ -76,7 +76,8 @@ class Egress:
         """
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
-        self._admit_plain(address)
+        if not (isinstance(address, IPv6Address) and address.sixtofour):
+            self._admit_plain(address)  # newer versions of Python know no public address of 6to4
         carried = _carried(address)
         if carried is not None:
             self._admit_plain(carried)

@@ -16,6 +16,7 @@ from gateway.types.errors import BadRequest
 
 _decoder: Final = msgspec.json.Decoder()
 _encoder: Final = msgspec.json.Encoder()
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _PLACE: Final = re.compile(r"`\$\.?([^`]*)`")
 
 MAX_DEPTH: Final = 128
@@ -42,7 +43,7 @@ def decode(raw: bytes) -> dict[str, Any]:
     except msgspec.ValidationError:
         raise BadRequest("the request body holds a number that is out of range") from None
     except msgspec.DecodeError as error:
-        raise BadRequest(f"the request body is not valid JSON: {error}") from None
+        raise BadRequest(f"the request body is not valid JSON: {_halved(raw) or error}") from None
     if type(value) is not dict:
         raise BadRequest("the request body must be a JSON object")
     if _opened(raw) > MAX_DEPTH and _too_deep(value):
@@ -70,6 +71,17 @@ def _first_strange(raw: bytes) -> int:
     except UnicodeDecodeError as error:
         return error.start
     return len(raw)
+
+
+def _halved(raw: bytes) -> str:
+    """Return the words for a body whose one fault is half of a surrogate pair, else ``""``; the parser has others."""
+    if not _SURROGATE.search(raw):
+        return ""
+    try:
+        json.loads(raw)
+    except (ValueError, RecursionError):
+        return ""
+    return "half of a surrogate pair, as of an emoji that was cut in two"
 
 
 def _opened(raw: bytes) -> int:

@@ -59,7 +59,7 @@ BODIES = {
     "a list": (b"[" + BODY + b"]", "must be a JSON object"),
     "a string": (b'"x"', "must be a JSON object"),
     "deep lists": (changed(stop=[]).replace(b"[]", b"[" * DEEP + b"]" * DEEP), "nested too deeply"),
-    "deep lists without an end": (b"[" * DEEP, "nested too deeply"),
+    "deep lists without an end": (b"[" * 10 * DEEP, "nested too deeply"),
     "deep objects": (b'{"a":' * DEEP + b"1" + b"}" * DEEP, "nested too deeply"),
     "no model": (b'{"messages": [{"role": "user", "content": "hi"}]}', "model"),
     "a model that is a number": (changed(model=3), "model"),
