@@ -5,6 +5,10 @@ days, totals and bills stay for ever. From which day on the ledger is whole is w
 anything is deleted. Older rows are refused from then on, because nobody could tell any more whether they were counted:
 the shipper puts their segment into quarantine, and nothing is dropped unseen.
 
+What went does not come back, so the day of now is believed only as far as it is likely. The last one that was believed
+is written down; a clock that is more than ``LEAP`` days from it is believed after it has said so for ``DOUBT_S``
+seconds, in which no other host over the same database has said anything else. Until then nothing goes.
+
 On PostgreSQL a day goes by dropping its partition, which waits at most ``_LOCK_WAIT`` for readers, else until the next
 turn; the partitions of the next days are made ahead. On SQLite rows go in slices of ``SLICE``, each a transaction of
 its own. A turn that was broken off is gone on with by the next one. Errors are those of a unit of work.
@@ -36,10 +40,16 @@ from gateway.types.errors import BadRequest
 EVERY_S: Final = 600.0
 SLICE: Final = 2_000
 """Rows deleted in one transaction."""
+LEAP: Final = 8
+"""Days that a clock may have moved since the last turn without being doubted."""
+DOUBT_S: Final = 90_000.0
+"""Seconds for which a clock is doubted: a day, in which every other host has moved the day once, and an hour."""
 AHEAD: Final = 3
 """Days, today among them, whose partitions are there before their first row."""
 LEDGER: Final = "ledger"
 HOURS: Final = "usage_hour"
+CLOCK: Final = "clock"
+"""Subject of the last day that was believed."""
 JOURNAL: Final = "journal"
 _LOCK_WAIT: Final = "2s"
 _DAY_S: Final = 86_400
@@ -55,7 +65,7 @@ class Expired(BadRequest):
     """
 
     def __init__(self, first_day: int) -> None:
-        begin = datetime.fromtimestamp(first_day * _DAY_S, UTC).date()
+        begin = _date(first_day)
         super().__init__(f"the ledger begins with {begin}: what is older is no longer kept (retention.ledger_days)")
         self.first_day = first_day
 
@@ -74,6 +84,10 @@ async def lifetimes(session: AsyncSession) -> dict[str, int]:
     return {row.subject: row.first_day for row in await session.scalars(select(Lifetime))}
 
 
+def _date(day: int) -> str:
+    return str(datetime.fromtimestamp(day * _DAY_S, UTC).date())
+
+
 class Retention:
     """Lets go what is old.
 
@@ -82,6 +96,7 @@ class Retention:
         journal: folder of the journal's segments.
         spec: returns the lifetimes of now.
         today: returns the UTC day of now, counted from 1970.
+        elapsed: returns seconds that no clock of the wall moves.
     """
 
     def __init__(
@@ -90,33 +105,70 @@ class Retention:
         journal: Path,
         spec: Callable[[], RetentionSpec],
         today: Callable[[], int] = lambda: int(time.time()) // _DAY_S,
+        elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._journal = journal
         self._spec = spec
         self._today = today
+        self._elapsed = elapsed
+        self._doubted: tuple[int, float] | None = None  # the day beside which the clock is strange, and since when
 
     async def turn(self) -> None:
         """Make room ahead and let go what is too old by now. Raises ``Unavailable``."""
         spec, today = self._spec(), self._today()
+        if not await self._believes(today):
+            return
         if self._database.partitioned:
             async with bulk(self._database) as connection:
                 await connection.make_room(LEDGER, range(today, today + AHEAD))
-        await self._expire(LEDGER, today - spec.ledger_days)
-        await self._expire(HOURS, today - spec.hour_days)
+        await self._expire(LEDGER, today - spec.ledger_days, today)
+        await self._expire(HOURS, today - spec.hour_days, today)
         if spec.quarantine_days is not None:
             await asyncio.to_thread(self._empty_quarantine, spec.quarantine_days)
 
-    async def _expire(self, subject: str, first: int) -> None:
+    async def _believes(self, today: int) -> bool:
+        """Whether this is the day, which is written down then."""
+        async with writing(self._database) as session:
+            known = await session.scalar(text("SELECT first_day FROM lifetime WHERE subject = :s"), {"s": CLOCK})
+            if known is None:  # a database from before days were written down: its newest row tells
+                known = await session.scalar(text("SELECT MAX(day) FROM ledger"))
+            if known is not None and abs(today - known) > LEAP and self._doubts(today, known):
+                return False
+            self._doubted = None
+            await session.execute(
+                text(
+                    "INSERT INTO lifetime (subject, first_day) VALUES (:s, :day)"
+                    " ON CONFLICT (subject) DO UPDATE SET first_day = excluded.first_day"
+                ),
+                {"s": CLOCK, "day": today},
+            )
+        return True
+
+    def _doubts(self, today: int, known: int) -> bool:
+        """Whether a clock that is far from the day ``known`` is still doubted; the log says it at each turn."""
+        now = self._elapsed()
+        if self._doubted is None or self._doubted[0] != known:
+            self._doubted = known, now
+        left = DOUBT_S - (now - self._doubted[1])
+        if left > 0:
+            log.error("clock_doubted", day=_date(today), last_believed=_date(known), believed_in_s=round(left))
+        return left > 0
+
+    async def _expire(self, subject: str, first: int, today: int) -> None:
         """Let go the days of ``subject`` before ``first``."""
         async with writing(self._database) as session:
-            # A lifetime that was made longer brings nothing back.
+            # A lifetime that was made longer brings nothing back. But a day that is still to come was written by a
+            # wrong clock, and as long as it stands everything is too old for the books.
             moved = await session.execute(
-                text("UPDATE lifetime SET first_day = :first WHERE subject = :subject AND first_day < :first"),
-                {"first": first, "subject": subject},
+                text(
+                    "UPDATE lifetime SET first_day = CASE WHEN first_day > :today THEN :today ELSE :first END"
+                    " WHERE subject = :subject AND (first_day < :first OR first_day > :today)"
+                ),
+                {"first": first, "today": today, "subject": subject},
             )
             kept = await session.scalar(text("SELECT first_day FROM lifetime WHERE subject = :s"), {"s": subject})
-        first = int(kept or 0)
+        first = min(first, int(kept or 0))
         if subject == HOURS:
             gone = await self._delete_hours(first * 24)
         elif self._database.partitioned:

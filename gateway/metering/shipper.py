@@ -14,6 +14,7 @@ import asyncio
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -77,7 +78,8 @@ class Shipper:
 
     Attributes:
         records, conflicts, orphans: sums over all rounds, as in ``Shipped``.
-        rounds: how many of them left nothing unread that was in the journal when they began.
+        rounds: how many of them left nothing behind that was in the journal when they began: nothing unread, and
+            nothing refused, which is in no ledger, whoever counts on it.
         seconds: CPU seconds used, by the event loop's thread and the database's.
     """
 
@@ -202,12 +204,17 @@ class Shipper:
         backlog.look()
         if not self._restored:
             await self._restore()
+        elif self._first_day * 86_400 > time.time():
+            async with reading(self._database) as session:  # a wrong clock wrote it, and may have been set right
+                self._first_day = (await lifetimes(session)).get(LEDGER, 0)
+        refused = 0
         batch: Batch | None = await self._collect()
         while batch is not None:
+            refused += batch.expired
             batch = await self._advance(batch, total)
         await self._finish(total)
         backlog.measure()
-        self.rounds += not backlog.unreadable
+        self.rounds += not (backlog.unreadable or refused)
         return total
 
     def _acquire(self) -> None:

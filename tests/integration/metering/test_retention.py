@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from gateway.metering import ledger, retention
 from gateway.metering.audit import audit
 from gateway.metering.entry import Entries
 from gateway.metering.record import Close, end_of, frame
-from gateway.metering.retention import Expired, Retention
+from gateway.metering.retention import DOUBT_S, Expired, Retention
 from gateway.metering.segments import QUARANTINE, SegmentWriter, new_writer_id
 from gateway.metering.shipper import Shipper
 from gateway.types import ids
@@ -89,6 +90,7 @@ async def test_what_comes_too_late_goes_into_quarantine(folder: Path, home: Path
 
 async def test_a_shipper_notices_that_the_ledger_has_let_go_days(folder: Path, home: Path, database: Database) -> None:
     """Days that went while a shipper ran count for its next batch: a redelivered row is not counted again."""
+    await keeping(database, folder, today=TODAY - 5).turn()
     old = at(TODAY - 101)
     journal, shipper = begin(folder), Shipper(folder, database)
     journal.append(old)
@@ -127,6 +129,91 @@ async def test_a_row_of_a_day_that_is_gone_is_refused(folder: Path, database: Da
         async with bulk(database) as connection:
             await ledger.insert(connection, Entries.of([end_of(at(TODAY - 101))]))
     assert caught.value.first_day == TODAY - 100
+
+
+@pytest.mark.parametrize("leap", [800, -TODAY], ids=["ahead", "1970"])
+@pytest.mark.parametrize("written", [True, False], ids=["a day is written down", "only rows tell"])
+async def test_a_clock_that_jumped_lets_nothing_go(
+    folder: Path, home: Path, database: Database, leap: int, written: bool
+) -> None:
+    """Not at once and not after hours; once it is right again all goes on as if nothing had been."""
+    days, seconds = [TODAY], [0.0]
+    if written:
+        await keeping(database, folder).turn()
+    (await ship(folder, database, [at(TODAY - 99), at(TODAY)])).close()
+    before = dump(home)
+    keeper = Retention(database, folder, lambda: SPEC, lambda: days[0], lambda: seconds[0])
+    days[0] += leap
+    for hours in (0, 1, 24):
+        seconds[0] = 3_600.0 * hours
+        await keeper.turn()
+        assert dump(home) == before
+    days[0] = TODAY + 1
+    await keeper.turn()
+    assert query(home, "SELECT COUNT(*) FROM ledger") == [(2,)]
+    (await ship(folder, database, [at(TODAY + 1)])).close()
+    assert query(home, "SELECT COUNT(*) FROM ledger") == [(3,)]
+
+
+async def test_a_clock_is_believed_when_it_says_the_same_for_a_day(
+    folder: Path, home: Path, database: Database
+) -> None:
+    """A host that was off for months lets go what is old, later than others do; the log says when."""
+    await keeping(database, folder).turn()
+    (await ship(folder, database, [at(TODAY)])).close()
+    seconds = [0.0]
+    keeper = Retention(database, folder, lambda: SPEC, lambda: TODAY + 200, lambda: seconds[0])
+    for seconds[0] in (0.0, DOUBT_S - 1):
+        await keeper.turn()
+        assert query(home, "SELECT COUNT(*) FROM ledger") == [(1,)]
+    seconds[0] = DOUBT_S
+    await keeper.turn()
+    assert query(home, "SELECT COUNT(*) FROM ledger") == [(0,)]
+
+
+async def test_a_wrong_clock_is_never_believed_beside_a_right_one(folder: Path, home: Path, database: Database) -> None:
+    """Another host over the same database moves the day each midnight, and the doubt begins anew."""
+    seconds = [0.0]
+    wrong = Retention(database, folder, lambda: SPEC, lambda: TODAY + 800, lambda: seconds[0])
+    for day in range(TODAY, TODAY + 4):
+        await keeping(database, folder, today=day).turn()
+        if day == TODAY:
+            (await ship(folder, database, [at(TODAY)])).close()
+        for _ in range(4):
+            seconds[0] += 21_600.0
+            await wrong.turn()
+    assert query(home, "SELECT COUNT(*) FROM ledger") == [(1,)]
+
+
+async def test_a_first_day_that_is_still_to_come_is_set_right(folder: Path, home: Path, database: Database) -> None:
+    """Else nothing would be metered any more; a shipper that refused what it was given takes what comes next."""
+    await keeping(database, folder).turn()
+    today = int(time.time()) // 86_400
+    wrong = Retention(database, folder, lambda: SPEC, lambda: today + 800, count(step=int(DOUBT_S)).__next__)
+    for _ in range(2):
+        await wrong.turn()
+    journal, shipper = begin(folder), Shipper(folder, database)
+    journal.append(at(today))
+    assert (await shipper.ship()).inserted == 0
+    right = Retention(database, folder, lambda: SPEC, lambda: today, count(step=int(DOUBT_S)).__next__)
+    for _ in range(2):
+        await right.turn()
+    fresh = at(today, second=1)
+    journal.append(fresh)
+    await journal.close()
+    assert (await shipper.ship()).inserted == 1
+    assert query(home, "SELECT request_id FROM ledger") == [(fresh.request_id,)]
+    shipper.close()
+
+
+async def test_a_round_that_refuses_a_row_is_none_that_budgets_may_count_on(folder: Path, database: Database) -> None:
+    """What is in no ledger must stay on the lease of its budget."""
+    await keeping(database, folder).turn()
+    shipper = await ship(folder, database, [at(TODAY - 101)])
+    assert shipper.rounds == 0
+    await shipper.ship()
+    assert shipper.rounds == 1
+    shipper.close()
 
 
 @only_postgres
