@@ -13,6 +13,7 @@ from typing import Any, Final
 import anthropic
 import pytest
 from anthropic import Anthropic
+from anthropic.types import Message
 from pydantic import BaseModel
 
 from tests.clients.house import CREATED, MODEL, NATIVE, REAL, REAL_TOOLS, House, cost, fragile
@@ -68,7 +69,9 @@ def test_messages(client: Anthropic, house: House) -> None:
         model=MODEL, messages=play("text"), system="Be brief.", max_tokens=77, stop_sequences=["END"]
     )
     answer = raw.parse()
-    assert [(block.type, block.text) for block in answer.content] == [("text", PLAYS["text"].text)]
+    (block,) = answer.content
+    assert block.type == "text"
+    assert block.text == PLAYS["text"].text
     assert (answer.type, answer.role, answer.model, answer.stop_reason) == ("message", "assistant", MODEL, "end_turn")
     check_usage(answer.usage, "text")
     assert Decimal(str(answer.usage.model_extra and answer.usage.model_extra["cost"])) == cost(PLAYS["text"])
@@ -82,8 +85,8 @@ def test_messages(client: Anthropic, house: House) -> None:
 def test_stream(client: Anthropic) -> None:
     """Each piece of the engine is a delta, in events of the order Anthropic has; the helper folds them."""
     events = list(client.messages.create(model=MODEL, messages=play("text"), max_tokens=99, stream=True))
-    kinds = [event.type for event in events if event.type != "ping"]
-    assert kinds == [
+    kinds: list[str] = [event.type for event in events]
+    assert [kind for kind in kinds if kind != "ping"] == [
         "message_start",
         "content_block_start",
         *["content_block_delta"] * len(PLAYS["text"].pieces),
@@ -91,7 +94,8 @@ def test_stream(client: Anthropic) -> None:
         "message_delta",
         "message_stop",
     ]
-    pieces = [event.delta.text for event in events if event.type == "content_block_delta"]
+    deltas = [event.delta for event in events if event.type == "content_block_delta"]
+    pieces = [delta.text if delta.type == "text_delta" else None for delta in deltas]
     assert pieces == list(PLAYS["text"].pieces)
     with client.messages.stream(model=MODEL, messages=play("text"), max_tokens=99) as stream:
         assert list(stream.text_stream) == list(PLAYS["text"].pieces)
@@ -151,13 +155,15 @@ def test_thinking(client: Anthropic) -> None:
     """What the engine thought is a thinking block before the text, whole and streamed."""
     ask: Any = {"model": MODEL, "messages": play("reasoning"), "max_tokens": 4096}
     thinking: Any = {"type": "enabled", "budget_tokens": 1024}
-    answer = client.messages.create(**ask, thinking=thinking)
+    answer: Message = client.messages.create(**ask, thinking=thinking)
     with client.messages.stream(**ask, thinking=thinking) as stream:
         final = stream.get_final_message()
     for message in (answer, final):
         thought, text = message.content
-        assert (thought.type, thought.thinking) == ("thinking", PLAYS["reasoning"].thought)
-        assert (text.type, text.text) == ("text", "Hello.")
+        assert thought.type == "thinking"
+        assert thought.thinking == PLAYS["reasoning"].thought
+        assert text.type == "text"
+        assert text.text == "Hello."
 
 
 @shows(MESSAGES, "images")

@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any, Final
 
 import pytest
-from openrouter import OpenRouter, errors
+from openrouter import OpenRouter, errors, operations
+from openrouter.types import UnrecognizedStr
 from openrouter.utils import BackoffStrategy, RetryConfig
 
 from tests.clients.house import MODEL, RERANKER, SIMULATED, House, cost
@@ -83,7 +84,9 @@ def test_workspaces(manager: OpenRouter) -> None:
     made = manager.workspaces.create(name="Search", slug="search-py", description="Finds things").data
     assert (made.name, made.slug, made.description) == ("Search", "search-py", "Finds things")
     assert manager.workspaces.get(id=made.id).data.slug == "search-py"
-    assert "search-py" in [each.slug for each in manager.workspaces.list().result.data]
+    listed = manager.workspaces.list()
+    assert listed is not None
+    assert "search-py" in [each.slug for each in listed.result.data]
     changed = manager.workspaces.update(id=made.id, name="Research").data
     assert (changed.id, changed.name) == (made.id, "Research")
     budget = manager.workspaces.set_budget(workspace_ref="search-py", interval="monthly", limit_usd=12.5).data
@@ -144,9 +147,11 @@ def test_presets(house: House, manager: OpenRouter) -> None:
 def test_byok(manager: OpenRouter) -> None:
     """A team's own key for a provider: what is shown of it is a label, never the key."""
     secret = "sk-of-the-team-0123456789abcdef"
-    made = manager.byok.create(provider="script", key=secret, name="ours").data
+    made = manager.byok.create(provider=UnrecognizedStr("script"), key=secret, name="ours").data
     assert secret not in str(made)
-    assert made.id in [each.id for each in manager.byok.list().result.data]
+    listed = manager.byok.list()
+    assert listed is not None
+    assert made.id in [each.id for each in listed.result.data]
     assert manager.byok.update(id=made.id, disabled=True).data.disabled is True
     assert manager.byok.delete(id=made.id).DELETED is True
     with pytest.raises(errors.NotFoundResponseError):
@@ -162,10 +167,11 @@ def test_analytics(house: House, manager: OpenRouter) -> None:
     start = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
     def rows(model: str) -> int:
+        only: operations.FilterTypedDict = {"field": "model", "operator": "eq", "value": model}
         found = manager.analytics.query_analytics(
             metrics=["request_count", "tokens_total", "total_usage"],
             dimensions=["model"],
-            filters=[{"field": "model", "operator": "eq", "value": model}],
+            filters=[only],
             time_range={"start": start, "end": datetime.now(UTC)},
         )
         return int(found.data.metadata.row_count)

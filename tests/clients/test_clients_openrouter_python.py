@@ -40,6 +40,14 @@ WEATHER: Final[Any] = {
     },
 }
 TOOLS: Final = [(tool.id, tool.name, tool.arguments) for tool in PLAYS["tools"].tools]
+Refusal = (
+    errors.BadRequestResponseError
+    | errors.UnprocessableEntityResponseError
+    | errors.NotFoundResponseError
+    | errors.ServiceUnavailableResponseError
+    | errors.BadGatewayResponseError
+)
+"""Errors with ``data``, which the base of the client's errors has not."""
 
 
 def connect(house: House, key: str = "", **more: Any) -> OpenRouter:
@@ -110,7 +118,7 @@ def test_tools(client: OpenRouter, house: House) -> None:
     answer = client.chat.send(model=MODEL, messages=play("tools"), tools=[WEATHER])
     message = answer.choices[0].message
     assert answer.choices[0].finish_reason == "tool_calls"
-    assert [(call.id, call.function.name, call.function.arguments) for call in message.tool_calls] == TOOLS
+    assert [(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or []] == TOOLS
     results = [{"role": "tool", "tool_call_id": call, "content": "rain"} for call, _, _ in TOOLS]
     closing = client.chat.send(model=MODEL, messages=[*play("tools"), message, *results], tools=[WEATHER])
     assert closing.choices[0].message.content == PLAYS["told"].text
@@ -177,7 +185,7 @@ def test_real_engine(client: OpenRouter) -> None:
     with client.chat.send(model=REAL, messages=hello, stream=True) as stream:
         assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == CHAIN_TEXT
     called = client.chat.send(model=REAL_TOOLS, messages=hello, tools=[WEATHER], max_tokens=300)
-    assert [call.function.name for call in called.choices[0].message.tool_calls] == ["get_weather"]
+    assert [call.function.name for call in called.choices[0].message.tool_calls or []] == ["get_weather"]
 
 
 @shows(CHAT, "routing controls")
@@ -220,9 +228,11 @@ def test_errors(client: OpenRouter, ask: dict[str, Any], error: type[errors.Open
     """Each class of error is the client's own class of it, with OpenRouter's word for it."""
     with pytest.raises(error) as caught:
         client.chat.send(**{"model": MODEL, "messages": play("text"), **ask})
-    data: Any = caught.value.data
-    assert data.error.code == caught.value.status_code
-    assert data.error.metadata["error_type"] == kind
+    assert isinstance(caught.value, Refusal)
+    told = caught.value.data.error
+    assert told.code == caught.value.status_code
+    assert told.metadata
+    assert told.metadata["error_type"] == kind
     assert caught.value.headers["x-generation-id"].startswith("gen-")
 
 
@@ -281,7 +291,9 @@ def test_retries(house: House) -> None:
 def test_embeddings(client: OpenRouter) -> None:
     """A vector per text, in order."""
     answer = client.embeddings.generate(model=EMBEDDER, input=["a", "b"])
+    assert not isinstance(answer, str)
     assert [each.embedding for each in answer.data] == [[0.5, -0.25, 0.0], [0.5, -0.25, 1.0]]
+    assert answer.usage is not None
     assert answer.usage.prompt_tokens == 5
 
 
@@ -289,6 +301,7 @@ def test_embeddings(client: OpenRouter) -> None:
 def test_models(client: OpenRouter) -> None:
     """Prices, context, modalities and parameters of each model."""
     listed = client.models.list()
+    assert listed is not None
     found = {model.id: model for model in listed.result.data}
     assert set(found) >= {MODEL, SIMULATED, REAL}
     model = found[MODEL]
@@ -320,8 +333,9 @@ def test_models_of_a_key(house: House) -> None:
 def test_count(client: OpenRouter) -> None:
     """As many as are listed."""
     count = client.models.count().data.count
-    listed = client.models.list().result
-    assert count == len(listed.data)
+    listed = client.models.list()
+    assert listed is not None
+    assert count == len(listed.result.data)
 
 
 @shows("GET /models/{model}/endpoints", "who serves it")
@@ -445,5 +459,6 @@ def test_rankings(client: OpenRouter) -> None:
 @shows("GET /datasets/app-rankings", "tokens by app")
 def test_app_rankings(client: OpenRouter) -> None:
     """The form of it; an app is named once the owner has approved it."""
-    found = client.datasets.get_app_rankings().result
-    assert found.meta.version == "v1"
+    found = client.datasets.get_app_rankings()
+    assert found is not None
+    assert found.result.meta.version == "v1"

@@ -12,7 +12,7 @@ from typing import Any, Final
 import openai
 import pytest
 from openai import OpenAI
-from openrouter import OpenRouter, errors
+from openrouter import OpenRouter, components, errors
 from openrouter.utils import BackoffStrategy, RetryConfig
 from pydantic import BaseModel
 
@@ -249,13 +249,23 @@ def test_cut_streams(client: OpenAI) -> None:
     assert last.response.error is not None
 
 
+def text_of(answer: components.OpenResponsesResult) -> str:
+    """Return the text that an answer begins with."""
+    message = answer.output[0]
+    assert isinstance(message, components.OutputMessageItem)
+    part = message.content[0]
+    assert isinstance(part, components.ResponseOutputText)
+    return part.text
+
+
 @by_openrouter("text, usage, cost")
 def test_openrouter_text(router: OpenRouter) -> None:
     """OpenRouter's client reads the same."""
     answer = router.beta.responses.send(model=MODEL, input="Play: text")
     assert answer.status == "completed"
-    assert answer.output[0].content[0].text == PLAYS["text"].text
+    assert text_of(answer) == PLAYS["text"].text
     usage = answer.usage
+    assert usage
     assert (usage.input_tokens, usage.output_tokens) == (PROMPT, 9)
     assert Decimal(str(usage.cost)) == cost(PLAYS["text"])
 
@@ -279,7 +289,7 @@ def test_openrouter_tools(router: OpenRouter) -> None:
     results: list[Any] = [{"type": "function_call_output", "call_id": call.call_id, "output": "rain"} for call in calls]
     said: list[Any] = [{"role": "user", "content": "Play: tools"}, *(call.model_dump() for call in calls), *results]
     closing = router.beta.responses.send(model=MODEL, input=said, tools=[WEATHER])
-    assert closing.output[0].content[0].text == PLAYS["told"].text
+    assert text_of(closing) == PLAYS["told"].text
 
 
 @by_openrouter("errors")

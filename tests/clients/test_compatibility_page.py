@@ -29,7 +29,8 @@ def test_every_path_of_the_client_is_served_or_has_a_reason(house: House) -> Non
     """Nothing that OpenRouter's client can ask for is forgotten, and nothing served is called missing."""
     known = operations()
     assert len(known) > 100
-    served, missing = set(), set()
+    served: set[tuple[str, str]] = set()
+    missing: set[tuple[str, str]] = set()
     with httpx.Client(base_url=house.url + "/api/v1", verify=NO_TLS, timeout=60.0) as http:
         for path, method in known:
             asked = re.sub(r"\{[^}]+\}", HASH, path)
