@@ -55,6 +55,8 @@ class KnownHead:
     ) -> KnownHead | None:
         """Return the head that ``data`` begins with, or None when it is not one to remember.
 
+        A read that holds more than one request teaches nothing: what was read last need not be what came first.
+
         Args:
             data: a read that began with the request.
             path: without the query.
@@ -66,6 +68,8 @@ class KnownHead:
         found = _LENGTH.search(data, 0, end + 2) if end >= 0 else None
         if found is None or headers.get(b"content-length") != found[1]:
             return None
+        if len(data) > end + len(_END) + int(found[1]):
+            return None  # another request is behind it, and it may be that one's headers
         if b"transfer-encoding" in headers or b"expect" in headers or b"upgrade" in headers:
             return None
         return cls(data[: end + len(_END)], found.span(1), path, headers, inlet, principal)

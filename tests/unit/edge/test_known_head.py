@@ -112,8 +112,14 @@ REQUEST = st.builds(
 )
 
 
-@given(st.lists(st.tuples(REQUEST, st.lists(st.integers(1, 200), max_size=3), st.integers(1, 3)), max_size=6))
+READ = st.lists(REQUEST, min_size=1, max_size=3).map(b"".join)
+"""What a caller sends at once: more than one request where it pipelines."""
+OTHERS = [HEADS[place].format(2).encode() + b"{}" for place in (0, 2)]
+
+
+@given(st.lists(st.tuples(READ, st.lists(st.integers(1, 200), max_size=3), st.integers(1, 3)), max_size=6))
 @example([(HEADS[0].format(2).encode() + b"{}", [], 3), (HEADS[0].format(12).encode() + b"{          }", [], 2)])
+@example([(OTHERS[0] + OTHERS[1], [], 1), (OTHERS[0], [], 2)])
 @settings(deadline=None)
 def test_a_remembered_head_means_what_it_meant(requests: list[tuple[bytes, list[int], int]]) -> None:
     """Whatever a caller sends, in whatever pieces, is taken and answered as by a connection that remembers nothing."""
