@@ -67,6 +67,7 @@ class Attempt:
         "_events",
         "_held",
         "_idle",
+        "_left",
         "_loop",
         "_operation",
         "_paused",
@@ -113,6 +114,7 @@ class Attempt:
         self._sink: Sink | None = None
         self._paused = False  # the caller does not keep up
         self._held = False  # more came than may wait for the sink
+        self._left = first_byte  # seconds of the limit that stood still when reading was stopped
         self.deadline = monotonic() + first_byte
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
@@ -174,10 +176,11 @@ class Attempt:
         self._stop_reading()
 
     def resume(self) -> None:
-        """Read again, unless what came still waits for the sink."""
+        """Read again, unless what came still waits for the sink; a limit that stood still goes on."""
         self._paused = False
         if self._connection is not None and not self._held:
-            self.deadline = monotonic() + self._idle
+            if self.deadline == math.inf:
+                self.deadline = monotonic() + (self._idle if self._begun.done() else self._left)
             self._connection.resume()
 
     @property
@@ -262,7 +265,9 @@ class Attempt:
 
     def _stop_reading(self) -> None:
         if self._connection is not None:
-            self.deadline = math.inf
+            if self.deadline < math.inf:
+                self._left = self.deadline - monotonic()
+                self.deadline = math.inf
             self._connection.pause()
 
     def _hear(self, heard: Heard) -> None:

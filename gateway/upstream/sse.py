@@ -1,7 +1,8 @@
 """Reading server-sent events from engines that do not always follow the standard.
 
 Any split of the byte stream gives the same payloads. Tolerated: LF, CRLF and lone CR in any mix, no space after
-``data:``, comments, unknown fields, missing blank lines between events, a last event without a line end.
+``data:``, comments, unknown fields, a mark of the byte order, missing blank lines between events, a last event without
+a line end.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import Final
 
 MAX_LINE: Final = 16 * 1024 * 1024
 """Bytes of one line; a longer one is an attack or a defect."""
+_MARKED: Final = b"\xef\xbb\xbfdata:"
+"""A data line behind the mark of the byte order, with which a stream may begin."""
 _LF: Final = 10
 _CR: Final = 13
 
@@ -91,6 +94,8 @@ class EventReader:
                 found.append(line[6:] if line[5:6] == b" " else line[5:])
             elif not line and self.boundaries:
                 found.append(b"")
+            elif line[:8] == _MARKED:
+                found.append(line[8:].removeprefix(b" "))
         return found
 
     @staticmethod

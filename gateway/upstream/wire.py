@@ -240,9 +240,14 @@ class Connection(asyncio.Protocol):
     # Internals
 
     def _finish(self) -> None:
-        receiver, keep = self._receiver, self._keep
-        if not keep and self.transport is not None:
-            self.transport.close()
+        receiver, keep, transport = self._receiver, self._keep, self.transport
+        if transport is not None:
+            if keep and transport.get_write_buffer_size():
+                # It answered before it had the whole request: the next one would wait behind the rest of this.
+                keep = self._keep = False
+                transport.abort()
+            elif not keep:
+                transport.close()
         if receiver is not None:
             receiver.end()
         elif keep:

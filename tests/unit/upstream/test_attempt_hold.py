@@ -113,3 +113,22 @@ async def test_an_answer_that_ends_while_it_waits_gives_its_connection_back_read
     connection.data_received(frame(event(1, HOLD)) + frame(END) + b"0\r\n\r\n")
     assert pool.take() is connection
     assert not transport.paused
+
+
+@pytest.mark.parametrize("paused", [False, True])
+async def test_the_limit_of_the_first_byte_stays_when_reading_goes_on(paused: bool) -> None:
+    """A caller that leaves a request which is to run on anyway, or is slow with what came before, shortens nothing."""
+    loop = asyncio.get_running_loop()
+    pool = Pool("http://x", loop=loop, deadlines=Deadlines(loop), resolve=None)  # type: ignore[arg-type] # not asked
+    connection = Connection(pool)
+    connection.connection_made(FakeTransport(loop, connection))
+    attempt = Attempt(loop, ENGINES["vllm"], Operation.CHAT, first_byte=600, idle=1)
+    attempt.start(connection, b"request")
+    before = attempt.deadline
+    if paused:
+        attempt.pause()
+        assert attempt.deadline == math.inf
+    attempt.resume()
+    assert before <= attempt.deadline < before + 60
+    connection.data_received(HEAD + frame(event(0, 10)))
+    assert attempt.deadline < before - 500

@@ -10,7 +10,7 @@ from gateway.upstream import sse
 from gateway.upstream.sse import EventReader, LineTooLong
 
 PAYLOADS = st.lists(
-    st.text(st.characters(exclude_characters="\r\n", exclude_categories=("Cs",)), min_size=1, max_size=40), max_size=8
+    st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), min_size=1, max_size=40), max_size=8
 )
 ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 
@@ -43,6 +43,13 @@ def test_any_split_and_any_line_ending_give_the_same_payloads(
 def test_a_last_line_without_an_end_counts() -> None:
     """An engine that forgets the last line end loses nothing."""
     assert read(b'data: {"a":1}\n\ndata: [DONE]', []) == [b'{"a":1}', b"[DONE]"]
+
+
+@pytest.mark.parametrize("cuts", [[], [1, 2, 3, 4], [8]])
+@pytest.mark.parametrize("space", [b"", b" "])
+def test_a_mark_of_the_byte_order_swallows_no_event(cuts: list[int], space: bytes) -> None:
+    """Some servers write one before everything they say."""
+    assert read(b"\xef\xbb\xbfdata:" + space + b"{}\n\ndata: b\n\n", cuts) == [b"{}", b"b"]
 
 
 @given(

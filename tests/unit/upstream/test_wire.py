@@ -270,6 +270,19 @@ async def test_idle_connections_are_used_newest_first_and_not_for_ever(
     assert pool.take() is None
 
 
+async def test_a_connection_that_has_not_sent_all_of_its_request_is_not_kept(pool: Pool) -> None:
+    """A backend that answered before it had read the request would read the rest of it before the next one."""
+    connection, transport = connected(pool)
+    ear = Ear()
+    connection.send(b"request", ear)
+    transport.fill = 5
+    connection.data_received(LENGTH)
+    connection.detach()
+    assert (ear.body, ear.ends, ear.failures) == (b"hello", 1, [])
+    assert transport.aborted
+    assert pool.take() is None
+
+
 async def test_a_closed_pool_keeps_nothing(pool: Pool) -> None:
     """After a change of configuration idle connections close now and busy ones when they are done."""
     _, idle, _ = asked(pool, LENGTH)
