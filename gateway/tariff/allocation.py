@@ -12,14 +12,19 @@ their time. The busy part is split between models and endpoints as that time, or
 Counted from the ledger, because rollups do not say on which machine an attempt ran. An hour is worked out when it has
 been over for two minutes, and once more an hour later, when late records have come; then it is final. A turn that fails
 is repeated; an hour is written whole or not at all.
+
+An hour in which no machine costs anything has no rows and needs none: no version is ever valid before it is made, so
+what an hour costs does not change after its end, and such hours are passed over without being marked. The one
+exception is the very first version of all, which also counts for the time before it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from typing import Final
 
 from sqlalchemy import delete, func, insert, select
@@ -30,7 +35,7 @@ from gateway.db.tables.ledger import LabelSet, LedgerRow
 from gateway.db.tables.tariff import AllocationHour
 from gateway.db.unit_of_work import reading, writing
 from gateway.tariff.store import TariffStore
-from gateway.tariff.version import Hourly, Kind, Version, valid
+from gateway.tariff.version import LEAD_US, Hourly, Kind, Version, valid
 
 HOUR_US: Final = 3_600_000_000
 SHARES: Final = 1_000_000
@@ -111,12 +116,12 @@ class Allocator:
         if not any(version.hourly for version in history):
             return
         now_us = self._clock() // 1000
-        for hour in await self._due(history, (now_us - SETTLE_US) // HOUR_US):
-            await self._work_out(hour, _costs(history, hour), final=now_us >= (hour + 1) * HOUR_US + FINAL_US)
+        for hour, costs in await self._due(history, (now_us - SETTLE_US) // HOUR_US):
+            await self._work_out(hour, costs, final=now_us >= (hour + 1) * HOUR_US + FINAL_US)
             await asyncio.sleep(0)
 
-    async def _due(self, history: Sequence[Version], end: int) -> list[int]:
-        """Return the hours before ``end`` that are missing or not final, oldest first."""
+    async def _due(self, history: Sequence[Version], end: int) -> list[tuple[int, Mapping[str, Hourly]]]:
+        """Return the hours before ``end`` that are missing or not final, oldest first, and what machines cost then."""
         async with reading(self._database) as session:
             first_day = await session.scalar(select(func.min(LedgerRow.day)))
             final = await session.scalar(select(func.max(AllocationHour.hour)).where(col(AllocationHour.final)))
@@ -125,7 +130,7 @@ class Allocator:
             first = min(first, first_day * 24)
         if final is not None:
             first = max(first, final + 1)
-        return list(range(first, min(end, first + HOURS_AT_ONCE)))
+        return list(islice(_charged(history, first, end), HOURS_AT_ONCE))
 
     async def _work_out(self, hour: int, costs: Mapping[str, Hourly], *, final: bool) -> None:
         uses = await self._uses(hour)
@@ -189,12 +194,28 @@ class Allocator:
             return int(await session.scalar(select(func.max(hours.c.tokens))) or 0)
 
 
+def _charged(history: Sequence[Version], first: int, end: int) -> Iterator[tuple[int, Mapping[str, Hourly]]]:
+    """Yield the hours from ``first`` to before ``end`` in which any machine costs something, and what each costs."""
+    # A version changes the hour that it comes in, or the next one; all hours up to the next change are alike.
+    changes = {version.valid_from_us // HOUR_US + later for version in history for later in (0, 1)}
+    for begin, until in pairwise([first, *sorted(hour for hour in changes if first < hour < end), end]):
+        costs = _costs(history, begin)
+        if costs:
+            yield from ((hour, costs) for hour in range(begin, until))
+
+
 def _costs(history: Sequence[Version], hour: int) -> dict[str, Hourly]:
-    """Return what each machine cost at the start of ``hour``; before the first word on it, what that one says."""
-    known = valid(history, hour * HOUR_US).hour
-    costs: dict[str, Hourly] = {}
-    for version in history:
-        hourly = known.get(version.place, version.hourly)
-        if hourly is not None:
-            costs.setdefault(version.place, hourly)
-    return costs
+    """Return what each machine costs in ``hour``: what is valid at its start.
+
+    The first word on a machine counts for the whole of its hour. The very first word of all counts for all hours before
+    it, too, unless it was given a date: what was used before anybody spoke of money ran on those machines.
+    """
+    begin_us, opening = hour * HOUR_US, history[0]
+    if opening.valid_from_us <= opening.made_us + LEAD_US:
+        begin_us = max(begin_us, opening.valid_from_us)
+    known = dict(valid(history, begin_us).hour)
+    moments = {version.valid_from_us for version in history}
+    for moment in sorted(each for each in moments if begin_us < each < (hour + 1) * HOUR_US):
+        for place, hourly in valid(history, moment).hour.items():
+            known.setdefault(place, hourly)
+    return {place: hourly for place, hourly in known.items() if hourly is not None}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -116,8 +116,9 @@ class Tariff:
     async def accept(self, proposals: Sequence[Proposal], revision: int | None = None) -> tuple[Version, ...]:
         """Make versions, all or none. Raises ``BadRequest`` for one that cannot be, and ``Conflict``."""
         now_us = _now_us()
+        spoken = await self._spoken_of()
         for proposal in proposals:
-            self._check(proposal, now_us)
+            self._check(proposal, now_us, spoken)
         versions = await self._store.accept(proposals, now_us, now_us + LEAD_US, revision)
         self._known = None
         return versions
@@ -126,8 +127,19 @@ class Tariff:
         """Return a page of all versions."""
         return await self._store.page(query)
 
-    def _check(self, proposal: Proposal, now_us: int) -> None:
-        """Raise ``BadRequest`` when ``proposal`` cannot become a version."""
+    async def _spoken_of(self) -> set[Subject]:
+        """Return the subjects that have a version."""
+        known = self._known or await _whole(self._store.known(_now_us()))
+        return {version.subject for version in known.versions}
+
+    def _check(self, proposal: Proposal, now_us: int, spoken: Collection[Subject]) -> None:
+        """Raise ``BadRequest`` when ``proposal`` cannot become a version.
+
+        Args:
+            proposal: what is wanted.
+            now_us: microseconds since 1970.
+            spoken: the subjects that have a version.
+        """
         about = " ".join(word for word in (proposal.kind.value, proposal.model, proposal.place) if word)
         said = [each for each in (proposal.rates, proposal.hourly, proposal.terms) if each is not None]
         allowed = {Kind.HOUR: proposal.hourly, Kind.TERMS: proposal.terms}.get(proposal.kind, proposal.rates)
@@ -143,7 +155,9 @@ class Tariff:
         terms = proposal.terms
         if terms is not None and not (0 <= terms.discount <= BASIS_POINTS and 0 <= terms.markup <= MOST_MARKUP):
             raise BadRequest(f"{about}: a discount is 0 to 10000 basis points, a markup 0 to {MOST_MARKUP}")
-        if proposal.kind is not Kind.TERMS and self._subjects and proposal.subject not in self._subjects:
+        # What there is can be withdrawn also when it is not in the file any more, or nothing would ever end it.
+        there = self._subjects if said else {*self._subjects, *spoken}
+        if proposal.kind is not Kind.TERMS and self._subjects and proposal.subject not in there:
             raise BadRequest(f"{about}: the configuration file has no such model, endpoint or backend")
 
 

@@ -88,6 +88,9 @@ class TariffStore:
     async def state(self, said: Sequence[Stated], digest: str, now_us: int, since_us: int) -> int:
         """Make a version of everything that the file says otherwise than the last time; return how many.
 
+        A machine that it no longer has costs nothing by the hour from then on. Prices and costs by token of what it no
+        longer has stay: nothing is charged by them, and they hold when it comes back.
+
         Args:
             said: what the file says.
             digest: of the file's content.
@@ -96,6 +99,7 @@ class TariffStore:
         """
         async with writing(self._database) as session:
             before = await _last_of_file(session)
+            said = [*said, *_gone(before, said)]
             changed = [each for each in said if before.get(each.subject, None) != (each.rates or each.hourly)]
             proposals = [
                 Proposal(
@@ -165,6 +169,16 @@ async def _last_of_file(session: AsyncSession) -> dict[Subject, Content | None]:
     query = select(PriceVersion).where(col(PriceVersion.version_id).in_(latest))
     versions = (_version(row) for row in (await session.execute(query)).scalars())
     return {each.subject: each.content for each in versions}
+
+
+def _gone(before: Mapping[Subject, Content | None], said: Iterable[Stated]) -> list[Stated]:
+    """Return, saying nothing, the machines whose cost the file gave ``before`` and that it does not have any more."""
+    named = {each.subject for each in said}
+    return [
+        Stated(Kind.HOUR, model, place)
+        for kind, model, place in sorted(before)
+        if kind == Kind.HOUR and (kind, model, place) not in named
+    ]
 
 
 async def _add(session: AsyncSession, proposals: Iterable[Proposal], now_us: int, since_us: int) -> tuple[Version, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -71,13 +71,18 @@ async def book(database: Database, rows: Sequence[Close]) -> None:
         await rollups.post(connection, await rollups.tally(fresh))
 
 
-async def rent(database: Database, backend: str, hourly: Hourly, since_us: int = NIGHT_US) -> None:
-    """Say what a machine costs from a moment on."""
-    proposal = Proposal(kind=Kind.HOUR, place=backend, hourly=hourly, who="ada", why="", source="cli")
-    await TariffStore(database).accept([proposal], since_us, since_us)
+async def rent(
+    database: Database, backend: str, hourly: Hourly | None, since_us: int = NIGHT_US, made_us: int | None = None
+) -> None:
+    """Say what a machine costs from a moment on, None for nothing any more; said at that moment unless before it."""
+    proposal = Proposal(
+        kind=Kind.HOUR, place=backend, hourly=hourly, valid_from_us=since_us, who="ada", why="", source="cli"
+    )
+    made_us = since_us if made_us is None else made_us
+    await TariffStore(database).accept([proposal], made_us, made_us)
 
 
-def after(hours: float) -> Allocator | Any:
+def after(hours: float) -> Callable[[], int]:
     """Return a clock that many hours after midnight of the day."""
     return lambda: int(NIGHT_US + hours * HOUR_US) * 1_000
 
@@ -141,6 +146,75 @@ async def test_late_usage_and_final_hours(database: Database) -> None:
         (0, "", 500, True),
         (1, "", 2_000, False),
     ]
+
+
+async def charged(database: Database, hours: float, turns: int = 1) -> dict[str, list[int]]:
+    """Return the hours of the day that each machine has a cost in, after turns that many hours after midnight."""
+    for _ in range(turns):
+        await Allocator(database, clock=after(hours)).turn()
+    found: dict[str, list[int]] = {}
+    for line in await Margins(database).allocation(DAY * 24 - 100, DAY * 24 + 600, None):
+        assert (line.model, line.cost_nano) == ("", line.usd_per_hour_nano), "nobody used it"
+        found.setdefault(line.backend, []).append(line.hour - DAY * 24)
+    return found
+
+
+ONE = Hourly(1_000, 1)
+GONE = 3
+"""The hour from which on the first machine is given back, in tests of gaps."""
+
+
+@pytest.mark.parametrize(("gap", "back"), [(50, "gpu-a"), (50, "gpu-b"), (450, "gpu-a"), (450, "gpu-b")])
+async def test_a_gap_without_machines_costs_nothing(database: Database, gap: int, back: str) -> None:
+    """Hours in which there was no machine stay without cost, and the hours behind them are worked out.
+
+    However long the gap is, and whether the same machine comes back or another one.
+    """
+    again = GONE + gap
+    await rent(database, "gpu-a", ONE)
+    await rent(database, "gpu-a", None, NIGHT_US + GONE * HOUR_US)
+    first = list(range(GONE))
+    assert await charged(database, again - 0.5) == {"gpu-a": first}
+    await rent(database, back, ONE, NIGHT_US + again * HOUR_US)
+    expected = {"gpu-a": [*first]}
+    expected[back] = [*expected.get(back, []), *range(again, again + 10)]
+    assert await charged(database, again + 10.1, turns=2) == expected
+
+
+async def test_more_hours_than_a_turn_takes(database: Database) -> None:
+    """A keeper that was away for long takes several turns, with a gap in between that costs none of them."""
+    await rent(database, "gpu-a", ONE)
+    await rent(database, "gpu-a", None, NIGHT_US + 100 * HOUR_US)
+    await rent(database, "gpu-a", ONE, NIGHT_US + 200 * HOUR_US)
+    assert await charged(database, 550.1) == {"gpu-a": [*range(100), *range(200, 500)]}
+    assert await charged(database, 550.1) == {"gpu-a": [*range(100), *range(200, 550)]}
+
+
+async def test_the_hour_of_the_first_word(database: Database) -> None:
+    """A further machine costs from the hour on in which it is first spoken of, not in hours that are not final yet."""
+    await rent(database, "gpu-a", ONE)
+    assert await charged(database, 5.1) == {"gpu-a": [0, 1, 2, 3, 4]}
+    await rent(database, "gpu-b", Hourly(7, 1), NIGHT_US + int(5.25 * HOUR_US))
+    await rent(database, "gpu-b", Hourly(9, 1), NIGHT_US + int(5.75 * HOUR_US))
+    assert await charged(database, 7.1) == {"gpu-a": [*range(7)], "gpu-b": [5, 6]}
+    lines = await Margins(database).allocation(DAY * 24, DAY * 24 + 23, "gpu-b")
+    assert [line.cost_nano for line in lines] == [7, 9]
+
+
+async def test_what_is_known_before_any_price(database: Database) -> None:
+    """The very first word, and no other one, also counts for the time before it, from the ledger's first day on."""
+    await book(database, [answer(-40, 1, Usage(1, 1), 5, backend="acme", model="qwen/big", endpoint="acme")])
+    await rent(database, "gpu-a", ONE)
+    await rent(database, "gpu-b", ONE, NIGHT_US + 2 * HOUR_US)
+    assert await charged(database, 4.1) == {"gpu-a": [*range(-48, 4)], "gpu-b": [2, 3]}
+
+
+async def test_a_date_of_the_first_price(database: Database) -> None:
+    """A first price from a date on costs nothing before its date."""
+    await book(database, [answer(-40, 1, Usage(1, 1), 5, backend="gpu-a", model="qwen/big", endpoint="own")])
+    await rent(database, "gpu-a", ONE, NIGHT_US + 3 * HOUR_US, made_us=NIGHT_US - 40 * HOUR_US)
+    assert await charged(database, 2.1) == {}
+    assert await charged(database, 5.1) == {"gpu-a": [3, 4]}
 
 
 async def test_margin(database: Database) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,13 +33,13 @@ async def test_two_workers_follow_one_keeper(tmp_path: Path) -> None:
             follower = Follower(client, snapshot_of(), applied.append)
             await follower.start()
             running.append(asyncio.create_task(follower.run()))
-        more = {"who": "ada", "why": "", "source": "cli"}
+        proposed = partial(Proposal, who="ada", why="", source="cli")
         made = await clients[0].ask(
             ACCEPT,
             (
                 (
-                    Proposal(kind=Kind.SELL, model=BIG, rates=RATES, **more),
-                    Proposal(kind=Kind.TERMS, place="search", terms=Terms(500, 0), **more),
+                    proposed(kind=Kind.SELL, model=BIG, rates=RATES),
+                    proposed(kind=Kind.TERMS, place="search", terms=Terms(500, 0)),
                 ),
             ),
         )
@@ -47,7 +48,7 @@ async def test_two_workers_follow_one_keeper(tmp_path: Path) -> None:
                 await asyncio.sleep(0.02)
         assert all(applied[-1].models[BIG].endpoints[0].team_prices["search"].discount == 500 for applied in seen)
         with pytest.raises(BadRequest, match="no such model"):
-            await clients[1].ask(ACCEPT, ((Proposal(kind=Kind.SELL, model="qwen/no", rates=RATES, **more),),))
+            await clients[1].ask(ACCEPT, ((proposed(kind=Kind.SELL, model="qwen/no", rates=RATES),),))
         assert await clients[1].ask(MARGIN, (20_000, 20_010)) == ()
         assert await clients[1].ask(ALLOCATION, (480_000, 480_010, None)) == ()
     async with serving(tmp_path, url, b"pepper"):

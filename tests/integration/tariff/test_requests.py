@@ -15,12 +15,15 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.cli import app
+from gateway.db.engine import Database
 from gateway.sim import SimConfig, SimFleet, Timing
+from gateway.tariff.allocation import Allocator
 from gateway.types.keys import NewKey
-from tests.harness import SECRET, Stage, configuration, over, staged
+from tests.harness import SECRET, Backend, Stage, configuration, over, staged
 from tests.unit.tariff.files import written
 
 SLOW = Timing(itl=0.03)
+MACHINES = {"gpu-a": 'usd_per_hour: "1"', "gpu-b": 'usd_per_hour: "4.60"', "gpu-c": ""}
 TIERED = """
   - id: qwen/qwen3-32b
     context_length: 40960
@@ -99,6 +102,24 @@ async def test_a_date_is_kept(tmp_path: Path) -> None:
         for headers, status in (({}, 401), (stage.headers, 403)):
             answer = await stage.http.get(f"{stage.url}/api/v1/prices", headers=headers)
             assert answer.status_code == status
+
+
+async def test_a_machine_taken_out_of_the_file(tmp_path: Path) -> None:
+    """It costs nothing any more once a gateway runs on the new file; a price that only the API set, the API ends."""
+    machines = [Backend(name, "http://127.0.0.1:9", more=more) for name, more in MACHINES.items()]
+    async with staged(tmp_path, configuration(machines), following=True) as stage:
+        await post(stage, kind="hour", place="gpu-c", usd_per_hour="3")
+    async with staged(tmp_path, configuration(machines[:1]), following=True) as stage:
+        listed = (await stage.http.get(f"{stage.url}/api/v1/prices?place=gpu-b", headers=stage.admin)).json()["data"]
+        newest = max(listed, key=lambda version: version["version"])
+        assert (newest.get("withdrawn"), newest["source"]) == (True, "file")
+        ended = await post(stage, kind="hour", place="gpu-c", withdraw=True, why="given back")
+        assert (ended["withdrawn"], ended["source"]) == (True, "api")
+        database = Database(f"sqlite+aiosqlite:///{tmp_path / 'weir.db'}")
+        await Allocator(database, clock=lambda: time.time_ns() + 48 * 3_600 * 10**9).turn()
+        await database.close()
+    since = time.time_ns() // (3_600 * 10**9) + 1
+    assert query(tmp_path, f"SELECT DISTINCT backend FROM allocation_hour WHERE hour > {since}") == [("gpu-a",)]
 
 
 async def test_a_team_with_terms(tmp_path: Path) -> None:

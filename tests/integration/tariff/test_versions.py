@@ -131,6 +131,67 @@ async def test_a_price_of_its_own_that_goes_from_the_file_is_withdrawn(books: Bo
     assert endpoint.price == Rates(100_000, 300_000)
 
 
+async def test_a_machine_that_goes_from_the_file_costs_nothing(books: Books) -> None:
+    """From then on, whoever set its price last; the file says so once, and back in the file it costs again.
+
+    What is sold and what it costs by token stays: nobody is charged for it, and it holds when the model comes back.
+    """
+    both = snapshot_of(more_models=True)
+    one = without(both, "gpu-b", "qwen/new")
+    await books.ask(STATE, (stated(both), both.digest))
+    await books.ask(ACCEPT, ((machine("gpu-b", Hourly(7)),),))
+    before = (await books.ask(TARIFF, (0,))).revision
+    known: Known = await books.ask(STATE, (stated(one), "without"))
+    assert known.revision == before + 1
+    assert valid(known.versions, LATER).hour == {"gpu-a": Hourly(4_600_000_000, 4), "gpu-b": None}
+    assert valid(known.versions, LATER).sell["qwen/new", ""] == Rates(7_000_000, 8_000_000)
+    newest = (await books.ask(VERSIONS, (VersionQuery(limit=1),)))[0]
+    assert (newest.source, newest.source_version, newest.place) == ("file", "without", "gpu-b")
+    assert newest.valid_from_us == newest.made_us + LEAD_US, "at once, when all workers have heard of it"
+
+    assert (await books.ask(STATE, (stated(one), "without"))).revision == known.revision, "said once"
+    back = await books.ask(STATE, (stated(both), both.digest))
+    assert back.revision == known.revision + 1
+    assert valid(back.versions, LATER).hour["gpu-b"] == Hourly(2_000_000_000)
+
+
+async def test_what_is_not_in_the_file_can_be_withdrawn(books: Books) -> None:
+    """Whatever has a version can be withdrawn for good; set anew is only what the file has."""
+    both = snapshot_of(more_models=True)
+    await books.ask(ACCEPT, ((machine("gpu-c", Hourly(7)),),))  # nobody has said yet what the file has
+    await books.ask(STATE, (stated(both), both.digest))
+    one = without(both, "gpu-b", "qwen/new")
+    known: Known = await books.ask(STATE, (stated(one), "without"))
+    assert valid(known.versions, LATER).hour["gpu-c"] == Hourly(7), "the file has never said anything of it"
+    gone = sell(None, model="qwen/new")
+    await books.ask(ACCEPT, ((machine("gpu-c", None), gone),))
+    found = valid((await books.ask(TARIFF, (known.revision,))).versions, LATER)
+    assert (found.hour["gpu-c"], found.sell["qwen/new", ""]) == (None, None)
+    await books.ask(ACCEPT, ((machine("gpu-b", None),),))  # once more does no harm
+    for refused in (machine("gpu-b", Hourly(7)), machine("gpu-x", None), sell(DEARER, model="qwen/new")):
+        with pytest.raises(BadRequest, match="has no such model, endpoint or backend"):
+            await books.ask(ACCEPT, ((refused,),))
+
+
+def machine(name: str, hourly: Hourly | None) -> Proposal:
+    """Return a proposal for what a machine costs."""
+    return Proposal(kind=Kind.HOUR, place=name, hourly=hourly, who="ada", why="test", source="cli")
+
+
+def without(snapshot: ConfigSnapshot, machine: str, model: str) -> ConfigSnapshot:
+    """Return what a file says that has neither that machine nor that model."""
+    models = {
+        id_: replace(spec, endpoints=tuple(each for each in spec.endpoints if each.backend != machine))
+        for id_, spec in snapshot.models.items()
+        if id_ != model
+    }
+    return replace(
+        snapshot,
+        backends={name: spec for name, spec in snapshot.backends.items() if name != machine},
+        models={id_: spec for id_, spec in models.items() if spec.endpoints},
+    )
+
+
 async def test_versions_are_never_changed(books: Books, database_url: str) -> None:
     """The database itself refuses."""
     await books.ask(ACCEPT, ((sell(DEARER),),))
@@ -262,7 +323,7 @@ async def test_what_runs_keeps_its_price(books: Books) -> None:
 async def test_terms_of_teams(books: Books) -> None:
     """A team's terms are part of its rates; those for a model go before those for all; others pay the list price."""
     first = snapshot_of()
-    team = {"kind": Kind.TERMS, "who": "ada", "why": "", "source": "cli", "place": "search"}
+    team: dict[str, Any] = {"kind": Kind.TERMS, "who": "ada", "why": "", "source": "cli", "place": "search"}
     await books.ask(
         ACCEPT,
         ((Proposal(**team, terms=Terms(1_000, 0)), Proposal(**team, model=BIG, terms=Terms(0, 250))),),
