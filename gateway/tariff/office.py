@@ -72,6 +72,7 @@ class Tariff:
     def __init__(self, store: TariffStore) -> None:
         self._store = store
         self._known: Known | None = None
+        self._changes = 0
         self._subjects: set[Subject] = set()
 
     @property
@@ -88,19 +89,19 @@ class Tariff:
         self._known = msgspec.msgpack.decode(known, type=Known)
 
     def drop(self) -> None:
-        """Ask the database anew."""
+        """Ask the database anew; what is being read now may be older already."""
         self._known = None
+        self._changes += 1
 
     async def known(self, revision: int) -> Known | None:
         """Return what is valid or will be, None when there is nothing newer than ``revision``."""
-        if self._known is None:
-            self._known = await _whole(self._store.known(_now_us()))
-        return self._known if self._known.revision != revision else None
+        known = await self._current()
+        return known if known.revision != revision else None
 
     async def look(self) -> None:
         """Forget what is known when there is something newer."""
         if self._known is not None and await self._store.revision() != self._known.revision:
-            self._known = None
+            self.drop()
 
     async def state(self, said: Sequence[Stated], digest: str) -> Known:
         """Take in what a configuration file says."""
@@ -110,7 +111,15 @@ class Tariff:
         self._subjects = {each.subject for each in said}
         now_us = _now_us()
         await self._store.state(said, digest, now_us, now_us + LEAD_US)
-        self._known = await self._store.known(now_us)
+        self.drop()
+        return await self._current()
+
+    async def _current(self) -> Known:
+        while self._known is None:
+            changes = self._changes
+            found = await _whole(self._store.known(_now_us()))
+            if changes == self._changes:
+                self._known = found
         return self._known
 
     async def accept(self, proposals: Sequence[Proposal], revision: int | None = None) -> tuple[Version, ...]:
@@ -120,7 +129,7 @@ class Tariff:
         for proposal in proposals:
             self._check(proposal, now_us, spoken)
         versions = await self._store.accept(proposals, now_us, now_us + LEAD_US, revision)
-        self._known = None
+        self.drop()
         return versions
 
     async def versions(self, query: VersionQuery) -> tuple[Version, ...]:
@@ -129,7 +138,7 @@ class Tariff:
 
     async def _spoken_of(self) -> set[Subject]:
         """Return the subjects that have a version."""
-        known = self._known or await _whole(self._store.known(_now_us()))
+        known = await self._current()
         return {version.subject for version in known.versions}
 
     def _check(self, proposal: Proposal, now_us: int, spoken: Collection[Subject]) -> None:

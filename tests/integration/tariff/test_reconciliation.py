@@ -112,13 +112,15 @@ async def test_lines_of_a_day_are_added(database: Database) -> None:
     [
         ("day,model\n", "no column cost_usd"),
         ("day,model,cost_usd\nyesterday,a,1\n", "line 2: day"),
+        ("day,model,cost_usd\n0001-01-01T00:00+14:00,a,1\n", "line 2: day"),
+        ("day,model,cost_usd\n9999-12-31T23:00-14:00,a,1\n", "line 2: day"),
         ("day,model,cost_usd\n2024-10-04,a,1e5\n", "line 2: cost_usd"),
         ("day,model,cost_usd\n2024-10-04,,1\n", "line 2: model"),
         ("day,model,cost_usd,tokens\n2024-10-04,a,1,1.5\n", "line 2: tokens"),
         ("", "no column day"),
         ('day,model,cost_usd\n"2024', "not CSV"),
     ],
-    ids=["column", "day", "cost", "model", "tokens", "empty", "quote"],
+    ids=["column", "day", "first day", "last day", "cost", "model", "tokens", "empty", "quote"],
 )
 def test_what_cannot_be_read_is_refused(invoice: str, said: str) -> None:
     """With its line."""

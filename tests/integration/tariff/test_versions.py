@@ -23,6 +23,7 @@ from gateway.pricing.charge import rates_id
 from gateway.tariff.follow import Follower
 from gateway.tariff.office import open_office
 from gateway.tariff.overlay import priced, stated
+from gateway.tariff.store import TariffStore
 from gateway.tariff.version import (
     ACCEPT,
     LEAD_US,
@@ -117,6 +118,32 @@ async def test_a_changed_file_makes_versions_of_what_changed(books: Books) -> No
     assert (newest.source, newest.why) == ("file", "the configuration file changed")
     assert newest.rates == Rates(500_000, 700_000)
     assert newest.source_version == changed.digest[:16]
+
+
+async def test_what_was_read_before_a_version_was_made_is_not_known_after_it(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker asks while somebody makes a version: whatever was read by then, the next worker gets the new one."""
+    first = snapshot_of()
+    await books.ask(STATE, (stated(first), first.digest))
+    await books.ask(ACCEPT, ((sell(Rates(1, 1)),),))
+    read, go_on = asyncio.Event(), asyncio.Event()
+    known = TariffStore.known
+
+    async def late(self: TariffStore, now_us: int) -> Known:
+        found = await known(self, now_us)
+        if not read.is_set():
+            read.set()
+            await go_on.wait()
+        return found
+
+    monkeypatch.setattr(TariffStore, "known", late)
+    asking = asyncio.create_task(books.ask(TARIFF, (0,)))
+    await read.wait()
+    await books.ask(ACCEPT, ((sell(DEARER),),))
+    go_on.set()
+    await asking
+    assert valid((await books.ask(TARIFF, (0,))).versions, LATER).sell[BIG, ""] == DEARER
 
 
 async def test_a_price_of_its_own_that_goes_from_the_file_is_withdrawn(books: Books) -> None:
