@@ -26,11 +26,23 @@ class Charged:
 
 async def charge(session: AsyncSession, day: int, team: str, key: str, model: str, nano: int) -> None:
     """Charge a key's request."""
-    labels = (team, key, model, "e", "", "default", "ok")
+    endpoint, app, tier, status = "e", "", "default", "ok"
+    labels = (team, key, model, endpoint, app, tier, status)
     row = await session.get(UsageDay, (day, *labels))
     if row is None:
-        named = dict(zip(("team", "key_id", "model", "endpoint", "app", "tier", "status"), labels, strict=True))
-        row = UsageDay(day=day, ttft=b"", duration=b"", throughput=b"", **named)
+        row = UsageDay(
+            day=day,
+            team=team,
+            key_id=key,
+            model=model,
+            endpoint=endpoint,
+            app=app,
+            tier=tier,
+            status=status,
+            ttft=b"",
+            duration=b"",
+            throughput=b"",
+        )
         session.add(row)
     row.charge_nano += nano
     await session.flush()

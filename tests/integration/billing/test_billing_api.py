@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
 from openai import AsyncOpenAI
+from openai.types.admin.organization.usage_completions_response import (
+    DataResultOrganizationUsageCompletionsResult as UsageResult,
+)
+from openai.types.admin.organization.usage_costs_response import DataResultOrganizationCostsResult as CostsResult
 
 from gateway.billing.focus_check import check_file
 from gateway.billing.period import day_text, period_of
 from tests.harness import ADMIN_KEY, Backend, Stage, configuration, staged
 from tests.integration.billing.books import CHEAPER, DAY_US, PLAIN, close_of, post
 from tests.integration.billing.test_billing_sums import rows_of
+
+R = TypeVar("R")
 
 pytestmark = pytest.mark.usefixtures("whole_day")
 
@@ -150,10 +156,21 @@ async def test_activity_has_the_form_of_openrouter(stage: Stage) -> None:
         assert (await get(stage, "/api/v1/activity", **wrong)).status_code == 400
 
 
+def of_kind(results: Sequence[object], kind: type[R]) -> list[R]:
+    """Return results that are all of one kind."""
+    found = [each for each in results if isinstance(each, kind)]
+    assert len(found) == len(results)
+    return found
+
+
 async def test_openai_s_own_client_reads_usage_and_costs(stage: Stage) -> None:
     """The official client's admin API, with the management key: buckets, groups, filters, pages."""
     client = AsyncOpenAI(
-        api_key="-", admin_api_key=ADMIN_KEY, base_url=stage.url + "/v1", http_client=stage.http, max_retries=0
+        api_key="-",
+        admin_api_key=ADMIN_KEY,
+        base_url=stage.url + "/v1",
+        http_client=stage.http,  # type: ignore[arg-type] # declared for another library of the same shape
+        max_retries=0,
     )
     organization = client.admin.organization
     start = (today() - 3) * 86_400
@@ -162,7 +179,7 @@ async def test_openai_s_own_client_reads_usage_and_costs(stage: Stage) -> None:
     )
     assert [bucket.start_time for bucket in page.data] == [start, start + 86_400, start + 2 * 86_400]
     assert page.has_more
-    found = {each.project_id: each for each in page.data[2].results}
+    found = {each.project_id: each for each in of_kind(page.data[2].results, UsageResult)}
     assert (found["default"].input_tokens, found["default"].num_model_requests) == (3_000, 3)
     assert found["ads"].model == "qwen/qwen3-32b"
     last = await organization.usage.completions(
@@ -171,10 +188,11 @@ async def test_openai_s_own_client_reads_usage_and_costs(stage: Stage) -> None:
     assert [bucket.start_time for bucket in last.data] == [today() * 86_400]
     assert not last.has_more
     hourly = await organization.usage.completions(start_time=today() * 86_400, bucket_width="1h", project_ids=["ads"])
-    assert [each.num_model_requests for bucket in hourly.data for each in bucket.results] == [1]
+    counted = [each for bucket in hourly.data for each in bucket.results]
+    assert [each.num_model_requests for each in of_kind(counted, UsageResult)] == [1]
     costs = await organization.usage.costs(start_time=start, group_by=["line_item"], limit=30)
-    amounts = [each for bucket in costs.data for each in bucket.results]
-    assert [Decimal(str(each.amount.value)) * 10**9 for each in amounts] == [500_500, 500_500]
+    amounts = of_kind([each for bucket in costs.data for each in bucket.results], CostsResult)
+    assert [Decimal(str(each.amount and each.amount.value)) * 10**9 for each in amounts] == [500_500, 500_500]
     assert {each.line_item for each in amounts} == {"qwen/qwen3-32b"}
     for wrong in ("bucket_width=1m", "group_by=user_id", "limit=0", "limit=999", "page=x", "page=page_1", "batch=true"):
         answer = await get(stage, f"/v1/organization/usage/completions?start_time={start}&{wrong}")

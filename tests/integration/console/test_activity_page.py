@@ -144,6 +144,9 @@ def test_days_that_cannot_be_are_told_at_their_field(house: House) -> None:
         assert "from=soon&amp;span" not in page.text
         for name in ("chart.csv", "export.csv"):
             assert client.get(f"/console/activity/{name}?from=soon").status_code == 400
+        for day in ("0001-01-01", "9999-12-31"):
+            page = client.get(f"/console/activity?from={day}&to={day}")
+            assert (page.status_code, "a day of the years 1970 to 9998" in page.text) == (400, True)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +159,9 @@ def test_days_that_cannot_be_are_told_at_their_field(house: House) -> None:
         ("2024-10-05", "2024-10-03", "from"),
         ("2020-01-01", "2024-10-03", "from"),
         ("2024-10-01", "yesterday", "to"),
+        ("0001-01-01", "0001-01-20", "to"),
+        ("", "1969-12-31", "to"),
+        ("9999-12-31", "", "from"),
     ],
 )
 def test_days_are_named(first: str, last: str, days: tuple[int, int] | str) -> None:

@@ -16,7 +16,7 @@ async def test_thoughts_are_tokens_however_lines_end(tmp_path: Path) -> None:
 
     async def script(visit: Visit) -> None:
         deltas = [{"reasoning_content": f"t{number}"} for number in range(4)]
-        events = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+        events: list[dict[str, object]] = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
         events.append({"choices": [], "usage": {"prompt_tokens": 77, "completion_tokens": 4}})
         data = b"".join(b"data:" + json.dumps(each).encode() + b"\r\n\r\n" for each in events) + b"data: [DONE]\r"
         await visit.send(SSE_HEAD)

@@ -49,7 +49,8 @@ async def keeper(tmp_path: Path) -> AsyncIterator[Keeper]:
 async def log(keeper: Keeper, **wanted: object) -> list[asked.Entry]:
     """Return the audit log, oldest first."""
     question = msgspec.convert({"limit": 500} | wanted, asked.AuditQuestion)
-    return list(reversed(await keeper.ask(asked.AUDIT_LOG, (question,))))
+    entries = await keeper.ask(asked.AUDIT_LOG, (question,))
+    return list(reversed(entries))
 
 
 async def test_the_first_owner_is_made_once(keeper: Keeper) -> None:
@@ -69,10 +70,13 @@ async def test_the_first_owner_is_made_once(keeper: Keeper) -> None:
 async def test_a_session_lives_until_it_is_over_idle_or_ended(keeper: Keeper) -> None:
     """Its token is known to the browser alone; a user who is switched off is out at once."""
     first = await keeper.ask(asked.FIRST_OWNER, (ADA,))
-    assert (await keeper.ask(asked.SESSION, (first.token,))).user.login == "ada@example.org"
+    running = await keeper.ask(asked.SESSION, (first.token,))
+    assert running is not None
+    assert running.user.login == "ada@example.org"
     assert await keeper.ask(asked.SESSION, ("another",)) is None
     second = await keeper.ask(asked.SIGN_IN, (ADA,))
-    assert len(await keeper.ask(asked.SESSIONS, (first.session.user.user_id,))) == 2
+    sessions = await keeper.ask(asked.SESSIONS, (first.session.user.user_id,))
+    assert len(sessions) == 2
     assert keeper._database is not None
     async with writing(keeper._database) as session:
         rows = (await session.execute(text("SELECT * FROM console_session"))).all()
@@ -272,9 +276,11 @@ async def test_drained_backends_are_kept_and_noted(keeper: Keeper) -> None:
     """A drain outlives the process that asked for it; doing it twice is once."""
     await keeper.ask(asked.DRAIN, ("gpu-a", True))
     await keeper.ask(asked.DRAIN, ("gpu-a", True))
-    assert list(await keeper.ask(asked.DRAINED)) == ["gpu-a"]
+    drained = await keeper.ask(asked.DRAINED)
+    assert list(drained) == ["gpu-a"]
     await keeper.ask(asked.DRAIN, ("gpu-a", False))
-    assert list(await keeper.ask(asked.DRAINED)) == []
+    drained = await keeper.ask(asked.DRAINED)
+    assert list(drained) == []
     assert [entry.after for entry in await log(keeper, noun="backend")] == ['{"drained":true}', '{"drained":false}']
 
 

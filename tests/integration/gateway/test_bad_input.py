@@ -155,8 +155,8 @@ async def test_without_a_good_key_nothing_is_served(stage: Stage) -> None:
         await client.send(post(CHAT, BODY, None)[: -len(BODY)])
         assert (await client.response()).status == 401
         assert await client.closed()
-    answer = await stage.http.post(stage.url + CHAT, content=BODY, headers={"x-api-key": stage.key})
-    assert answer.status_code == 200
+    elsewhere = await stage.http.post(stage.url + CHAT, content=BODY, headers={"x-api-key": stage.key})
+    assert elsewhere.status_code == 200
 
 
 async def test_a_key_over_its_limit_is_429_and_says_when(stage: Stage) -> None:
@@ -208,8 +208,8 @@ async def test_a_body_over_the_limit_is_refused_by_its_head(stage: Stage) -> Non
         assert answer.headers["connection"] == "close"
         assert await client.closed()
     # A caller that sends on all the same, slowly or with all its might, still gets to read the refusal.
-    answer = await stage.http.post(stage.url + CHAT, content=b" " * 30_000_000, headers=stage.headers)
-    assert answer.status_code == 413
+    patient = await stage.http.post(stage.url + CHAT, content=b" " * 30_000_000, headers=stage.headers)
+    assert patient.status_code == 413
     await still_serves(stage)
 
 

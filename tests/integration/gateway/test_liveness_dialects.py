@@ -35,7 +35,7 @@ def chat() -> tuple[list[bytes], list[bytes], list[bytes]]:
 
 def messages() -> tuple[list[bytes], list[bytes], list[bytes]]:
     """As ``chat`` for Anthropic's messages."""
-    message = {
+    message: dict[str, object] = {
         "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": None,
         "stop_sequence": None, "usage": {"input_tokens": 2, "output_tokens": 1},
     }  # fmt: skip

@@ -144,4 +144,4 @@ def test_a_setting_that_makes_no_sense_is_refused() -> None:
     """A fleet of nothing, no gateway, an unknown fault."""
     for change in ({"replicas": 0}, {"gateways": 0}, {"faults": ("earthquake",)}):
         with pytest.raises(ValueError, match="there"):
-            replace(FAST, **change)  # type: ignore[arg-type]  # each names a field
+            replace(FAST, **change)

@@ -113,7 +113,7 @@ async def test_the_lab_agrees_with_the_gateway_over_the_step_model_in_real_time(
             seen = await sent(stage.url, stage.headers, bodies, 0.06)
         ttft, lasted = medians(in_the_lab(seen, PROFILES["fast"]))
         found = median(one.ttft for one in seen), median(one.lasted for one in seen)
-        agree = found == (pytest.approx(ttft, rel=0.5, abs=0.05), pytest.approx(lasted, rel=0.35))
+        agree = found[0] == pytest.approx(ttft, rel=0.5, abs=0.05) and found[1] == pytest.approx(lasted, rel=0.35)
         # What else the machine does meanwhile slows the one in real time only, which is no disagreement.
         assert agree or left, (found, ttft, lasted)
         if agree:

@@ -102,7 +102,7 @@ def on_disk(folder: Path) -> list[Record]:
     return [record for file in list_segments(folder) for record, _ in scan(file.path.read_bytes())]
 
 
-def of_type(records: Iterable[Record], kind: type[Any]) -> Sequence[Any]:
+def of_type(records: Iterable[object], kind: type[Any]) -> Sequence[Any]:
     """Return the records of one kind."""
     return [record for record in records if type(record) is kind]
 

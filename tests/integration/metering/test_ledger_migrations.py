@@ -227,7 +227,7 @@ def test_a_server_may_be_named_in_the_usual_ways(url: str) -> None:
     assert database.partitioned
     dialect = database.writer.dialect
     assert isinstance(dialect, PGDialect_asyncpg)
-    found = dialect.create_connect_args(database.writer.url)[1]  # type: ignore[no-untyped-call] # of the toolkit
+    found = dialect.create_connect_args(database.writer.url)[1]
     assert (found["user"], found["password"], found["database"]) == ("weir", "canary", "ledger")
     assert (found["host"], found.get("port", 5433)) in {("host", 5433), ("/run/postgresql", 5433)}
     assert "canary" not in database.url + repr(database.writer)

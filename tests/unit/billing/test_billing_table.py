@@ -45,7 +45,7 @@ def exact(row: Sequence[Cell]) -> tuple[Any, ...]:
 @settings(max_examples=20, deadline=None)
 def test_every_form_holds_the_same_rows_exactly(rows: list[tuple[Cell, ...]]) -> None:
     """JSON, JSON lines and Parquet give back what went in, amounts to the last digit; CSV too, texts made safe."""
-    from pyarrow import BufferReader, parquet
+    from pyarrow import BufferReader, parquet  # type: ignore[import-untyped] # has no types
 
     due = [exact(row) for row in rows]
     lines = [json.loads(line) for line in written("jsonl", rows).decode().split("\n") if line] if rows else []

@@ -195,7 +195,7 @@ async def test_a_journal_syncs_by_the_kernel_where_it_can(tmp_path: Path, monkey
     await journal.close()
     assert made == []
     monkeypatch.undo()
-    monkeypatch.setattr(kernel_sync.platform, "machine", lambda: "sparc64")
+    monkeypatch.setattr(platform, "machine", lambda: "sparc64")
     with pytest.raises(OSError, match="no asynchronous fdatasync"):
         KernelSync(asyncio.get_running_loop(), lambda *_: None)
     journal = begin(tmp_path / "thread")

@@ -91,4 +91,6 @@ async def test_a_second_try_that_cannot_be_journalled_leaves_the_first_as_it_was
     [segment] = tmp_path.glob("*.weirj")
     ends = [record for record, _ in scan(segment.read_bytes()) if isinstance(record, Close)]
     assert [(end.attempt, end.dims.backend, end.usage) for end in ends] == [(1, first.replica.name, receipt.usage)]
-    assert receipt.usage.completion == WHOLE["usage"]["completion_tokens"]
+    usage = WHOLE["usage"]
+    assert isinstance(usage, dict)
+    assert receipt.usage.completion == usage["completion_tokens"]

@@ -6,7 +6,7 @@ import asyncio
 
 from gateway.sim import SimConfig
 from gateway.sim.engine import Phase
-from gateway.sim.stepped import SteppedEngine
+from gateway.sim.stepped import SteppedEngine, SteppedRun
 from gateway.sim.text import Prompt
 from gateway.stepmodel import PROFILES
 
@@ -98,6 +98,7 @@ async def test_a_struck_request_slows_the_engine_while_it_lives() -> None:
     assert run.ended_at - run.first_at > 2 * 4 * PROFILES["fast"].step_s
     after = Recorder()
     quick = on.generation(Prompt("a few words", 3), 3, after, streamed=True)
+    assert isinstance(quick, SteppedRun)
     on.submit(quick)
     async with asyncio.timeout(10):
         await after.ended.wait()

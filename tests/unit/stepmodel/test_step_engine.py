@@ -50,6 +50,7 @@ def test_a_lone_request_takes_what_the_formula_says() -> None:
     first, second = 8_192, 10_000 - 8_192
     read = 10_000 / profile.prefill_tokens_per_s
     attention = profile.attention_s * (first * first / 2 + second * (first + second / 2))
+    assert sequence.first_at is not None
     assert sequence.first_at == pytest.approx(5.0 + 2 * profile.step_s + read + attention)
     decode = 2 * (profile.step_s + profile.sequence_s) + profile.context_s * (10_000 + 10_001)
     assert sequence.ended_at == pytest.approx(sequence.first_at + decode)

@@ -14,9 +14,9 @@ from tests.unit.tariff.files import BIG, snapshot_of
 BASE = 'prompt: "1", completion: "2"'
 
 
-def of(rest: str, **more: str) -> ConfigSnapshot:
+def of(rest: str) -> ConfigSnapshot:
     """Return the configuration whose big model has a price with ``rest``."""
-    return snapshot_of(price=f"{{{BASE}, {rest}}}", **more)
+    return snapshot_of(price=f"{{{BASE}, {rest}}}")
 
 
 def test_tiers_become_rates() -> None:

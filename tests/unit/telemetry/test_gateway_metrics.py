@@ -29,7 +29,7 @@ def scraped(metrics: GatewayMetrics) -> dict[str, dict[tuple[tuple[str, str], ..
     """Return all samples by name and labels."""
     found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     body, _ = metrics.render("application/openmetrics-text")
-    for family in text_string_to_metric_families(body.decode()):  # type: ignore[no-untyped-call]  # has no types
+    for family in text_string_to_metric_families(body.decode()):
         for sample in family.samples:
             found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
     return found

@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from gateway.telemetry.instruments import OTHER, Counter, Fold, Histogram, Registry
+from gateway.telemetry.instruments import OTHER, Counter, Fold, Histogram, Registry, Source
 from gateway.types.failure import Cause
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -110,7 +110,7 @@ def test_counter_sums_by_label(events: list[tuple[str, int]]) -> None:
         counter.add((label,), amount)
         tally[label.encode("utf-8", "backslashreplace").decode()] += amount
     body, _ = registry.render(OPENMETRICS)
-    parsed: list[Metric] = list(parse_openmetrics(body.decode()))  # type: ignore[no-untyped-call]  # has no types
+    parsed: list[Metric] = list(parse_openmetrics(body.decode()))
     found = {sample.labels["model"]: sample.value for family in parsed for sample in family.samples}
     assert found == tally
 
@@ -275,13 +275,17 @@ def test_read_in_another_thread_while_counting() -> None:
 
 def test_a_few_families_are_folded_over_processes() -> None:
     """Sums add up and the fullest is the greatest; families that were not asked for are left out."""
+
+    def held(value: float) -> Source:
+        return lambda: {("a",): value}
+
     mine, other = Registry(), Registry()
     for registry, flying, full in ((mine, 3.0, 0.5), (other, 4.0, 0.25)):
         registry.gauge("flying", "m", "backend")
         registry.gauge("full", "m", "backend", fold=Fold.MAX)
         registry.counter("others", "m")
-        registry.bind("flying", lambda flying=flying: {("a",): flying})
-        registry.bind("full", lambda full=full: {("a",): full})
+        registry.bind("flying", held(flying))
+        registry.bind("full", held(full))
     found = mine.folded(("flying", "full"), [other.dump()])
     assert found == {"flying": {("a",): [7.0]}, "full": {("a",): [0.5]}}
     assert mine.folded(("flying",), []) == {"flying": {("a",): [3.0]}}
