@@ -9,6 +9,7 @@ from typing import Final
 
 from dashboards.forms import Wrong
 from gateway.console.measure import Grain
+from gateway.types.day import YEARS
 
 SPANS: Final = (("24h", "24 h"), ("7d", "7 d"), ("30d", "30 d"), ("90d", "90 d"))
 DEFAULT: Final = "30d"
@@ -89,6 +90,9 @@ def named(first: str, last: str, now_us: int) -> Span:
 
 def _day(text: str, field: str) -> int:
     try:
-        return (datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC) - _EPOCH).days
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError:
         raise Wrong(field, "a day such as 2027-01-31") from None
+    if not YEARS[0] <= day.year <= YEARS[1]:
+        raise Wrong(field, "a day of the years {} to {}".format(*YEARS))
+    return (day - _EPOCH).days

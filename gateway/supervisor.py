@@ -51,7 +51,7 @@ class Child:
         pid: the running process, or None while it waits to be started.
         status: the exit status of the last process, negative for a signal; None while it runs.
         started: monotonic seconds of the last start.
-        delay: seconds to wait before the next start.
+        delay: seconds to wait before the next start, also after one that failed.
         due: monotonic seconds at which to start it.
     """
 
@@ -141,11 +141,17 @@ class Supervisor:
         sys.stdout.flush()  # else the child has the same text, and says it again
         # Held back while there are two of us: what comes for the child must not be taken by a handler that is ours.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        pid = os.fork()
-        if pid == 0:
-            self._become(child.role)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        child.pid, child.status, child.started = pid, None, now
+        try:
+            pid = _fork(child.role)
+            if pid == 0:
+                self._become(child.role)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if pid is None:
+            child.delay = min(child.delay * 2, LONGEST_DELAY)
+            child.due = now + child.delay
+        else:
+            child.pid, child.status, child.started = pid, None, now
 
     def _become(self, role: str) -> NoReturn:
         """Be a child, with the signals of a new process, except that SIGHUP waits."""
@@ -165,9 +171,11 @@ class Supervisor:
         except BaseException:  # noqa: BLE001 - nothing of the supervisor's that is above here may run in a child
             traceback.print_exc()
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
+            try:
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(status)  # whatever became of the last words: there is one supervisor
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
@@ -187,6 +195,15 @@ class Supervisor:
         _await_end(keeper, time.monotonic() + 10.0)
         for descriptor in (self._leash, self._hand, self._wake, self._waker):
             os.close(descriptor)
+
+
+def _fork(role: str) -> int | None:
+    """Fork, and return what it returns; None when there is no memory or no process to spare, which may pass."""
+    try:
+        return os.fork()
+    except OSError as error:
+        _log.error("process cannot be started", role=role, error=str(error))
+        return None
 
 
 def _await_end(child: Child, deadline: float) -> None:

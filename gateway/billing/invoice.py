@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from gateway.types.day import YEARS
 from gateway.types.errors import BadRequest
 
 MOST_LINES: Final = 200_000
@@ -81,6 +82,8 @@ def _word(row: Mapping[str, str | None], name: str) -> str:
 def _day(row: Mapping[str, str | None], number: int) -> int:
     try:
         moment = datetime.fromisoformat(_word(row, "day"))
+        if not YEARS[0] <= moment.year <= YEARS[1]:
+            raise ValueError(moment)
     except ValueError:
         raise BadRequest(f"line {number}: day is not a date such as 2026-11-02") from None
     return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // timedelta(days=1)

@@ -6,6 +6,7 @@ import datetime as dt
 import re
 from typing import Final
 
+from gateway.types.day import YEARS, day_named
 from gateway.types.errors import BadRequest
 
 _EPOCH: Final = dt.date(1970, 1, 1).toordinal()
@@ -24,7 +25,7 @@ def checked_period(text: str) -> str:
         BadRequest: it does not.
     """
     match = _FORM.fullmatch(text)
-    if match is None or not (1970 <= int(match[1]) <= 9998 and 1 <= int(match[2]) <= 12):
+    if match is None or not (YEARS[0] <= int(match[1]) <= YEARS[1] and 1 <= int(match[2]) <= 12):
         raise BadRequest("a period is a month such as 2026-10", param="period")
     return text
 
@@ -54,11 +55,10 @@ def day_in(text: str, param: str) -> int:
         BadRequest: it names none; the error names ``param``.
     """
     try:
-        if len(text) != 10:
-            raise ValueError(text)
-        return dt.date.fromisoformat(text).toordinal() - _EPOCH
+        return day_named(text)
     except ValueError:
-        raise BadRequest(f"{param} is a day such as 2026-10-05", param=param) from None
+        years = "{} to {}".format(*YEARS)
+        raise BadRequest(f"{param} is a day of the years {years}, such as 2026-10-05", param=param) from None
 
 
 def moment_text(day: int) -> str:

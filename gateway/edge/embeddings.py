@@ -22,7 +22,7 @@ class EmbeddingShape(RoutingShape):
 def read(body: dict[str, Any], *, openrouter: bool) -> Call:
     """Return the call in ``body``. Raises ``BadRequest``."""
     embedding = shape(body, EmbeddingShape)
-    _, size, tokens = measure(embedding.input)
+    texts, size, tokens = measure(embedding.input)
     call = Call(
         operation=Operation.EMBEDDINGS,
         body=body,
@@ -35,6 +35,7 @@ def read(body: dict[str, Any], *, openrouter: bool) -> Call:
         prompt_estimate=tokens + size // BYTES_PER_TOKEN + 1,
         needs=Need.EMBEDDINGS,
         openrouter=openrouter,
+        prompts=texts,
         user=(embedding.user or "")[:128],
     )
     read_body(call, embedding)

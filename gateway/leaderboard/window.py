@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from gateway.leaderboard.question import Grain
+from gateway.types.day import YEARS, day_named
 from gateway.types.errors import BadRequest
 
 EPOCH: Final = date(1970, 1, 1)
@@ -97,11 +98,10 @@ def _checked(window: Window, start: str, end: str) -> Window:
 
 def _day(text: str, param: str) -> int:
     try:
-        if not _DATE.fullmatch(text):
-            raise ValueError
-        return (date.fromisoformat(text) - EPOCH).days
+        return day_named(text)
     except ValueError:
-        raise BadRequest(f"{param} is no day; write YYYY-MM-DD, in UTC", param=param) from None
+        years = "{} to {}".format(*YEARS)
+        raise BadRequest(f"{param} is no day of the years {years}; write YYYY-MM-DD, in UTC", param=param) from None
 
 
 def _hour(text: str, param: str, default: int) -> int:

@@ -370,11 +370,12 @@ class Journal:
     def _provide(self) -> None:
         """Set space aside for a full disk; while there is no room for it, look again and again."""
         space, was_full = self._series.space, self._series.space.full
-        if not space.provide():
+        taken = space.provide()
+        if space.lacking:
             if self._room is not None:
                 self._room.cancel()
             self._room = self._loop.call_later(RETRY_S[1], self._look_for_room)
-        elif was_full and self._commit.segment is not None:
+        if taken and was_full and self._commit.segment is not None:
             log.info("journal_has_room")
             self._series.extend(self._commit.segment)
 

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
-from gateway.fleet.snapshot import Candidate
+from gateway.fleet.snapshot import Candidate, Endpoint
 from gateway.metering.record import Dimensions
 from gateway.metering.tap import Basis, Tap
 from gateway.pricing.charge import charge
-from gateway.types.call import Call
+from gateway.types.call import WHOLE, Call, Need
 from gateway.types.charge import NO_CHARGE, Charge
 from gateway.types.money import DEFAULT_TIER, Rates
 from gateway.types.tokens import NO_USAGE, Usage, UsageSource
+
+_TEMPLATE_TOKENS: Final = 1_024
+"""More than what an engine adds to each text to embed or rank: marks, an instruction, the text around a pair."""
+_IMAGE_TOKENS: Final = 16_384
+"""More than what it makes of an image, which may be there by its address alone."""
 
 
 class Leg(msgspec.Struct, gc=False):
@@ -96,8 +102,18 @@ def opening(number: int, candidate: Candidate, call: Call, team: str, key_id: st
         call.prompts,
         endpoint.context_length,
         call.max_tokens,
+        _longest_prompt(call, endpoint) if call.operation in WHOLE else 0,
     )
     return Leg(number, candidate, dims, rates, time.time_ns() // 1000, Tap(basis))
+
+
+def _longest_prompt(call: Call, endpoint: Endpoint) -> int:
+    """Return more tokens than any engine makes of all texts of ``call``, whatever its tokenizer and templates.
+
+    A token is at least a byte of text, or one that the caller gives as a number, which the estimate counts.
+    """
+    each = _IMAGE_TOKENS if endpoint.capabilities.vision or call.needs & Need.IMAGES else _TEMPLATE_TOKENS
+    return call.input_bytes + call.prompt_estimate + each * call.prompts
 
 
 def share(usage: Usage, again: int) -> tuple[Usage, int]:

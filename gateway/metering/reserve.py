@@ -16,6 +16,7 @@ import fcntl
 import os
 import sys
 from pathlib import Path
+from secrets import token_hex
 from typing import Final
 
 from gateway.telemetry import logs
@@ -30,6 +31,8 @@ _ENDING_BYTES: Final = 1024
 An open attempt may still take twice its beginning, which is repeated at the head of a segment, and these."""
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 """How a disk says that there is no room, or no right to more."""
+PASSING: Final = frozenset({errno.EWOULDBLOCK, errno.EMFILE, errno.ENFILE})
+"""What keeps a reserve from being made now and may be gone in a moment: somebody holds a lock, too many open files."""
 _NAME: Final = "reserve"
 _KEEP_SIZE: Final = 1
 """``FALLOC_FL_KEEP_SIZE`` of Linux."""
@@ -68,11 +71,8 @@ class Reserve:
             free = os.statvfs(folder)
             if free.f_bavail * free.f_frsize < 2 * size:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            path = folder / f"{_NAME}-{writer}.new"
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-            reserve = cls(path, fd, 0)
+            reserve = cls._begin(folder, writer)
         try:
-            fcntl.flock(reserve.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             reserve.extend(size)
         except OSError:
             reserve.release()
@@ -80,20 +80,33 @@ class Reserve:
         return reserve
 
     @classmethod
+    def _begin(cls, folder: Path, writer: str) -> Reserve:
+        """Make a reserve without blocks, locked. Raises ``OSError``.
+
+        It gets a name that others look for only once it is locked: the owner of one that they find unlocked is gone.
+        """
+        hidden = folder / f"{writer}-{token_hex(4)}.new"
+        fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path = hidden.rename(folder / f"{_NAME}-{hidden.name}")
+        except OSError:
+            os.close(fd)
+            hidden.unlink(missing_ok=True)
+            raise
+        return cls(path, fd, 0)
+
+    @classmethod
     def _adopt(cls, folder: Path) -> Reserve | None:
         """Return what somebody set aside and left behind, locked; None when there is nothing of that kind."""
         for path in folder.glob(f"{_NAME}-*.new"):
             try:
-                fd = os.open(path, os.O_WRONLY | os.O_APPEND)
-            except FileNotFoundError:
-                continue
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                found = os.fstat(fd)
+                fd = own(path)
             except OSError:
-                os.close(fd)
                 continue
-            if found.st_nlink and not found.st_size:
+            if fd is None:
+                continue
+            if not os.fstat(fd).st_size:
                 return cls(path, fd, 0)
             # Its owner died while it made a segment of it: nothing in there was acknowledged.
             path.unlink(missing_ok=True)
@@ -149,16 +162,21 @@ class Space:
         self.owed = owed
         return True
 
+    @property
+    def lacking(self) -> bool:
+        """Whether nothing is set aside although it may be possible later."""
+        return self._reserve is None and self._possible
+
     def provide(self) -> bool:
         """Set space aside unless that is done; return whether new attempts may be taken."""
-        if self._reserve is None and self._possible:
+        if self.lacking:
             try:
                 self._reserve = Reserve.make(self._folder, self._writer, max(RESERVE_BYTES, 2 * self.owed))
             except OSError as error:
-                if error.errno in FULL:
+                if error.errno in FULL or (self.full and error.errno in PASSING):
                     self.full = True
                     return False
-                self._possible = False
+                self._possible = error.errno in PASSING
                 log.warning("journal_without_reserve", error=str(error))
         self.full = False
         return True
@@ -172,6 +190,26 @@ class Space:
         """Give back what is set aside."""
         if (reserve := self.take()) is not None:
             reserve.release()
+
+
+def own(path: Path) -> int | None:
+    """Open, lock and return what is at ``path``; None when it is somebody else's, or gone. Raises ``OSError``."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Between the two its owner may have made a segment of it, or somebody have removed it.
+        if path.stat().st_ino == os.fstat(fd).st_ino:
+            return fd
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except OSError:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None
 
 
 def _allocate(fd: int, size: int) -> None:

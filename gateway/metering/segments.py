@@ -40,7 +40,7 @@ from gateway.metering.record import (
     frame,
     frames,
 )
-from gateway.metering.reserve import Reserve
+from gateway.metering.reserve import Reserve, own
 
 T = TypeVar("T", Record, Settled)
 
@@ -196,11 +196,17 @@ def sweep(folder: Path) -> None:
     for path in folder.glob("*.new"):
         try:
             # Between making and locking a file its maker does not own it yet.
-            settled = time.time() - path.stat().st_mtime > _SETTLED_S
-            if settled and not SegmentFile(path, "").owned():
-                path.unlink()
+            if time.time() - path.stat().st_mtime <= _SETTLED_S:
+                continue
         except FileNotFoundError:
             continue
+        fd = own(path)
+        if fd is None:
+            continue
+        try:
+            path.unlink(missing_ok=True)  # while it is ours: who takes a reserve over looks whether it is still there
+        finally:
+            os.close(fd)
 
 
 class SegmentParser:

@@ -43,6 +43,8 @@ class Basis(msgspec.Struct, frozen=True, gc=False):
         prompts: how many prompts there are.
         context: tokens that fit the endpoint's context. Usage that says more is no usage.
         longest: tokens each choice was limited to, or None.
+        longest_prompt: tokens that all prompts can have together by their bytes, for what is answered whole. That is
+            not held to the context: some engines read a long text in pieces.
     """
 
     operation: Operation
@@ -53,11 +55,12 @@ class Basis(msgspec.Struct, frozen=True, gc=False):
     prompts: int = 1
     context: int = _BOUNDLESS
     longest: int | None = None
+    longest_prompt: int = _BOUNDLESS
 
     @property
     def most_prompt(self) -> int:
         """Prompt tokens beyond which usage says nothing of the prompt."""
-        return _BOUNDLESS if self.operation in WHOLE else self.context * self.prompts
+        return self.longest_prompt if self.operation in WHOLE else self.context * self.prompts
 
     @property
     def most(self) -> int:
@@ -174,6 +177,8 @@ class Tap:
         if usage is None or usage.completion > basis.most:
             return Usage(basis.prompt_estimate, self._counted()), self._source
         if not 0 < usage.prompt <= basis.most_prompt:
+            if basis.operation in WHOLE:
+                return Usage(basis.prompt_estimate), UsageSource.ESTIMATED
             usage = msgspec.structs.replace(usage, prompt=basis.prompt_estimate)
         if usage.completion and self.finished and self._several is None:
             return usage, _UPSTREAM

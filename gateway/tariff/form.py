@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from gateway.config.check import tier_faults
 from gateway.config.prices import PriceSection
 from gateway.tariff.version import Hourly, Kind, Proposal, Terms, Version
+from gateway.types.day import YEARS
 from gateway.types.errors import BadRequest
 from gateway.types.money import (
     BASIS_POINTS,
@@ -203,6 +204,8 @@ def moment_of(text: str, about: str) -> int:
         raise BadRequest(
             f"{about}: {text[:64]!r} is not a date or time: write 2026-12-01 or 2026-12-01T12:00Z"
         ) from None
+    if not YEARS[0] <= moment.year <= YEARS[1]:
+        raise BadRequest(f"{about}: {text[:64]!r} is not in the years {YEARS[0]} to {YEARS[1]}")
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return (moment - EPOCH) // timedelta(microseconds=1)

@@ -61,7 +61,7 @@ class Call(msgspec.Struct, eq=False):
         prompt_estimate: estimated prompt tokens.
         needs: features the answer depends on.
         openrouter: whether the OpenRouter form of answers and errors is wanted (paths under ``/api/v1``).
-        prompts: how many prompts there are; text completions may have several, and reranking has one a document.
+        prompts: how many prompts there are; text completions and embeddings may have several, reranking one a document.
         app: calling application, ``""`` when it did not say or said something unusable.
         user: the caller's end-user id, or ``""``.
         traceparent: W3C trace context that came with the request, or ``""``.

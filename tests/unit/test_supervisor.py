@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -16,8 +18,11 @@ from gateway import supervisor
 from tests.fakes.forks import Fork, tell
 
 
-def supervise(talking: Connection, kind: str) -> None:
-    """Be a supervisor of a keeper that sleeps and of a worker of this ``kind``."""
+def supervise(talking: Connection, kind: str, refused: tuple[int, ...] = ()) -> None:
+    """Be a supervisor of a keeper that sleeps and of a worker of this ``kind``.
+
+    The system refuses the forks of these numbers, the first being 0.
+    """
 
     def keeping(leash: int) -> int:
         tell(talking, "kept", os.getpid())
@@ -30,6 +35,10 @@ def supervise(talking: Connection, kind: str) -> None:
     def dying(_leash: int) -> int:
         tell(talking, "died", os.getpid())
         return 3
+
+    def telling(leash: int) -> int:
+        tell(talking, "worked", os.getpid())
+        return sleeping(leash)
 
     def failing(_leash: int) -> int:
         tell(talking, "failed", os.getpid())
@@ -44,12 +53,32 @@ def supervise(talking: Connection, kind: str) -> None:
         tell(talking, "saw", ours, usual, signal.SIGHUP in held, signal.SIGTERM in held, name)
         return sleeping(leash)
 
-    kinds = {"sleeping": sleeping, "dying": dying, "failing": failing, "looking": looking}
+    kinds = {
+        "sleeping": sleeping,
+        "dying": dying,
+        "failing": failing,
+        "looking": looking,
+        "telling": telling,
+    }
     supervisor.LONGEST_DELAY = 0.01  # type: ignore[misc] # deaths by the dozen, without the pauses between them
+    os.fork = _refusing(refused, talking)
     listener = supervisor.bind("127.0.0.1", 0)
     overseer = supervisor.Supervisor(listener, 1, grace=60.0, work={"keeper": keeping, "worker": kinds[kind]})
     tell(talking, "supervisor", os.getpid())
     tell(talking, "ended", overseer.run())
+
+
+def _refusing(refused: tuple[int, ...], talking: Connection) -> Callable[[], int]:
+    """Return a ``fork`` that fails as on a machine without memory or processes to spare."""
+    fork, numbers = os.fork, count()
+
+    def forking() -> int:
+        if (number := next(numbers)) in refused:
+            tell(talking, "refused", number)
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return fork()
+
+    return forking
 
 
 def _open(descriptor: int) -> bool:
@@ -81,9 +110,9 @@ class Overseer:
 
 
 @contextmanager
-def overseen(kind: str) -> Iterator[Overseer]:
+def overseen(kind: str, refused: tuple[int, ...] = ()) -> Iterator[Overseer]:
     """Run a supervisor for the block."""
-    fork = Fork(supervise, kind)
+    fork = Fork(supervise, kind, refused)
     with closing(fork.said):
         try:
             yield Overseer(fork)
@@ -132,3 +161,24 @@ def test_a_child_that_fails_ends_there_and_then() -> None:
         overseer.signal(signal.SIGTERM)
         assert overseer.heard("ended") == ["0"]
         assert [line for line in overseer._fork.said if line.startswith(b"ended")] == []
+
+
+def test_a_fork_that_fails_is_tried_again_and_harms_nobody_who_runs() -> None:
+    """Without memory or processes to spare nothing new is started for a while; what runs goes on, signals arrive."""
+    with overseen("telling", refused=(2, 3, 4)) as overseer:
+        keeper, worker = (int(overseer.heard(word)[0]) for word in ("kept", "worked"))
+        os.kill(worker, signal.SIGKILL)
+        assert [overseer.heard("refused")[0] for _ in range(3)] == ["2", "3", "4"]
+        assert int(overseer.heard("worked")[0]) != worker
+        os.kill(keeper, 0)
+        overseer.signal(signal.SIGTERM)
+        assert overseer.heard("ended") == ["0"]
+
+
+def test_a_supervisor_that_cannot_fork_at_all_still_hears_that_it_is_to_stop() -> None:
+    """From its first moment on: it goes on trying, and signals are held back only while it does."""
+    with overseen("sleeping", refused=tuple(range(1000))) as overseer:
+        for _ in range(4):
+            overseer.heard("refused")
+        overseer.signal(signal.SIGTERM)
+        assert overseer.heard("ended") == ["0"]

@@ -94,7 +94,7 @@ async def test_a_team_never_sees_another(stage: Stage) -> None:
     assert (await ask(stage, "rankings", holder, team="default")).status_code == 403
     assert (await ask(stage, "rankings", holder, dollar="cost")).status_code == 403
     for query in ({"by": "team"}, {"by": "endpoint"}, {"team": "search"}):
-        assert (await ask(stage, "rankings", **query)).status_code == 401
+        assert (await ask(stage, "rankings", None, **query)).status_code == 401
     assert (await ask(stage, "rankings", {"authorization": "Bearer sk-weir-aaaaaaaa-00"})).status_code == 401
     everything = (await ask(stage, "rankings", stage.admin, by="team")).json()
     assert {row["name"] for row in everything["data"]} == {"default", "search"}

@@ -27,6 +27,12 @@ MODELS = """
     price: {prompt: "1.00", completion: "0"}
     capabilities: {embeddings: true}
     endpoints: [{backend: gpu-a, model: bge}]
+  - id: seer
+    context_length: 8192
+    price: {prompt: "1.00", completion: "0", request: "0.001"}
+    operations: [rerank]
+    capabilities: {vision: true}
+    endpoints: [{backend: gpu-a, model: bge}]
   - id: talker
     context_length: 8192
     price: {prompt: "1.00", completion: "1.00"}
@@ -112,6 +118,51 @@ async def test_every_engine_ranks_in_one_form(kind: str, prefix: str, tmp_path: 
     assert document["usage"]["total_tokens"] == tokens
     assert document["usage"]["cost"] == pytest.approx(attempt.charge_nano / 1e9)
     assert attempt.operation == "rerank"
+
+
+ASKED: dict[str, tuple[str, dict[str, Any], int]] = {
+    "text": ("embeddings", {"model": "embedder", "input": "hi"}, 2),
+    "texts": ("embeddings", {"model": "embedder", "input": ["hi", "ho"] * 50}, 200),
+    "numbers": ("embeddings", {"model": "embedder", "input": [[7] * 500] * 3}, 1_500),
+    "documents": ("rerank", {"model": "ranker", "query": "q" * 400, "documents": ["d" * 8] * 30}, 30 * 408),
+    "pictures": (
+        "rerank",
+        {"model": "seer", "query": "q", "documents": [{"image": "https://example.com/a.png"}] * 3},
+        3 * 16_000,
+    ),
+}
+"""Requests that make no tokens: path, body, and tokens of the longest prompt they can be.
+
+One a byte or a number, and for each picture as many as the largest takes, but for a few."""
+
+
+@pytest.mark.parametrize("asked", ASKED)
+async def test_an_engine_that_counts_more_than_was_sent_is_not_believed(asked: str, tmp_path: Path) -> None:
+    """A request has no more tokens than bytes, but for what surrounds each text: beyond, the estimate is paid."""
+    path, body, longest = ASKED[asked]
+    texts = len(body.get("documents") or body["input"]) if isinstance(body.get("input", []), list) else 1
+    usage: dict[str, Any] = {}
+
+    async def serve(visit: Visit) -> None:
+        results = [{"index": index, "relevance_score": 0.5} for index in range(texts)]
+        await visit.answer({"data": [{"index": 0, "embedding": [0.1]}], "results": results, "usage": usage})
+
+    async with hand_backend(serve) as backend:
+        config = configuration([Backend("gpu-a", backend.url, "vllm")], models=MODELS)
+        async with staged(tmp_path, config) as stage:
+            for count, told in enumerate((10**11, longest + 256 * texts, 10**7, 1, -(10**11)), 1):
+                usage = {"prompt_tokens": told, "total_tokens": told, "prompt_tokens_details": {"cached_tokens": told}}
+                answer = await stage.http.post(f"{stage.url}/v1/{path}", json=body, headers=stage.headers)
+                assert answer.status_code == 200, answer.text
+                attempt = (await stage.settled(count))[0].attempts[-1]
+                fee = 1_000_000 if path == "rerank" else 0
+                assert attempt.charge_nano == fee + attempt.usage.prompt * 1_000
+                assert answer.json()["usage"]["total_tokens"] == attempt.usage.prompt
+                if 0 < told < 10**7:
+                    assert (attempt.usage.prompt, attempt.source) == (told, "upstream")
+                else:
+                    assert 0 < attempt.usage.prompt <= longest + 1
+                    assert (attempt.usage.cache_read, attempt.source) == (0, "estimated")
 
 
 async def test_openrouters_own_client_reads_the_ranking(tmp_path: Path) -> None:

@@ -99,6 +99,11 @@ async def test_a_date_is_kept(tmp_path: Path) -> None:
         answer = await stage.http.post(f"{stage.url}/api/v1/prices", json=past, headers=stage.admin)
         assert answer.status_code == 400
         assert "past" in answer.json()["error"]["message"]
+        for never in ("9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"):
+            answer = await stage.http.post(
+                f"{stage.url}/api/v1/prices", json=past | {"valid_from": never}, headers=stage.admin
+            )
+            assert (answer.status_code, "1970 to 9998" in answer.text) == (400, True)
         for headers, status in (({}, 401), (stage.headers, 403)):
             answer = await stage.http.get(f"{stage.url}/api/v1/prices", headers=headers)
             assert answer.status_code == status

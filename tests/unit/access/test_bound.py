@@ -16,7 +16,7 @@ from gateway.access.leases import Wish, slice_of
 from gateway.config.snapshot import Capabilities
 from gateway.edge import embeddings, openai_chat, openai_completions
 from gateway.fleet.snapshot import Endpoint, Model
-from gateway.pricing.charge import charge, rates_id
+from gateway.pricing.charge import bound, charge, rates_id
 from gateway.types.call import Call
 from gateway.types.money import NANO_PER_USD, Rates, nano_from_usd, usd_text
 from gateway.types.tokens import Usage
@@ -109,6 +109,16 @@ def test_prompts_of_completions_and_embeddings_are_bounded() -> None:
         assert prompt_tokens(call) >= least
     call = embeddings.read({"model": "m", "input": ["x" * 10, "y"]}, openrouter=False)
     assert most(call, [model()], "t").length == 0
+
+
+def test_each_text_to_embed_may_fill_the_context() -> None:
+    """Several are several prompts: together they may have more tokens than one context holds."""
+    long = "x" * (2 * 40_960)
+    one, three = (
+        embeddings.read({"model": "m", "input": texts}, openrouter=False) for texts in (long, [long, long, long])
+    )
+    assert most(one, [model()], "t").whole == bound(model().endpoints[0].price, 40_960, 0)
+    assert most(three, [model()], "t").whole == bound(model().endpoints[0].price, 3 * 40_960, 0)
 
 
 @given(

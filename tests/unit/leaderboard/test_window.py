@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.leaderboard.window import Window, board_window, dataset_window, day_text, moment_text
+from gateway.leaderboard.window import Window, board_window, dataset_window, day_text, moment_text, record_window
 from gateway.types.errors import BadRequest
 
 NOW_US = 1_795_305_600_000_000 + 3_600_000_000 * 7
@@ -77,6 +77,29 @@ def test_any_text_is_a_window_or_refused(one: str, other: str) -> None:
             lambda: dataset_window(start, end, NOW_US),  # noqa: B023 - called at once
             lambda: board_window(start, end, "day", NOW_US),  # noqa: B023 - called at once
             lambda: board_window(start, end, "hour", NOW_US),  # noqa: B023 - called at once
+            lambda: record_window(start, end, NOW_US),  # noqa: B023 - called at once
         ):
             with suppress(BadRequest):
-                assert 1 <= ask().length <= 366
+                _has_a_window_before(ask())
+
+
+@example("0001-01-01", "0001-12-31")
+@example("9999-12-31", "9999-12-31")
+@given(st.dates().map(str), st.dates().map(str))
+def test_any_day_is_a_window_or_refused(one: str, other: str) -> None:
+    """Also at the edge of the calendar: what lies before a window can be told."""
+    for start, end in ((one, other), (None, one), (one, one)):
+        for ask in (
+            lambda: dataset_window(start, end, NOW_US),  # noqa: B023 - called at once
+            lambda: board_window(start, end, "day", NOW_US),  # noqa: B023 - called at once
+            lambda: board_window(start, end, "hour", NOW_US),  # noqa: B023 - called at once
+            lambda: record_window(start, end, NOW_US),  # noqa: B023 - called at once
+        ):
+            with suppress(BadRequest):
+                _has_a_window_before(ask())
+
+
+def _has_a_window_before(window: Window) -> None:
+    assert 1 <= window.length <= (366 if window.grain == "day" else 14 * 24)
+    before = Window(window.grain, window.first - window.length, window.first - 1)
+    assert before.text(before.first) < window.text(window.first) <= window.text(window.last)
