@@ -50,6 +50,8 @@ MOST: Final = 500
 """Alerts that are told of at once."""
 _LONGEST_OUTCOME: Final = 200
 _log: Final = logs.logger(__name__)
+_Mark = tuple[str, int, int, int]
+"""What a percentage that was noticed is remembered by; see ``_mark``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class Alerts:
         self._config = config
         self._webhook = webhook
         self._now_us = now_us
-        self._crossed: set[tuple[str, int, int]] = set()
+        self._crossed: set[_Mark] = set()
         self._guard: EgressGuard | None = None
 
     async def history(self, question: AlertsQuestion) -> Sequence[Alert]:
@@ -165,8 +167,10 @@ class Alerts:
     async def _look(self) -> None:
         """Make a row for every percentage that is reached."""
         now = self._now_us()
+        budgets = self._known.budgets
+        self._crossed = {mark for mark in self._crossed if mark[0] in budgets}
         watched: list[tuple[Budget, int]] = []
-        for budget in self._known.budgets.values():
+        for budget in budgets.values():
             if budget.alerts and budget.limit_nano:
                 starts = {budget.window.start(today(moment)) for moment in (now - _LATE_US, now)}
                 watched += [(budget, start) for start in starts if not self._is_done(budget, start)]
@@ -177,19 +181,23 @@ class Alerts:
             reached += [
                 (budget, start, percent, spent)
                 for percent in budget.alerts
-                if spent * 100 >= budget.limit_nano * percent
-                and (budget.budget_id, start, percent) not in self._crossed
+                if spent * 100 >= budget.limit_nano * percent and _mark(budget, start, percent) not in self._crossed
             ]
         if reached:
             await self._note(reached, now)
 
     def _is_done(self, budget: Budget, start: int) -> bool:
-        return all((budget.budget_id, start, percent) in self._crossed for percent in budget.alerts)
+        return all(_mark(budget, start, percent) in self._crossed for percent in budget.alerts)
 
     async def _note(self, reached: Sequence[tuple[Budget, int, int, int]], now: int) -> None:
-        fresh = []
+        fresh, crossed = [], []
         async with writing(self._database) as session:
             for budget, start, percent, spent in reached:
+                row = await session.get(BudgetRow, budget.budget_id)
+                # A row of a budget that was deleted or set anew meanwhile would silence the one that takes its place.
+                if row is None or (row.created_at, row.limit_nano) != (budget.created_at, budget.limit_nano):
+                    continue
+                crossed.append(_mark(budget, start, percent))
                 if await session.get(BudgetAlertRow, (budget.budget_id, start, percent)) is None:
                     fresh.append((budget, start, percent))
                     session.add(
@@ -202,7 +210,7 @@ class Alerts:
                             crossed_at=now,
                         )
                     )
-        self._crossed.update((budget.budget_id, start, percent) for budget, start, percent, _ in reached)
+        self._crossed.update(crossed)
         for budget, start, percent in fresh:
             _log.warning(
                 "a budget has reached a share of its limit",
@@ -311,10 +319,16 @@ class Alerts:
         return self._guard
 
 
+def _mark(budget: Budget, start: int, percent: int) -> _Mark:
+    """Return what a percentage of a window is remembered by; a budget that is deleted and set again is another one."""
+    return budget.budget_id, budget.created_at, start, percent
+
+
 def message(budget: Budget, row: BudgetAlertRow) -> dict[str, Any]:
     """Return what the webhook is told of a percentage that was reached."""
     return {
-        "id": f"{row.budget_id}-{row.window_day}-{row.percent}",
+        # With the time, because one that is deleted and set again is told of anew in the same window.
+        "id": f"{row.budget_id}-{row.window_day}-{row.percent}-{row.crossed_at // 1_000}",
         "type": "budget.threshold",
         "percent": row.percent,
         "hard": budget.hard,

@@ -9,7 +9,7 @@ and does not use keeps others from little.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy import delete, func
@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
 from gateway.access.budgets import budget_of, spent, wall_clock_us
-from gateway.access.escrow import PoolKey
+from gateway.access.escrow import Pool, PoolKey
 from gateway.db.engine import Database
 from gateway.db.tables.budget import BudgetLeaseRow, BudgetRow
 from gateway.db.unit_of_work import reading, writing
@@ -33,7 +33,7 @@ class Wish:
     Attributes:
         lease: what the host knows it must have leased.
         need: what is to be lent on top, at least; 0 for nothing.
-        least: what will do if ``need`` is not there.
+        least: what will do if ``need`` is not there; 0 when what is leased will do.
     """
 
     lease: int
@@ -106,17 +106,14 @@ class Leases:
         """
         async with writing(self._database) as session:
             found = {key: await self._standing(session, key, wish) for key, wish in sorted(wishes.items())}
-            standings = {key: standing for key, standing in found.items() if standing is not None}
-            lending = all(standing.lent or not wishes[key].need for key, standing in standings.items())
-            if not lending:
-                standings = {
-                    key: Standing(each.limit, each.spent, each.others, 0, each.left + each.lent)
-                    for key, each in standings.items()
-                }
+            before = {key: standing for key, standing in found.items() if standing is not None}
+            lent = slices_of({key: standing.left for key, standing in before.items()}, wishes)
             for key, wish in wishes.items():
-                standing = standings.get(key)
-                await self._write(session, key, wish.lease + (standing.lent if standing is not None else 0))
-            return standings
+                await self._write(session, key, wish.lease + lent.get(key, 0))
+            return {
+                key: replace(standing, lent=lent[key], left=standing.left - lent[key])
+                for key, standing in before.items()
+            }
 
     async def forget(self, keys: Sequence[PoolKey], before: int) -> None:
         """Remove these leases of ours, and those of any host on windows that began before the day ``before``.
@@ -132,6 +129,7 @@ class Leases:
             await session.execute(delete(row).where(col(row.window_day) < before, col(row.window_day) > 0))
 
     async def _standing(self, session: AsyncSession, key: PoolKey, wish: Wish) -> Standing | None:
+        """Return where a pool stands before anything is lent, or None when its budget is gone."""
         row = await session.get(BudgetRow, key[0])
         if row is None:
             return None
@@ -141,9 +139,7 @@ class Leases:
             col(lease.budget_id) == key[0], col(lease.window_day) == key[1], col(lease.host) != self._host
         )
         others = int(await session.scalar(query) or 0)
-        left = row.limit_nano - used - others - wish.lease
-        lent = slice_of(left, wish)
-        return Standing(row.limit_nano, used, others, lent, left - lent)
+        return Standing(row.limit_nano, used, others, 0, row.limit_nano - used - others - wish.lease)
 
     async def _write(self, session: AsyncSession, key: PoolKey, amount: int) -> None:
         row = await session.get(BudgetLeaseRow, (*key, self._host))
@@ -157,6 +153,21 @@ class Leases:
             )
         elif row.amount != amount:
             row.amount, row.updated_at = amount, self._now_us()
+
+
+def wish_of(pool: Pool, amount: int, least: int) -> Wish:
+    """Return what ``pool`` wishes for a request that may cost ``amount`` and would do with ``least``."""
+    need = max(0, amount - pool.free)
+    return Wish(pool.lease, need, min(need, max(0, least - pool.free)))
+
+
+def slices_of(left: Mapping[PoolKey, int], wishes: Mapping[PoolKey, Wish]) -> Mapping[PoolKey, int]:
+    """Return what is lent of each that is ``left``: to every wish what will do, or nothing to any."""
+    lent = {key: slice_of(each, wishes[key]) for key, each in left.items()}
+    # A wish for more than there is keeps the others from nothing, as long as what is leased will do.
+    if all(lent[key] >= wishes[key].least for key in lent):
+        return lent
+    return dict.fromkeys(lent, 0)
 
 
 def slice_of(left: int, wish: Wish) -> int:

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from gateway.access.budgets import BudgetStore, wall_clock_us
 from gateway.access.escrow import Escrow, PoolKey, Share
 from gateway.access.index import BudgetIndex
-from gateway.access.leases import Leases, Standing, Wish
+from gateway.access.leases import Leases, Standing, Wish, wish_of
 from gateway.access.witnesses import SETTLED_ROUNDS, Witnesses
 from gateway.db.engine import Database
 from gateway.types.budgets import Budget, BudgetState, NewBudget, Paid, Scope, Shortfall, Spend, today
@@ -30,6 +30,8 @@ IDLE_S: Final = 3.0
 """Seconds after which what nobody reserves from goes back."""
 DRY_S: Final = 0.5
 """Seconds for which a database that had no more to lend is not asked again."""
+OVERTAKEN: Final = 3
+"""How often more is leased for a request whose share others took while the database was asked."""
 KEEP_DAYS: Final = 2
 """Days after its end for which a window is remembered: requests that began in it may still run."""
 OLD_DAYS: Final = 40
@@ -162,12 +164,7 @@ class Treasury:
             raise Unavailable("the database is away, so nobody knows what is left of a budget", retry_after=5.0)
         async with self._books:
             if not self._covers(shares, spend.amount) and not self._is_dry(shares, spend):
-                standings = await self._lend(shares, spend)
-                owed = any(self.escrow.pool(key).charged for key, _ in shares)
-                if owed and not self._covers(shares, spend.least):
-                    # What is in the way may be in the ledger by now, or can be.
-                    await self._settle_books()
-                    standings = await self._lend(shares, spend)
+                standings = await self._lease(shares, spend)
                 until = self._clock() + DRY_S
                 self._dry.update({key: (until, standing) for key, standing in standings.items()})
                 if len(standings) < len(shares):  # a budget is gone
@@ -307,13 +304,27 @@ class Treasury:
                 return True
         return False
 
+    async def _lease(self, shares: Sequence[Share], spend: Spend) -> Mapping[PoolKey, Standing]:
+        """Lease what is missing for a request, by every way there is; the lock of the books is held."""
+        standings = await self._lend(shares, spend)
+        owed = any(self.escrow.pool(key).charged for key, _ in shares)
+        if owed and not self._covers(shares, spend.least):
+            # What is in the way may be in the ledger by now, or can be.
+            await self._settle_books()
+            standings = await self._lend(shares, spend)
+        for _ in range(OVERTAKEN):
+            # A request that needed no more than what is leased may have taken meanwhile what this one counted on.
+            if self._covers(shares, spend.least) or any(
+                key not in standings or self.escrow.pool(key).free + standings[key].left < spend.least
+                for key, _ in shares
+            ):
+                break
+            standings = await self._lend(shares, spend)
+        return standings
+
     async def _lend(self, shares: Sequence[Share], spend: Spend, ahead: int = 0) -> Mapping[PoolKey, Standing]:
         """Lease what is missing for a request, and ``ahead`` on top; the lock of the books is held."""
-        wishes = {}
-        for key, _ in shares:
-            pool = self.escrow.pool(key)
-            need = max(0, spend.amount + ahead - pool.free)
-            wishes[key] = Wish(pool.lease, need, min(need, max(1, spend.least - pool.free)) if not ahead else 1)
+        wishes = {key: wish_of(self.escrow.pool(key), spend.amount + ahead, spend.least) for key, _ in shares}
         try:
             standings = await self._leases.adjust(wishes)
         except Unavailable:

@@ -69,6 +69,14 @@ class World:
         made = await self.store.set(NewBudget(Scope(team="default"), Window.DAILY, limit, hard=False, alerts=alerts))
         self.budgets[made.budget_id] = made
 
+    async def delete(self) -> None:
+        """Delete the budget, as another host does; nobody here knows until ``forget``."""
+        await self.store.delete(*self.budgets)
+
+    def forget(self) -> None:
+        """Learn that it is gone."""
+        self.budgets.clear()
+
     async def spend(self, nano: int, day: int = DAY) -> None:
         """Charge the team."""
         async with writing(self.database) as session:
@@ -121,6 +129,64 @@ async def test_each_percentage_is_told_once(world: World, receiver: tuple[Receiv
     await world.turn()
     assert [each["percent"] for each in receiver[0].documents] == [50, 80, 100, 50]
     assert len({each["id"] for each in receiver[0].documents}) == 4
+
+
+@pytest.mark.parametrize("looked", [True, False])
+async def test_a_budget_set_again_is_told_of_again(world: World, receiver: tuple[Receiver, int], looked: bool) -> None:
+    """Deleting a budget forgets what was told of it, on every host, whether one looks in between or not."""
+    await world.budget(1_000, 50, 80)
+    await world.spend(900)
+    await world.turn()
+    await world.delete()
+    world.forget()
+    if looked:
+        await world.turn()
+    else:
+        world.now_us += 1_000_000
+    await world.budget(1_000_000, 50, 80)
+    await world.turn()
+    assert len(receiver[0].told) == 2
+    world.now_us += 1_000_000
+    await world.spend(600_000)
+    for _ in range(2):
+        await world.turn()
+    told = receiver[0].documents
+    assert [(each["percent"], each["limit_usd"]) for each in told] == [
+        (50, "0.000001"),
+        (80, "0.000001"),
+        (50, "0.001"),
+    ]
+    assert len({each["id"] for each in told}) == 3, "receivers know a message that they have by its id"
+    # Setting it anew without deleting it is the same budget: what was told in this window is not told again.
+    await world.budget(1_200_000, 50, 80)
+    await world.spend(200_000)
+    await world.turn()
+    assert len(receiver[0].told) == 3
+
+
+async def test_what_a_budget_was_before_is_not_held_against_it(world: World, receiver: tuple[Receiver, int]) -> None:
+    """A host that has not heard yet that a budget was deleted, or set anew, notes nothing for the one that is there."""
+    await world.budget(1_000, 80)
+    await world.spend(900)
+    first = dict(world.budgets)
+    await world.delete()
+    await world.turn()
+    assert not await world.rows()
+    world.now_us += 1_000_000
+    await world.budget(10_000, 80)
+    second = dict(world.budgets)
+    world.budgets.update(first)
+    await world.turn()
+    assert not await world.rows()
+    await world.budget(100_000, 80)
+    await world.spend(8_100)
+    world.budgets.update(second)
+    await world.turn()
+    assert not await world.rows()
+    await world.budget(100_000, 80)
+    await world.spend(81_000)
+    await world.turn()
+    assert [(each["percent"], each["limit_usd"]) for each in receiver[0].documents] == [(80, "0.0001")]
 
 
 async def test_a_message_is_signed(world: World, receiver: tuple[Receiver, int]) -> None:

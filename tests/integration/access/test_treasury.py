@@ -3,137 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
-from dataclasses import dataclass, field
 from random import Random
 
 import pytest
 
 from gateway.access.leases import Leases
-from gateway.access.treasury import IDLE_S, Treasury
-from gateway.db.engine import Database
-from gateway.db.tables.access import TeamRow
-from gateway.db.unit_of_work import writing
-from gateway.types.budgets import Budget, NewBudget, Scope, Shortfall, Spend, Window
+from gateway.types.budgets import NewBudget, Scope, Shortfall, Spend, Window
 from gateway.types.errors import BadRequest, NotFound, Unavailable
-from tests.integration.access.charges import charge
-
-DAY = 20_415
-"""2025-11-23, a Sunday."""
-NOON_MS = DAY * 86_400_000 + 43_200_000
-
-
-@dataclass
-class Journal:
-    """A journal and its shipper in small: charges that wait, and the rollups they go to."""
-
-    database: Database
-    waiting: list[tuple[int, str, str, str, int]] = field(default_factory=list)
-    alive: set[str] = field(default_factory=set)
-    rounds: int = 0
-    mutex: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    @property
-    def writers(self) -> Collection[str]:
-        """Writers of which something is in the folder."""
-        return set(self.alive)
-
-    async def ship(self) -> None:
-        """Move what waits to the rollups."""
-        async with self.mutex, writing(self.database) as session:
-            waiting, self.waiting = self.waiting, []
-            for day, team, key, model, nano in waiting:
-                await charge(session, day, team, key, model, nano)
-        self.rounds += 1
-
-
-class Clock:
-    """Monotonic and wall clock, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-        self.wall_us = NOON_MS * 1_000
-
-    def monotonic(self) -> float:
-        """Seconds."""
-        return self.now
-
-    def wall(self) -> int:
-        """Microseconds since 1970."""
-        return self.wall_us
-
-
-class Host:
-    """One host: its treasury and the requests it runs."""
-
-    def __init__(self, name: str, url: str, clock: Clock) -> None:
-        self.name = name
-        self.url = url
-        self.clock = clock
-        self.database = Database(url)
-        self.journal = Journal(self.database)
-        self.hold = 0
-        self.treasury = self._treasury()
-
-    def _treasury(self) -> Treasury:
-        return Treasury(self.database, self.name, self.journal, clock=self.clock.monotonic, now_us=self.clock.wall)
-
-    async def restart(self) -> None:
-        """Kill the keeper: a new treasury knows what the database knows."""
-        self.treasury = self._treasury()
-        await self.treasury.open()
-
-    async def admit(self, spend: Spend, key: str = "k") -> tuple[int, int] | Shortfall:
-        """Return the hold and what was reserved, or what was in the way."""
-        self.hold += 1
-        hold = self.hold
-        shares = self.treasury.shares(key, spend)
-        if self.treasury.reserve(hold, "worker", shares, spend):
-            return hold, spend.amount
-        found = await self.treasury.obtain(hold, "worker", shares, spend)
-        return found if isinstance(found, Shortfall) else (hold, found)
-
-    def settle(
-        self, hold: int, charge: int, *, key: str = "k", model: str = "m", day: int = DAY, told: bool = True
-    ) -> None:
-        """End a request: the journal first, then the treasury."""
-        self.journal.waiting.append((day, "t", key, model, charge))
-        if told:
-            self.treasury.settle(hold, ((model, charge),))
-
-    async def rounds(self, count: int = 6) -> None:
-        """Ship and keep house, as the keeper does every second."""
-        for _ in range(count):
-            self.clock.now += IDLE_S
-            await self.journal.ship()
-            await self.treasury.keep_house()
-
-
-@pytest.fixture
-async def hosts(database_url: str) -> AsyncIterator[list[Host]]:
-    """Two hosts over one database, their treasuries open."""
-    clock = Clock()
-    found = [Host("host-a", database_url, clock), Host("host-b", database_url, clock)]
-    async with writing(found[0].database) as session:
-        session.add(TeamRow(slug="t", name="T", created_at=0))
-    for host in found:
-        await host.treasury.open()
-    yield found
-    for host in found:
-        await host.database.close()
-
-
-async def budget(hosts: list[Host], limit: int, scope: Scope | None = None, window: Window = Window.DAILY) -> Budget:
-    """Set a budget on the first host and let the others learn of it."""
-    made = await hosts[0].treasury.set(NewBudget(scope or Scope(model="m"), window, limit))
-    for host in hosts[1:]:
-        await host.treasury.reload()
-    return made
-
-
-def spend(amount: int, least: int | None = None, at_ms: int = NOON_MS) -> Spend:
-    """Return what a request of team ``t`` for model ``m`` asks."""
-    return Spend(at_ms, "t", ("m",), amount, amount if least is None else least)
+from tests.integration.access.lending import DAY, NOON_MS, Host, budget, spend
 
 
 async def test_many_clients_on_two_hosts_never_overshoot(hosts: list[Host]) -> None:
@@ -221,6 +98,93 @@ async def test_a_request_that_takes_less_gets_what_is_left(hosts: list[Host]) ->
     assert isinstance(second, tuple)
     assert second[1] == 300
     assert isinstance(third, Shortfall)
+
+
+async def test_a_budget_that_lends_no_more_keeps_no_other_from_lending(hosts: list[Host]) -> None:
+    """Where one budget has enough leased for the shorter answer and no more to lend, the others still lend theirs."""
+    host = hosts[0]
+    tight = await budget(hosts, 1_000)
+    wide = await budget(hosts, 30_000, Scope(team="t"))
+    first = await host.admit(spend(5_000, least=100))
+    assert isinstance(first, tuple)
+    assert first[1] == 1_000
+    host.settle(first[0], 10)
+    pools = host.treasury.escrow.pools
+    while rest := pools[wide.budget_id, DAY].free:
+        assert isinstance(await host.admit(Spend(NOON_MS, "t", ("other",), rest, rest)), tuple)
+    second = await host.admit(spend(5_000, least=100))
+    assert isinstance(second, tuple), second
+    assert second[1] == pools[tight.budget_id, DAY].held == 990
+    host.settle(second[0], 900)
+    # What is left of the tight one is too little now, and it is the one that is named.
+    short = await host.admit(spend(5_000, least=100))
+    assert isinstance(short, Shortfall)
+    assert (short.budget_id, short.left, short.free) == (tight.budget_id, 90, 90)
+
+
+async def test_what_others_take_while_the_database_is_asked_is_leased_anew(hosts: list[Host]) -> None:
+    """Requests at once, of which some need no more than what is leased already: there is enough for all of them."""
+    host = hosts[0]
+    await budget(hosts, 10_000)
+    first = await host.admit(spend(10))
+    assert isinstance(first, tuple)
+    host.settle(first[0], 0)
+    for amounts in ((1_500, 1_000), (2_000, 1_500, 20), (900, 700, 500)):
+        found = await asyncio.gather(*[host.admit(spend(amount)) for amount in amounts])
+        assert [each[1] if isinstance(each, tuple) else each for each in found] == list(amounts)
+        for each in found:
+            assert isinstance(each, tuple)
+            host.settle(each[0], 0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_requests_that_take_less_never_overshoot_either_budget(hosts: list[Host], seed: int) -> None:
+    """Whatever is asked on two hosts, both budgets hold, and a refusal names one that has less than would do."""
+    limits = {"m": 4_000, "": 15_000}
+    await budget(hosts, limits["m"])
+    wide = await budget(hosts, limits[""], Scope(team="t"))
+    rng = Random(seed)
+    bound = dict.fromkeys(limits, 0)
+    refused = cut = 0
+
+    async def client(host: Host) -> None:
+        nonlocal refused, cut
+        running: list[tuple[int, int, str]] = []
+        for _ in range(60):
+            model, amount, least = "m", rng.randrange(100, 2_500), rng.randrange(20, 100)
+            if rng.random() < 0.5:  # all that the wide one has leased and no request holds
+                free = host.treasury.escrow.pool((wide.budget_id, DAY)).free
+                model, amount, least = "other", max(20, free), max(20, free)
+            asked = Spend(NOON_MS, "t", (model,), amount, least)
+            found = await host.admit(asked)
+            if isinstance(found, Shortfall):
+                refused += 1
+                assert found.free < asked.least, (asked, found)
+            else:
+                cut += found[1] < amount
+                assert asked.least <= found[1] <= amount
+                running.append((*found, model))
+                for name in {"", model} & limits.keys():
+                    bound[name] += found[1]
+                    assert bound[name] <= limits[name]
+            while running and (rng.random() < 0.4 or isinstance(found, Shortfall)):
+                hold, held, its = running.pop(rng.randrange(len(running)))
+                charge = rng.randrange(held // 8 + 1)
+                for name in {"", its} & limits.keys():
+                    bound[name] -= held - charge
+                host.settle(hold, charge, model=its)
+            if rng.random() < 0.2:
+                await host.rounds(1)
+        for hold, _, its in running:
+            host.settle(hold, 0, model=its)
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(client(host) for host in hosts))
+    assert refused
+    assert cut
+    for host in hosts:
+        await host.treasury.close()
+    assert await hosts[0].treasury.store.leases() == ()
 
 
 async def test_what_one_host_does_not_use_goes_to_the_other(hosts: list[Host]) -> None:

@@ -191,6 +191,45 @@ async def test_a_request_without_a_length_is_cut_to_what_is_left(tmp_path: Path)
         assert "x-weir-max-tokens" not in (await stage.chat(max_tokens=5)).headers
 
 
+async def test_a_request_without_a_length_leases_what_only_one_budget_lacks(tmp_path: Path) -> None:
+    """The key has leased enough for a shorter answer and can lend no more; the team's lease is in use, half unlent."""
+    gate = asyncio.Event()
+
+    async def script(visit: Visit) -> None:
+        if visit.document.get("n"):
+            await gate.wait()
+        choice = {"message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}
+        choices = [choice | {"index": index} for index in range(visit.document.get("n", 1))]
+        usage = {"prompt_tokens": 10, "completion_tokens": 1_000, "total_tokens": 1_010}
+        await visit.answer({"id": "x", "object": "chat.completion", "model": "m", "choices": choices, "usage": usage})
+
+    async with (
+        hand_backend(script) as backend,
+        staged(tmp_path, configuration([Backend("a", backend.url)])) as stage,
+    ):
+        issued = await stage.new_key()
+        key = await set_budget(stage, 10_000_000, Scope(key_id=issued.record.key_id))
+        team = await set_budget(stage, 55_000_000)
+
+        async def ask(**more: Any) -> httpx.Response:
+            headers = {"authorization": f"Bearer {issued.key}"}
+            return await stage.http.post(f"{stage.url}/v1/chat/completions", json=chat_body() | more, headers=headers)
+
+        assert (await ask()).status_code == 200
+        large = asyncio.create_task(stage.chat(max_tokens=40_000, n=2))
+        free = {team.budget_id: 1}
+        async with asyncio.timeout(5):
+            while free[team.budget_id]:
+                await asyncio.sleep(0.02)
+                free = {name: pool.free for (name, _), pool in stage.keeper.treasury.escrow.pools.items()}
+        assert 9_000_000 < free[key.budget_id] < 10_000_000
+        answer = await ask()
+        assert answer.status_code == 200, answer.text
+        assert 1_024 <= int(answer.headers["x-weir-max-tokens"]) < 40_960
+        gate.set()
+        assert (await large).status_code == 200
+
+
 @pytest.fixture
 def greedy() -> Any:
     """A backend that counts far more tokens than the prompt has bytes."""

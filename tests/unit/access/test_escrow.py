@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from gateway.access.escrow import Escrow, PoolKey, Share
-from gateway.access.leases import Wish, slice_of
+from gateway.access.escrow import Escrow, Pool, PoolKey, Share
+from gateway.access.leases import Wish, slice_of, slices_of, wish_of
 
 KEY: PoolKey = ("bud-1", 0)
 TEAM: PoolKey = ("bud-2", 0)
@@ -56,19 +56,28 @@ class Hosts(RuleBasedStateMachine):
         self.charged = dict.fromkeys(LIMITS, 0)
         self.last = 0
 
-    @rule(target=requests, host=st.integers(0, 1), model=st.sampled_from("abc"), amount=st.integers(1, 16))
-    def asked(self, host: int, model: str, amount: int) -> object:
+    @rule(
+        target=requests,
+        host=st.integers(0, 1),
+        model=st.sampled_from("abc"),
+        amount=st.integers(1, 16),
+        least=st.integers(1, 16),
+    )
+    def asked(self, host: int, model: str, amount: int, least: int) -> object:
         """A request begins, if there is enough for it."""
-        return self.admit(host, model, amount) or multiple()
+        return self.admit(host, model, amount, min(least, amount)) or multiple()
 
-    def admit(self, host: int, model: str, amount: int) -> Request | None:
-        """Ask for a request; lease what is missing first, all pools or none."""
+    def admit(self, host: int, model: str, amount: int, least: int) -> Request | None:
+        """Ask for a request that would do with ``least``; lease what is missing first, all pools or none."""
         escrow, shares = self.hosts[host].escrow, SHARES[model]
         if escrow.free(shares) < amount:
-            self._lend(host, shares, amount)
+            self._lend(host, shares, amount, least)
         self.last += 1
-        if not escrow.reserve(self.last, "worker", shares, amount, 0.0):
+        amount = min(amount, escrow.free(shares))
+        if amount < least:
+            assert any(escrow.pool(key).free + self._left(host, key) < least for key, _ in shares)
             return None
+        assert escrow.reserve(self.last, "worker", shares, amount, 0.0)
         request = Request(host, self.last, model, amount)
         self.hosts[host].running[self.last] = request
         return request
@@ -95,7 +104,7 @@ class Hosts(RuleBasedStateMachine):
     @rule(host=st.integers(0, 1), model=st.sampled_from("abc"), amount=st.integers(1, 16), shipped=st.booleans())
     def serve(self, host: int, model: str, amount: int, shipped: bool) -> None:
         """A request from its beginning to its end, all of what it may cost charged."""
-        request = self.admit(host, model, amount)
+        request = self.admit(host, model, amount, amount)
         if isinstance(request, Request):
             self.finish(request, 4, True)
         if shipped:
@@ -155,18 +164,14 @@ class Hosts(RuleBasedStateMachine):
         # What they held went when they lost touch; what their workers began since then runs on.
         found.doubtful.clear()
 
-    def _lend(self, host: int, shares: tuple[Share, ...], amount: int) -> None:
+    def _left(self, host: int, key: PoolKey) -> int:
+        others = sum(value for (owner, its), value in self.leases.items() if its == key and owner != host)
+        return LIMITS[key] - self.spent[key] - others - self.hosts[host].escrow.pool(key).lease
+
+    def _lend(self, host: int, shares: tuple[Share, ...], amount: int, least: int) -> None:
         escrow = self.hosts[host].escrow
-        lent = {}
-        for key, _ in shares:
-            pool = escrow.pool(key)
-            need = max(0, amount - pool.free)
-            others = sum(value for (owner, its), value in self.leases.items() if its == key and owner != host)
-            left = LIMITS[key] - self.spent[key] - others - pool.lease
-            lent[key] = slice_of(left, Wish(pool.lease, need, need)), need
-        if any(need and not some for some, need in lent.values()):
-            return
-        for key, (some, _) in lent.items():
+        wishes = {key: wish_of(escrow.pool(key), amount, least) for key, _ in shares}
+        for key, some in slices_of({key: self._left(host, key) for key in wishes}, wishes).items():
             self.leases[host, key] = escrow.pool(key).lease + some
             escrow.grant(key, some)
 
@@ -246,3 +251,16 @@ def test_slices_shrink_towards_the_limit() -> None:
     assert slice_of(7, Wish(0, 10, 5)) == 7
     assert slice_of(-3, Wish(0, 10, 0)) == 0
     assert slice_of(100, Wish(0, 0, 0)) == 0
+
+
+def test_who_can_do_with_what_is_leased_keeps_nobody_from_lending() -> None:
+    """All wishes are granted what will do, or none: one that asks for more than there is and can do without is."""
+    tight, wide = Pool(), Pool()
+    tight.granted = 90
+    wishes = {KEY: wish_of(tight, 500, 50), TEAM: wish_of(wide, 500, 50)}
+    assert slices_of({KEY: 0, TEAM: 1_000}, wishes) == {KEY: 0, TEAM: 500}
+    assert slices_of({KEY: 7, TEAM: 60}, wishes) == {KEY: 7, TEAM: 60}
+    assert slices_of({KEY: 7, TEAM: 49}, wishes) == {KEY: 0, TEAM: 0}
+    wishes[KEY] = wish_of(tight, 500, 91)
+    assert slices_of({KEY: 0, TEAM: 1_000}, wishes) == {KEY: 0, TEAM: 0}
+    assert slices_of({KEY: 1, TEAM: 1_000}, wishes) == {KEY: 1, TEAM: 500}
