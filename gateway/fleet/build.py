@@ -60,9 +60,11 @@ def _load(spec: BackendSpec, known: Replica | None, workers: int) -> ReplicaLoad
     limits = spec.limits
     load.quota = keyed(load.quota, spec.api_keys, workers)
     load.quota.limit(_part(limits.rpm, workers), _part(limits.tpm, workers), _part(limits.concurrent, workers))
-    if spec.capacity.kv_tokens is not None and load.kv_tokens is None:
-        load.kv_tokens = spec.capacity.kv_tokens
-        load.prefix.resize(spec.capacity.kv_tokens)
+    room = spec.capacity.kv_tokens
+    # What the engine itself says stands, until its owner says something else than before.
+    if room is not None and (load.kv_tokens is None or (known and known.backend.capacity.kv_tokens != room)):
+        load.kv_tokens = room
+        load.prefix.resize(room)
     return load
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from gateway.config.fleet import Capacity
 from gateway.config.snapshot import Capabilities
 from gateway.fleet.build import build
 from gateway.types.money import Rates
@@ -89,6 +92,17 @@ def test_what_is_known_of_a_server_survives_a_reload() -> None:
     assert kept == {"gpu-a": True, "gpu-b": False, "gpu-c": False}
     assert new.replicas["gpu-a"].backend.gpu == "2xH100"
     assert (old.version, new.version) == (1, 2)
+
+
+def test_the_room_of_a_cache_is_what_was_said_last() -> None:
+    """The owner first, then the engine itself, until the owner says something else."""
+    fleet = None
+    for said, heard, then in ((1_000, None, 1_000), (1_000, 900, 900), (1_000, None, 900), (2_000, None, 2_000)):
+        spec = replace(backend("gpu-a"), capacity=Capacity(kv_tokens=said))
+        fleet = build(snapshot([spec], [model([endpoint(spec)])]), fleet, price_id)
+        load = fleet.replicas["gpu-a"].load
+        load.kv_tokens = heard or load.kv_tokens
+        assert load.kv_tokens == then
 
 
 def test_aliases_and_the_default_preset_come_along() -> None:
