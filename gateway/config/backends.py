@@ -67,7 +67,7 @@ class ApiKeySection(Section):
 class TimeoutsSection(Section):
     """Limits of one attempt, in seconds."""
 
-    connect: Seconds = Field(5.0, description="Seconds to connect.")
+    connect: Seconds = Field(5.0, description="Seconds to connect, the look-up of the name included.")
     first_byte: Seconds = Field(600.0, description="Seconds to the first byte of the answer.")
     idle: Seconds = Field(120.0, description="Seconds between two reads of an answer.")
 

@@ -210,28 +210,26 @@ class Inference:
             exchange.body = b""
             reply = inlet.reply(exchange, call) if keeping is None else keeping.reply(inlet, call)
             if spoken:
-                _annotate(call, headers)
-                read_headers(call, headers)
-                referer = headers.get(b"http-referer") or headers.get(b"referer")
-                if referer is not None:
-                    call.app = self._attribution.app(principal.key_id, referer, headers)
+                self._heed(call, headers, principal)
             if inlet.comforts and call.stream:
                 self.waiting[cast("Patient", exchange)] = cast("OpeningReply", reply)
             await inlet.run(call, principal, reply, self.desk)
             if keeping is not None:
                 await keeping.settle()
         except WeirError as error:
-            if keeping is not None:
-                await keeping.release()
-            self._fail(exchange, inlet, reply, error)
+            try:
+                if keeping is not None:
+                    await keeping.release()
+            finally:  # also in a shutdown that does not wait for the keeper
+                self._fail(exchange, inlet, reply, keeping, error)
         except asyncio.CancelledError:
-            self._fail(exchange, inlet, reply, Unavailable("the gateway is shutting down", retry_after=1.0))
+            self._fail(exchange, inlet, reply, keeping, Unavailable("the gateway is shutting down", retry_after=1.0))
             raise
         except Exception as error:  # noqa: BLE001 - the last boundary: a defect becomes a 500 that names the request
             self.log.failed(exchange.request_id, error)
             known = Internal("internal error; quote the request id when you report it")
             count_refusal(self.desk, exchange, None, known)
-            _render(exchange, inlet, reply, known)
+            _render(exchange, inlet, reply, keeping, known)
         finally:
             self.active.pop(exchange, None)
             if self.waiting:
@@ -257,16 +255,30 @@ class Inference:
                 else:
                     self.waiting.pop(exchange, None)
 
-    def _fail(self, exchange: Exchange, inlet: Inlet, reply: CallerReply | None, error: WeirError) -> None:
+    def _heed(self, call: Call, headers: Mapping[bytes, bytes], principal: Principal) -> None:
+        """Take what the headers say of a request: its trace, how it is to go, and the application that sends it."""
+        _annotate(call, headers)
+        read_headers(call, headers)
+        referer = headers.get(b"http-referer") or headers.get(b"referer")
+        if referer is not None:
+            call.app = self._attribution.app(principal.key_id, referer, headers)
+
+    def _fail(
+        self, exchange: Exchange, inlet: Inlet, reply: CallerReply | None, keeping: Keeping | None, error: WeirError
+    ) -> None:
         call = reply.call if reply is not None else None
         model = count_refusal(self.desk, exchange, call, error)
         self.log.failed(
             exchange.request_id, error, operation=call.operation.value if call is not None else "", model=model
         )
-        _render(exchange, inlet, reply, error)
+        _render(exchange, inlet, reply, keeping, error)
 
 
-def _render(exchange: Exchange, inlet: Inlet, reply: CallerReply | None, error: WeirError) -> None:
+def _render(
+    exchange: Exchange, inlet: Inlet, reply: CallerReply | None, keeping: Keeping | None, error: WeirError
+) -> None:
+    if keeping is not None:
+        keeping.drop()  # or the error is taken for the end of an answer, which is held back until it is kept
     if reply is not None:
         reply.fail(error)
     else:

@@ -104,9 +104,10 @@ class Quota:
     Attributes:
         limited: whether there is any limit, or lately was.
         keys: the keys between which requests are shared out, when there are several.
+        former: keys that were taken away while requests ran on them, in case that they come back.
     """
 
-    __slots__ = ("_concurrent", "_in_flight", "_said", "_sent", "_tokens", "keys", "limited", "rpm", "tpm")
+    __slots__ = ("_concurrent", "_in_flight", "_said", "_sent", "_tokens", "former", "keys", "limited", "rpm", "tpm")
 
     def __init__(self, rpm: float | None = None, tpm: float | None = None, concurrent: float | None = None) -> None:
         self.rpm = rpm
@@ -117,12 +118,26 @@ class Quota:
         self._tokens = 0
         self._said: dict[str, tuple[float, float]] = {}
         self.keys: tuple[UpstreamKey, ...] = ()
+        self.former: tuple[UpstreamKey, ...] = ()
         self.limited = rpm is not None or tpm is not None or concurrent is not None
 
     def limit(self, rpm: float | None, tpm: float | None, concurrent: float | None) -> None:
         """Set the limits; what was sent before counts on, as far as there were limits then."""
         self.rpm, self.tpm, self._concurrent = rpm, tpm, concurrent
         self.limited = rpm is not None or tpm is not None or concurrent is not None or bool(self._said)
+
+    def take_over(self, other: Quota) -> None:
+        """Go on with the limits and the counts of ``other``, from which nothing is asked any more.
+
+        What runs ends here, so it has to have begun here. What the API said stays behind: it is true of one key.
+        """
+        self._in_flight, self._sent, self._tokens = other._in_flight, other._sent, other._tokens
+        self.limit(other.rpm, other.tpm, other._concurrent)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is in flight."""
+        return self._in_flight > 0
 
     def sent(self, tokens: int, now: float) -> None:
         """Count a request of about ``tokens`` tokens, prompt and answer."""

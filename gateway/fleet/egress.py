@@ -3,7 +3,8 @@
 A host is resolved once, every address is judged by the configured rules, and connections are made to the addresses
 that passed, so a name that changes its mind between check and connect (DNS rebinding) gains nothing. Names are
 resolved again every ``TTL`` seconds. When the name service fails, addresses that passed before stay good for
-``STALE`` seconds; an answer with a forbidden address never falls back to them.
+``STALE`` seconds; an answer with a forbidden address never falls back to them. They are used as well while it is
+silent for longer than ``PATIENCE``: whoever connects has a limit of his own, which its silence must not use up.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import Final
 
@@ -26,6 +28,8 @@ STALE: Final = 600.0
 """Seconds for which checked addresses are used while the name service fails."""
 LOOKUP_LIMIT: Final = 5.0
 """Seconds one look-up may take."""
+PATIENCE: Final = 0.5
+"""Seconds for which a look-up is waited for where there are addresses that passed before."""
 
 _EVERYWHERE: Final = Egress((ip_network("0.0.0.0/0"), ip_network("::/0")))
 """Rules that allow all that can be allowed; what they refuse, metadata services above all, is never a backend."""
@@ -107,32 +111,37 @@ class EgressGuard:
 
     async def _refreshed(self, host: str, old: _Entry | None) -> _Entry:
         """Resolve ``host``, once for all who ask meanwhile."""
+        if old is not None and self._clock() - old.resolved_at >= STALE:
+            old = None
         while True:
             rules = self._rules
             task = self._under_way.get(host)
             if task is None:
                 task = asyncio.get_running_loop().create_task(self._check(host, rules))
-                task.add_done_callback(lambda done: self._ended(host, done))
+                task.add_done_callback(partial(self._ended, host, rules))
                 self._under_way[host] = task
-            try:
-                # One caller that leaves must not take the look-up away from the others.
-                entry = await asyncio.shield(task)
-            except NameUnresolved:
-                if old is None or self._clock() - old.resolved_at >= STALE or rules is not self._rules:
-                    raise
+            # One caller that leaves must not take the look-up away from the others.
+            await asyncio.wait((task,), timeout=None if old is None else PATIENCE)
+            if rules is not self._rules:
+                old = None  # other rules let it pass
+                continue
+            if old is not None and (not task.done() or isinstance(task.exception(), NameUnresolved)):
                 return old
-            except AddressForbidden:
-                self._entries.pop(host, None)
-                raise
-            if rules is self._rules:
-                self._entries[host] = entry
-                return entry
+            return task.result()
 
-    def _ended(self, host: str, task: asyncio.Task[_Entry]) -> None:
+    def _ended(self, host: str, rules: Egress, task: asyncio.Task[_Entry]) -> None:
+        """Keep what a look-up under ``rules`` found, whoever still waits for it."""
         if self._under_way.get(host) is task:
             del self._under_way[host]
-        if not task.cancelled():
-            task.exception()  # looked at, so that a failure nobody waits for any more is not reported as lost
+        if task.cancelled():
+            return
+        error = task.exception()  # looked at, so that a failure nobody waits for any more is not reported as lost
+        if rules is not self._rules:
+            return
+        if error is None:
+            self._entries[host] = task.result()
+        elif isinstance(error, AddressForbidden):
+            self._entries.pop(host, None)
 
     async def _check(self, host: str, rules: Egress) -> _Entry:
         """Resolve ``host`` and judge its addresses under ``rules``."""

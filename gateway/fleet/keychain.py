@@ -8,7 +8,7 @@ row; the others go on. While all of them rest or are used up the backend counts 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from gateway.config.snapshot import KeySpec, Secret
@@ -93,6 +93,9 @@ class KeyedQuota(Quota):
         super().limit(rpm, tpm, concurrent)
         self.limited = True
 
+    def heard(self, headers: Iterable[tuple[bytes, bytes]], now: float) -> None:
+        """Learn nothing: it is said of one key, that of a request from when there was only one."""
+
     def take(self, tokens: int, now: float) -> UpstreamKey:
         """Return the key for a request of about ``tokens`` tokens; when none has room, the one that soonest will."""
         free = [key for key in self.keys if not key.refusal(tokens, now)]
@@ -137,13 +140,13 @@ class KeyedQuota(Quota):
 
 
 def keyed(quota: Quota, specs: Sequence[KeySpec], workers: int) -> Quota:
-    """Return the quota of a backend with the keys ``specs``; what is known of keys that stay is in ``quota``.
+    """Return the quota of a backend with the keys ``specs``; what ``quota`` knows of the backend and of keys goes on.
 
     Limits are shared evenly by the ``workers`` processes of this host.
     """
-    if not specs:
-        return Quota() if quota.keys else quota
-    known = {key.secret: key for key in quota.keys}
+    if not specs and not quota.keys:
+        return quota
+    known = {key.secret: key for key in (*quota.former, *quota.keys)}
     keys = []
     for spec in specs:
         key = known.get(spec.secret) or UpstreamKey(spec.name, spec.secret)
@@ -151,6 +154,7 @@ def keyed(quota: Quota, specs: Sequence[KeySpec], workers: int) -> Quota:
         limits = (spec.limits.rpm, spec.limits.tpm, spec.limits.concurrent)
         key.quota.limit(*(None if limit is None else max(1.0, limit / workers) for limit in limits))
         keys.append(key)
-    found = KeyedQuota(keys)
-    found.limit(quota.rpm, quota.tpm, None)
+    found = KeyedQuota(keys) if keys else Quota()
+    found.take_over(quota)
+    found.former = tuple(key for key in known.values() if key.quota.busy and key not in keys)
     return found

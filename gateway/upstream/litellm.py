@@ -57,7 +57,7 @@ from gateway.upstream.litellm_request import (
     refuse_links,
     without_details,
 )
-from gateway.upstream.wire import Receiver, Resolve
+from gateway.upstream.wire import AttemptFailed, Receiver, Resolve
 
 _ENVIRONMENT: Final = {
     # Or it asks the network for prices and headers while it is imported, and reads a file .env.
@@ -137,10 +137,17 @@ class LitellmPool:
         """Nothing is kept."""
 
     async def connect(self, limit: float) -> LitellmConnection:
-        """Return something to send a request with. Raises ``AttemptFailed`` where the guard forbids the host."""
+        """Return something to send a request with.
+
+        Raises ``AttemptFailed`` where the guard forbids the host, or does not know it within ``limit`` seconds.
+        """
         port = self._url.port or (443 if self._url.scheme == "https" else 80)
-        async with asyncio.timeout(limit):
-            await self._resolve(self._url.hostname or "", port)
+        try:
+            async with asyncio.timeout(limit):
+                await self._resolve(self._url.hostname or "", port)
+        except TimeoutError:
+            words = f"the name service did not answer within {limit:g} s"
+            raise AttemptFailed(Failure(Cause.CONNECT, words, sent=False)) from None
         return LitellmConnection(self)
 
     async def judge(self, host: str, port: int) -> tuple[tuple[str, int], ...]:

@@ -326,27 +326,29 @@ class Pool:
 
     async def connect(self, limit: float) -> Connection:
         """Open a connection within ``limit`` seconds, trying each allowed address. Raises ``AttemptFailed``."""
-        addresses = await self._resolve(self._hostname, self._port)
         failure = Failure(Cause.CONNECT, "the backend's name has no address", sent=False)
-        ends = self.loop.time() + limit
-        for address, port in addresses:
-            try:
-                async with asyncio.timeout_at(ends):
-                    _, connection = await self.loop.create_connection(
-                        lambda: Connection(self),
-                        address,
-                        port,
-                        ssl=self._tls,
-                        server_hostname=self._hostname if self._tls else None,
-                    )
-                return connection
-            except TimeoutError:
-                failure = Failure(Cause.CONNECT, f"the backend did not accept within {limit:g} s", sent=False)
-                break
-            except ssl.SSLError as error:
-                failure = Failure(Cause.CONNECT, f"TLS with the backend failed: {error.reason}", sent=False)
-            except OSError as error:
-                failure = Failure(Cause.CONNECT, f"no connection to the backend: {error.strerror}", sent=False)
+        late = "the name service did not answer"
+        try:
+            async with asyncio.timeout(limit):
+                addresses = await self._resolve(self._hostname, self._port)
+                late = "the backend did not accept"
+                for address, port in addresses:
+                    try:
+                        _, connection = await self.loop.create_connection(
+                            lambda: Connection(self),
+                            address,
+                            port,
+                            ssl=self._tls,
+                            server_hostname=self._hostname if self._tls else None,
+                        )
+                        return connection
+                    except ssl.SSLError as error:
+                        failure = Failure(Cause.CONNECT, f"TLS with the backend failed: {error.reason}", sent=False)
+                    except OSError as error:
+                        words = f"no connection to the backend: {error.strerror}"
+                        failure = Failure(Cause.CONNECT, words, sent=False)
+        except TimeoutError:
+            failure = Failure(Cause.CONNECT, f"{late} within {limit:g} s", sent=False)
         raise AttemptFailed(failure)
 
     def close(self) -> None:

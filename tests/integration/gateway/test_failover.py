@@ -18,6 +18,7 @@ from tests.fakes.raw_client import events, text_of
 from tests.harness import Backend, Stage, configuration, staged
 
 TOKENS = 12
+LITELLM = ", litellm: {provider: gemini}"
 
 
 @asynccontextmanager
@@ -277,3 +278,33 @@ async def test_a_refused_connection_costs_no_budget(tmp_path: Path) -> None:
         for _ in range(4):
             assert (await stage.chat()).status_code == 200
         assert budget.remaining >= before
+
+
+@pytest.mark.parametrize("kind", ["openai", "litellm"])
+async def test_a_name_service_that_is_silent_costs_the_connect_limit(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the next backend answers, and the breaker is told."""
+
+    async def silent(host: str) -> list[str]:
+        await asyncio.sleep(30.0)
+        return []
+
+    monkeypatch.setenv("WEIR_TEST_KEY", "sk-0123456789")
+    more = f'api_key: "${{WEIR_TEST_KEY}}", timeouts: {{connect: 0.3}}{LITELLM if kind == "litellm" else ""}'
+    async with SimFleet([SimConfig(name="second", answer_tokens=TOKENS)]) as fleet:
+        backends = [
+            Backend("first", "https://api.invalid", kind, "openai/gpt-4o", "first", more),
+            Backend("second", fleet["second"].url, provider="second"),
+        ]
+        async with staged(tmp_path, configuration(backends)) as stage:
+            monkeypatch.setattr(stage.gateway._guard, "_lookup", silent)
+            began = time.monotonic()
+            answer = await stage.chat(provider={"order": ["first", "second"]})
+            assert time.monotonic() - began < 3.0
+            assert answer.status_code == 200, answer.text
+            assert await attempts(stage, answer) == [
+                ("first", "failed", "connect"),
+                ("second", "ok", None),
+            ]
+            assert stage.gateway.registry.fleet.replicas["first"].load.failures == 1

@@ -16,6 +16,7 @@ from gateway.edge.inference import Inference
 from gateway.edge.native import Road
 from gateway.sim import Timing
 from gateway.types.errors import Unavailable
+from gateway.types.repetition import RELEASE
 from tests.fakes.backend import DONE, SSE_HEAD, Visit, chunk, event, hand_backend
 from tests.fakes.paths import ASKED, CHAT, Scene, ask, scene
 from tests.harness import NO_TLS, Backend, chat_body, configuration, staged
@@ -229,6 +230,86 @@ async def test_an_error_is_not_kept(tmp_path: Path) -> None:
         assert "idempotent-replayed" not in whole.headers
         assert (await ask(stage, ONE, stream=True)).text == whole.text
         assert turn == 3
+
+
+@pytest.mark.parametrize("path", [CHAT, "/api/v1/responses", "/v1/messages"])
+@pytest.mark.parametrize("how", ["defect", "shutdown"])
+async def test_a_begun_stream_is_told_why_it_ends(
+    how: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of ours in mid-stream leaves at once, as without the header, and the same key may be tried again."""
+    go = asyncio.Event()
+    body: dict[str, Any] = {"stream": True, "max_tokens": 40}
+    if "responses" in path:
+        body = {"stream": True, "input": "Hi.", "messages": None}
+
+    async def script(visit: Visit) -> None:
+        await visit.send(SSE_HEAD)
+        await visit.events(event(chunk("hel")))
+        await go.wait()
+        await visit.events(event(chunk("lo", finish="stop")), DONE, last=True)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    async with (
+        hand_backend(script) as backend,
+        staged(tmp_path, configuration([Backend("only", backend.url, "openai")])) as stage,
+    ):
+        asking = asyncio.create_task(ask(stage, ONE, path, **body))
+        await backend.visit()
+        async with asyncio.timeout(5):
+            while not all(exchange.begun for exchange in stage.gateway.inference.active):
+                await asyncio.sleep(0.01)
+            if how == "defect":
+                with monkeypatch.context() as patch:
+                    patch.setattr("gateway.inflight.InFlight.settle", broken)
+                    go.set()
+                    told = await asking
+            else:
+                await stage.gateway.drain(0.1)
+                told = await asking
+        words = "internal error" if how == "defect" else "shutting down"
+        assert told.text.index("hel") < told.text.index(words)
+        stage.gateway.inference.draining = False
+        go.set()
+        again = await ask(stage, ONE, path, **body)
+        assert again.status_code == 200
+        assert "idempotent-replayed" not in again.headers
+        assert words not in again.text
+        assert len(backend.visits) == 2
+
+
+async def test_a_shutdown_does_not_swallow_an_error_whose_claim_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the keeper takes its time the error waits for it; the end of the process is not the end of the error."""
+    asked = asyncio.Event()
+
+    async def cut(visit: Visit) -> None:
+        await visit.send(SSE_HEAD)
+        await visit.events(event(chunk("hel")))
+        visit.writer.close()
+
+    async with (
+        hand_backend(cut) as backend,
+        staged(tmp_path, configuration([Backend("only", backend.url, "openai")])) as stage,
+    ):
+        ask_keeper = type(stage.keeper).ask
+
+        async def slowly(self: Any, method: Any, arguments: Any = ()) -> Any:
+            if method is RELEASE:
+                asked.set()
+                await asyncio.sleep(1.0)
+            return await ask_keeper(self, method, arguments)
+
+        monkeypatch.setattr(type(stage.keeper), "ask", slowly)
+        asking = asyncio.create_task(ask(stage, ONE, stream=True))
+        async with asyncio.timeout(5):
+            await asked.wait()
+            await stage.gateway.drain(0.0)
+            told = await asking
+        assert "the middle of its answer" in told.text
 
 
 async def test_an_answer_too_large_is_given_once(tmp_path: Path) -> None:

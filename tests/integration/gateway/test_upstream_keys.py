@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.fakes.backend import Visit, hand_backend, whole
@@ -17,6 +18,8 @@ from tests.harness import Backend, Stage, configuration, staged
 SECRETS = {"WEIR_TEST_KEY_A": "sk-aaaa", "WEIR_TEST_KEY_B": "sk-bbbb"}
 KEYS = 'api_keys: [{key: "${WEIR_TEST_KEY_A}", weight: 3}, {key: "${WEIR_TEST_KEY_B}", name: spare}]'
 
+ONE = 'api_key: "${WEIR_TEST_KEY_B}"'
+
 
 class Api:
     """An API with two keys, each with an answer of its own.
@@ -24,6 +27,8 @@ class Api:
     Attributes:
         refusals: status line and further headers by key.
         used: the keys of the requests that came.
+        held: cleared while no request is answered.
+        asking: who waits for an answer, or had one.
     """
 
     def __init__(self) -> None:
@@ -31,6 +36,7 @@ class Api:
         self.used: list[str] = []
         self.held = asyncio.Event()
         self.held.set()
+        self.asking: list[asyncio.Task[httpx.Response]] = []
 
     async def serve(self, visit: Visit) -> None:
         """Answer one request."""
@@ -47,11 +53,11 @@ class Api:
 
 
 @asynccontextmanager
-async def stage_of(tmp_path: Path, keys: str = KEYS) -> AsyncIterator[tuple[Api, Stage]]:
+async def stage_of(tmp_path: Path, keys: str = KEYS, more: str = "") -> AsyncIterator[tuple[Api, Stage]]:
     """Run a gateway before such an API."""
     api = Api()
     async with hand_backend(api.serve) as backend:
-        config = configuration([Backend("api", backend.url, "openai", more=keys)])
+        config = configuration([Backend("api", backend.url, "openai", more=keys)], more=more)
         async with staged(tmp_path, config) as stage:
             yield api, stage
 
@@ -60,6 +66,27 @@ async def stage_of(tmp_path: Path, keys: str = KEYS) -> AsyncIterator[tuple[Api,
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
+
+
+async def let_in(api: Api, stage: Stage, count: int) -> int:
+    """Ask ``count`` times while the API answers nobody; return how many the API saw, the others being refused."""
+    before = len(api.used)
+    asking = [asyncio.create_task(stage.chat()) for _ in range(count)]
+    api.asking += asking
+    async with asyncio.timeout(10):
+        while len(api.used) - before + sum(task.done() for task in asking) < count:
+            await asyncio.sleep(0.01)
+    return len(api.used) - before
+
+
+async def reload(stage: Stage, before: str, after: str) -> None:
+    """Go by a file that says ``after`` in place of ``before``."""
+    version = stage.gateway.snapshot.version
+    stage.config.write_text(stage.config.read_text().replace(before, after))
+    stage.gateway.reload()
+    async with asyncio.timeout(10):
+        while stage.gateway.snapshot.version == version:
+            await asyncio.sleep(0.02)
 
 
 async def metrics(stage: Stage) -> str:
@@ -135,12 +162,31 @@ async def test_a_reload_takes_keys_in_and_out(tmp_path: Path) -> None:
     """After a reload requests go out with the keys that the file names now."""
     async with stage_of(tmp_path) as (api, stage):
         assert (await stage.chat()).status_code == 200
-        stage.config.write_text(stage.config.read_text().replace(KEYS, 'api_key: "${WEIR_TEST_KEY_B}"'))
-        stage.gateway.reload()
-        async with asyncio.timeout(10):
-            while stage.gateway.snapshot.version < 2:
-                await asyncio.sleep(0.02)
+        await reload(stage, KEYS, ONE)
         api.used.clear()
         for _ in range(3):
             assert (await stage.chat()).status_code == 200
         assert Counter(api.used) == {"sk-bbbb": 3}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(KEYS, KEYS.replace("weight: 3", "weight: 2")), (ONE, KEYS), (KEYS, ONE)]
+)
+async def test_a_reload_while_requests_run_leaves_the_limit_as_it_is(before: str, after: str, tmp_path: Path) -> None:
+    """What runs with the keys of before counts until it ends, and once it has ended nothing is owed."""
+    limited, unqueued = ", limits: {concurrent: 2}", "admission: {enabled: false}"
+    async with stage_of(tmp_path, before + limited, unqueued) as (api, stage):
+        api.held.clear()
+        assert await let_in(api, stage, 3) == 2
+        await reload(stage, before, after)
+        assert await let_in(api, stage, 2) == 0
+        api.held.set()
+        load = stage.gateway.registry.fleet.replicas["api"].load
+        async with asyncio.timeout(10):
+            while load.in_flight:
+                await asyncio.sleep(0.01)
+        api.held.clear()
+        assert await let_in(api, stage, 4) == 2
+        api.held.set()
+        answers = await asyncio.gather(*api.asking)
+        assert Counter(answer.status_code for answer in answers) == {200: 4, 503: 5}

@@ -148,6 +148,55 @@ async def test_a_failing_name_service_leaves_checked_addresses_good_for_a_while(
         await guarded.resolve("api.example.com", 443)
 
 
+@pytest.mark.parametrize("late", [["9.9.9.9"], [METADATA]])
+async def test_a_silent_name_service_holds_nobody_up_for_long(
+    clock: Clock, late: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checked addresses are used meanwhile, well within any limit to connect; what is said in the end counts."""
+    monkeypatch.setattr("gateway.fleet.egress.PATIENCE", 0.01)
+    speaks, asked = asyncio.Event(), 0
+
+    async def service(host: str) -> Sequence[str]:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            return [PUBLIC]
+        await speaks.wait()
+        return late
+
+    guarded = EgressGuard(PRIVATE, lookup=service, clock=clock)
+    await guarded.resolve("api.example.com", 443)
+    clock.now += TTL
+    async with asyncio.timeout(2.0):
+        for _ in range(2):
+            assert await guarded.resolve("api.example.com", 443) == ((PUBLIC, 443),)
+    speaks.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert asked == 2
+    if METADATA in late:
+        with pytest.raises(AddressForbidden):
+            await guarded.resolve("api.example.com", 443)
+    else:
+        assert await guarded.resolve("api.example.com", 443) == (("9.9.9.9", 443),)
+        assert asked == 2
+
+
+async def test_what_other_rules_let_pass_is_not_used_meanwhile(clock: Clock) -> None:
+    """The rules change during a look-up that then fails: the addresses of before are nobody's to use."""
+    service = NameService(["10.1.2.3"], OSError("no answer"))
+    guarded = guard(service, clock)
+    await guarded.resolve("gpu.internal", 80)
+    clock.now += TTL
+    service.answers[:] = [["10.1.2.3"], OSError("no answer")]
+    pending = asyncio.create_task(guarded.resolve("gpu.internal", 80))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    guarded.configure(Egress())
+    with pytest.raises(NameUnresolved):
+        await pending
+
+
 @pytest.mark.parametrize("answer", [OSError("unknown"), UnicodeError("label too long"), []])
 async def test_a_name_without_addresses(clock: Clock, answer: Sequence[str] | Exception) -> None:
     """A name nobody knows is an error of its own."""

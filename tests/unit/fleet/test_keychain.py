@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -102,3 +103,65 @@ def test_what_is_known_of_a_key_outlives_a_reload() -> None:
     assert isinstance(renamed, KeyedQuota)
     assert [(key.name, bool(key.resting_until)) for key in renamed.keys] == [("z", True), ("c", False)]
     assert type(keyed(renamed, (), 1)) is Quota
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((spec("a"), spec("b")), (spec("b"), spec("c"))),
+        ((), (spec("a"), spec("b"))),
+        ((spec("a"), spec("b")), ()),
+    ],
+)
+def test_what_a_backend_was_sent_outlives_a_reload(before: Sequence[KeySpec], after: Sequence[KeySpec]) -> None:
+    """Requests and tokens of the last minute, and what is in flight, count under whatever keys come."""
+    quota = keyed(Quota(), before, 1)
+    quota.limit(2, 100, 2)
+    for _ in range(2):
+        quota.sent(40, 0.0)
+    now = keyed(quota, after, 1)
+    for limits, words in (
+        ((2, None, None), "2 requests in the last minute"),
+        ((None, 100, None), "80 tokens in the last minute"),
+        ((None, None, 2), "2 requests in flight"),
+    ):
+        now.limit(*limits)
+        assert words in now.refusal(30, 59.0)
+    now.ended()
+    assert not now.refusal(30, 59.0)
+    now.limit(2, 100, None)
+    assert not now.refusal(30, 60.0)
+
+
+def test_what_an_api_said_of_one_key_holds_for_no_other() -> None:
+    """A second key is added because the first is used up: the backend is not full with it, whoever still answers."""
+    quota = Quota()
+    quota.said("requests", 0, 60.0)
+    assert quota.refusal(1, 1.0)
+    more = keyed(quota, (spec("a"), spec("b")), 1)
+    assert not more.refusal(1, 1.0)
+    more.heard([(b"x-ratelimit-remaining-requests", b"0"), (b"x-ratelimit-reset-requests", b"60s")], 1.0)
+    assert not more.refusal(1, 2.0)
+
+
+@pytest.mark.parametrize("meanwhile", [(), (spec("b"), spec("c"))])
+def test_a_key_that_comes_back_is_known(meanwhile: Sequence[KeySpec]) -> None:
+    """A reload that takes it away and another that undoes it: what runs on it counts, and it rests on."""
+    first, second = spec("a", concurrent=1), spec("b")
+    quota = chain(first, second)
+    key = quota.keys[0]
+    key.quota.sent(1, 0.0)
+    key.ended(refused(401), 0.0)
+    for specs in (meanwhile, meanwhile, (first, second)):
+        quota = keyed(quota, specs, 1)  # type: ignore[assignment] # the last one is keyed
+    assert quota.keys[0] is key
+    assert "rests" in quota.keys[0].refusal(1, 1.0)
+    assert "in flight" in quota.keys[0].refusal(1, LONGEST_S)
+
+
+def test_keys_that_are_gone_for_good_are_forgotten() -> None:
+    """However often keys are exchanged, only those are remembered that something still runs on."""
+    quota = chain(spec("a"), spec("b"))
+    for number in range(50):
+        quota = keyed(quota, (spec(f"c{number}"), spec(f"d{number}")), 1)  # type: ignore[assignment] # as above
+    assert not quota.former
