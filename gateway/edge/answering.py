@@ -91,7 +91,7 @@ class Answering(Clocked):
         """Tell the request in flight; uvicorn tells an ASGI one."""
         self._stop_waiting()
         self._unset_keepalive_if_required()
-        self._drained()
+        self._unwatch()
         running, self._running = self._running, None
         if running is not None:
             running.lost()
@@ -104,6 +104,10 @@ class Answering(Clocked):
             asgi.disconnected = True
             asgi.message_event.set()
         super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """The caller sends no more: the transport closes."""
+        self._see_out()
 
     def pause_writing(self) -> None:
         """The caller does not keep up."""
@@ -139,6 +143,7 @@ class Answering(Clocked):
         """Go on with the pipeline, or rest until the next request."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
+            self._see_out()
             return
         self.flow.resume_reading()
         if self.pipeline:
@@ -173,6 +178,7 @@ class Answering(Clocked):
         """
         if not self._awaited or not self.transport.can_write_eof():
             self.transport.close()
+            self._see_out()
             return
         self._deaf = True
         self._stop_waiting()
@@ -241,6 +247,7 @@ class Answering(Clocked):
             asgi.message_event.set()
             if asgi.response_started:
                 self.transport.close()
+                self._see_out()
             else:
                 self._bare_response(error)
         else:

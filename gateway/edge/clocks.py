@@ -7,7 +7,10 @@ a connection; a caller that takes no byte of its answer is cut off; a connection
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
 from enum import IntEnum
+from struct import Struct
 from time import monotonic
 from typing import Any, Final
 
@@ -21,6 +24,10 @@ MAX_HEAD: Final = 64 * 1024
 """Bytes of a head that does not come in one read."""
 BODY_STEP: Final = 64 * 1024
 """Bytes of a body for which a caller gets ``body_timeout`` anew."""
+_LINUX: Final = sys.platform == "linux"
+_ACKED: Final = Struct("=Q")
+_ACKED_AT: Final = 120
+"""Where Linux writes ``tcpi_bytes_acked`` in its ``struct tcp_info``, which only ever grows at its end."""
 
 
 class Reading(IntEnum):
@@ -54,6 +61,7 @@ class Clocked(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._patience: asyncio.TimerHandle | None = None
         self._stall: asyncio.TimerHandle | None = None
+        self._mark: tuple[int, int] | None = None
         self._awaited = Reading.NOTHING
         self._timed = Reading.NOTHING
         self._taken = 0
@@ -114,21 +122,48 @@ class Clocked(HttpToolsProtocol):
     # A caller that does not read
 
     def _await_drain(self) -> None:
-        size = self.transport.get_write_buffer_size()
-        self._stall = self.loop.call_later(self.write_timeout, self._stalled, size)
+        """Bytes wait for the caller: until they are gone it must take some of them in each ``write_timeout``."""
+        if self._stall is None:
+            self._mark = self._acked(), self.transport.get_write_buffer_size()
+            self._stall = self.loop.call_later(self.write_timeout, self._stalled)
 
-    def _stalled(self, size: int) -> None:
-        """Cut off a caller that took nothing since ``size`` bytes were waiting for it."""
+    def _stalled(self) -> None:
+        """Cut off a caller that took nothing since the last look.
+
+        What waits here does not tell. It grows with what is written meanwhile, and stands still while a caller reads:
+        Linux calls a socket writable only when a third of what it holds for the caller is gone, a megabyte or more.
+        """
         self._stall = None
-        if self.transport.get_write_buffer_size() < size:
+        mark, waiting = self._mark, self.transport.get_write_buffer_size()
+        if not waiting:
+            return
+        if mark is None or waiting < mark[1] or self._acked() > mark[0]:
             self._await_drain()
         else:
             self.transport.abort()
 
     def _drained(self) -> None:
+        """The caller took much of what waited; the rest goes on being watched."""
+        self._mark = None
+
+    def _see_out(self) -> None:
+        """The connection closes behind what waits: so little presses no backend, and nobody else would watch it."""
+        if self.transport.get_write_buffer_size():
+            self._await_drain()
+
+    def _unwatch(self) -> None:
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
+
+    def _acked(self) -> int:
+        """Return how many bytes the caller's side has acknowledged in all, 0 where the system does not say."""
+        try:
+            sock = self.transport.get_extra_info("socket")
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_AT + _ACKED.size) if _LINUX else b""
+        except (OSError, ValueError):  # not TCP, or closed
+            return 0
+        return int(_ACKED.unpack_from(info, _ACKED_AT)[0]) if len(info) == _ACKED_AT + _ACKED.size else 0
 
     # A connection at rest
 
@@ -149,6 +184,7 @@ class Clocked(HttpToolsProtocol):
         left = self._rests_since + self.timeout_keep_alive - monotonic()
         if left <= 0:
             super().timeout_keep_alive_handler()
+            self._see_out()
         else:
             self._rest_for(left)
 

@@ -115,6 +115,33 @@ class Slot:
         return b"x-openrouter-cache-status: MISS\r\nx-openrouter-cache-ttl: %d\r\n" % self.ttl_s
 
 
+class Pace:
+    """The flow of an answer that is given again: it waits for a caller that does not read."""
+
+    __slots__ = ("_goes",)
+
+    def __init__(self) -> None:
+        self._goes = asyncio.Event()
+        self._goes.set()
+
+    def abort(self) -> None:
+        """See ``Flow``: whoever waits finds the caller gone."""
+        self._goes.set()
+
+    def pause(self) -> None:
+        """See ``Flow``."""
+        self._goes.clear()
+
+    def resume(self) -> None:
+        """See ``Flow``."""
+        self._goes.set()
+
+    async def turn(self) -> None:
+        """Let others have their turn, and wait until the caller reads."""
+        await asyncio.sleep(0)
+        await self._goes.wait()
+
+
 class ResponseCache:
     """The cache as seen by one process.
 
@@ -141,13 +168,18 @@ class ResponseCache:
         """Answer with what was found, and have the hit written down."""
         seen = _decode(found.content)
         if seen.streamed:
+            pace = Pace()
+            reply.steer(pace)
             reply.begin(seen.model, seen.provider)
             chunks, first = seen.chunks(), len(seen.parts) % BATCH
             for _ in range((len(seen.parts) - 1) // BATCH):
                 reply.send(list(islice(chunks, first or BATCH)))
                 first = 0
-                await asyncio.sleep(0)  # others have their turn
-            reply.finish(list(chunks), FREE)
+                await pace.turn()
+                if reply.gone:
+                    break
+            else:
+                reply.finish(list(chunks), FREE)
         else:
             (answer,) = seen.chunks()
             reply.answer(cast("dict[str, Any]", answer), seen.model, seen.provider, FREE)

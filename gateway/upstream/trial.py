@@ -173,9 +173,9 @@ class Trial:
     async def _connect(self, pool: Pool, limit: float) -> Connection | None:
         """Open a connection; on failure note it in the attempt and return None."""
         attempt = self.attempt
-        self._connecting = self._upstream.loop.create_task(pool.connect(limit))
+        connecting = self._connecting = self._upstream.loop.create_task(pool.connect(limit))
         try:
-            connection = await self._connecting
+            connection = await connecting
             if not self._aborted:
                 return connection
             connection.abort()  # called off when the connection was there, but not yet used
@@ -183,10 +183,17 @@ class Trial:
         except AttemptFailed as error:
             attempt.lost(error.failure)
         except asyncio.CancelledError:
+            connecting.cancel()
+            connecting.add_done_callback(_unwanted)  # it may be done: then nobody else has its connection
             if not self._aborted:
-                self._connecting.cancel()
                 raise
             attempt.abort()
         finally:
             self._connecting = None
         return None
+
+
+def _unwanted(connecting: asyncio.Task[Connection]) -> None:
+    """Close what was opened for a try that has been called off."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().abort()

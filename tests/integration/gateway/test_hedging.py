@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +13,9 @@ from typing import Any
 import pytest
 
 from gateway.sim import Fault, SimConfig, SimFleet, SimServer, Timing
-from tests.fakes.backend import SSE_HEAD, Visit, chunk, event, hand_backend
+from gateway.upstream.attempt import Attempt
+from gateway.upstream.wire import Connection, Pool, Receiver
+from tests.fakes.backend import SSE_HEAD, Visit, chunk, event, hand_backend, whole
 from tests.fakes.pair import CHEAP, DEAR, attempts, said
 from tests.fakes.raw_client import events
 from tests.harness import Backend, Stage, configuration, staged
@@ -166,3 +170,61 @@ async def test_the_models_gap_limit_ends_a_stalled_answer_and_signs_of_life_do_n
             answer = await asyncio.wait_for(stage.chat(stream=True), 10)
             error = events(answer.content)[-1]["error"]
             assert (error["code"], error["metadata"]["error_type"]) == (504, "timeout")
+
+
+def established(port: int) -> set[int]:
+    """Return the local ports of connections to ``port`` that are open at both ends."""
+    table = Path("/proc/net/tcp").read_text()
+    return {int(found[1], 16) for found in re.finditer(rf"\d+: \S+:(\w+) \S+:{port:04X} 01 ", table)}
+
+
+async def test_no_connection_is_left_that_came_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first begins in about the loop step in which the second is connected and has not been asked anything."""
+    connect, send = Pool.connect, Connection.send
+    asked: list[Receiver] = []
+    late: list[int] = []
+    steps = 0
+
+    def noted(self: Connection, request: bytes, receiver: Receiver) -> None:
+        if isinstance(receiver, Attempt):
+            asked.append(receiver)
+        send(self, request, receiver)
+
+    async def beaten(self: Pool, limit: float) -> Connection:
+        made = await connect(self, limit)
+        if asked and self.host == second.url.removeprefix("http://").encode():
+            assert made.transport is not None
+            late.append(made.transport.get_extra_info("sockname")[1])
+            asked[0].head(200, [(b"content-type", b"application/json")])
+            asked[0].data(json.dumps(whole()).encode())
+            asked[0].end()
+            try:
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                made.abort()  # as the loop itself does
+                raise
+        return made
+
+    async def silent(visit: Visit) -> None:
+        await visit.gone.wait()
+
+    async with hand_backend(silent) as first, hand_backend(silent) as second:
+        listed = [Backend(name, each.url, provider=name) for name, each in (("first", first), ("second", second))]
+        text = configuration(
+            listed, models=models(*listed, keys="hedge_after: 0.1"), more="routing: {default: cheapest}"
+        )
+        async with staged(tmp_path, text) as stage:
+            monkeypatch.setattr(Connection, "send", noted)
+            monkeypatch.setattr(Pool, "connect", beaten)
+            for each in range(5):
+                steps = each
+                asked.clear()
+                answer = await stage.chat()
+                assert answer.status_code == 200, answer.text
+            assert len(late) == 5
+            port = int(second.url.rpartition(":")[2])
+            async with asyncio.timeout(10):
+                while left := established(port).intersection(late):
+                    await asyncio.sleep(0.02)
+            assert not left

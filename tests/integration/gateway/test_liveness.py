@@ -11,11 +11,12 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from gateway.api import build_api
+from gateway.edge.asgi import Message, Scope
 from gateway.edge.native import Road
 from gateway.metering.tap import BYTES_PER_TOKEN
 from tests.fakes.backend import DONE, LAST, SSE_HEAD, HandBackend, Script, Visit, chunk, event, hand_backend, whole
@@ -40,7 +41,9 @@ async def stage_over(
     """Run a gateway over one backend written by hand."""
     async with (
         hand_backend(script) as backend,
-        staged(home, configuration([Backend("only", backend.url, "openai", more=more)]), **environment) as stage,
+        staged(
+            home, configuration([Backend("only", backend.url, "openai", more=more)]), following=False, **environment
+        ) as stage,
     ):
         yield stage, backend
 
@@ -74,16 +77,16 @@ class AsgiCaller:
     def __init__(self, stage: Stage, path: str, body: object) -> None:
         road = Road()
         road.inference = stage.gateway.inference
-        self._app: Any = build_api(stage.gateway, road, lifespan=False)
+        self._app = build_api(stage.gateway, road, lifespan=False)
         headers = [(b"authorization", f"Bearer {stage.key}".encode()), (b"content-type", b"application/json")]
-        self._scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
-        self._request: dict[str, Any] | None = {"type": "http.request", "body": json.dumps(body).encode()}
+        self._scope: Scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
+        self._request: Message | None = {"type": "http.request", "body": json.dumps(body).encode()}
         self._gone = asyncio.Event()
         self._parts: list[bytes] = []
         self._changed = asyncio.Event()
         self.reads = asyncio.Event()
         self.reads.set()
-        self._task = asyncio.create_task(self._app(self._scope, self._receive, self._send))
+        self._task = asyncio.ensure_future(self._app(self._scope, self._receive, self._send))
 
     async def until(self, text: str) -> None:
         """Wait until the answer holds ``text``."""
@@ -105,14 +108,14 @@ class AsgiCaller:
         """Wait until the application has returned."""
         await asyncio.wait_for(self._task, 100)
 
-    async def _receive(self) -> dict[str, Any]:
+    async def _receive(self) -> Message:
         message, self._request = self._request, None
         if message is not None:
             return message
         await self._gone.wait()
         return {"type": "http.disconnect"}
 
-    async def _send(self, message: dict[str, Any]) -> None:
+    async def _send(self, message: Message) -> None:
         self._parts.append(message.get("body", b""))
         self._changed.set()
         await self.reads.wait()
@@ -183,6 +186,12 @@ async def test_a_piece_without_text_in_a_read_of_its_own_harms_nobody(path: str,
         ]
 
 
+def transport_of(client: RawClient) -> asyncio.Transport:
+    """Return the transport of a socket, which reads as well as writes."""
+    # A cast, because the transports of uvloop do not derive from those of asyncio.
+    return cast("asyncio.Transport", client.writer.transport)
+
+
 def resident() -> int:
     """Return the bytes of memory this process holds now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
@@ -223,13 +232,13 @@ async def test_a_reader_that_does_not_read_costs_little_and_pauses_the_backend(t
     async with stage_over(tmp_path, flood.script, more) as (stage, _):
         assert (await stage.http.get(f"{stage.url}/health")).status_code == 200
         async with raw_client(stage.port, receive_buffer=65536) as client:
-            client.writer.transport.pause_reading()
+            transport_of(client).pause_reading()
             before = resident()
             await client.send(post(PATHS[0], request(PATHS[0], stream=True), stage.key))
             await flood.stalled()
             assert resident() - before <= 10 * 1024 * 1024
             assert flood.sent < Flood.EVENTS // 2
-            client.writer.transport.resume_reading()
+            transport_of(client).resume_reading()
             answer = await client.response(seconds=100)
         found = events(answer.body)
         assert found[-1] == "[DONE]"
@@ -257,7 +266,7 @@ async def test_a_reader_that_never_reads_is_cut_off(tmp_path: Path) -> None:
     flood = Flood()
     async with stage_over(tmp_path, flood.script, WEIR_WRITE_TIMEOUT="0.5") as (stage, backend):
         async with raw_client(stage.port, receive_buffer=65536) as client:
-            client.writer.transport.pause_reading()
+            transport_of(client).pause_reading()
             await client.send(post(PATHS[0], request(PATHS[0], stream=True), stage.key))
             visit = await backend.visit()
             await asyncio.wait_for(visit.gone.wait(), 20)
@@ -278,7 +287,7 @@ async def test_a_stream_behind_an_unread_answer_is_paused_as_well(tmp_path: Path
             await visit.answer({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]})
 
     async with stage_over(tmp_path, script) as (stage, _), raw_client(stage.port, receive_buffer=65536) as client:
-        client.writer.transport.pause_reading()
+        transport_of(client).pause_reading()
         first = post(PATHS[0], request(PATHS[0], stream=False), stage.key)
         await client.send(first + post(PATHS[0], request(PATHS[0], stream=True), stage.key))
         await flood.stalled()
