@@ -53,7 +53,12 @@ bench-routing: env          ## what a routing decision costs in CPU; exits 1 on 
 
 env: .venv/.made
 
+# An environment of another interpreter cannot be made over.
+WHICH := 'import sys; print(sys.base_prefix, sys.version_info)'
+AFRESH = test "$$($(1)/bin/python -c $(WHICH) 2>&1)" = "$$($(PYTHON) -c $(WHICH))" || rm -rf $(1)
+
 .venv/.made: requirements-dev.lock pyproject.toml
+	@$(call AFRESH,.venv)
 ifneq ($(UV),)
 	@$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
 	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock
@@ -67,6 +72,7 @@ endif
 	@touch $@
 
 .venv-bench/.made: bench/requirements.lock
+	@$(call AFRESH,.venv-bench)
 ifneq ($(UV),)
 	@$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-bench
 	@$(UV) pip install --quiet --python .venv-bench/bin/python --require-hashes -r bench/requirements.lock
