@@ -19,6 +19,9 @@ _encoder: Final = msgspec.json.Encoder()
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _PLACE: Final = re.compile(r"`\$\.?([^`]*)`")
 
+_LONGEST_EXPLAINED: Final = 1 << 20
+"""Bytes of a body that is read once more to say what is wrong with it."""
+
 MAX_DEPTH: Final = 128
 """Levels of nesting: far more than any schema has, and far less than what stops a JSON writer."""
 
@@ -75,7 +78,7 @@ def _first_strange(raw: bytes) -> int:
 
 def _halved(raw: bytes) -> str:
     """Return the words for a body whose one fault is half of a surrogate pair, else ``""``; the parser has others."""
-    if not _SURROGATE.search(raw):
+    if len(raw) > _LONGEST_EXPLAINED or not _SURROGATE.search(raw):
         return ""
     try:
         json.loads(raw)

@@ -143,8 +143,10 @@ class Clocked(HttpToolsProtocol):
             self.transport.abort()
 
     def _drained(self) -> None:
-        """The caller took much of what waited; the rest goes on being watched."""
+        """The caller took much of what waited; the rest goes on being watched where the system tells what it takes."""
         self._mark = None
+        if not (self._acked() or self.transport.is_closing()):
+            self._unwatch()
 
     def _see_out(self) -> None:
         """The connection closes behind what waits: so little presses no backend, and nobody else would watch it."""

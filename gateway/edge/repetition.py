@@ -5,6 +5,7 @@ A request that asks for none of it, of a team that has nothing stored, does not 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -20,7 +21,7 @@ from gateway.edge.response_cache import Marked, ResponseCache, Slot
 from gateway.edge.witness import Witness
 from gateway.telemetry.instruments import Counter
 from gateway.types.call import Call
-from gateway.types.errors import WeirError
+from gateway.types.errors import Unavailable, WeirError
 from gateway.types.repetition import Kept
 
 HEADERS: Final = frozenset({idempotency.HEADER, response_cache.HEADER})
@@ -181,7 +182,12 @@ class Repetitions:
             self._outcomes.add(("cache_miss",))
             return
         reply = outlet.reply(Marked(keeping.exchange, response_cache.hit_lines(found)), call)
-        await self._cache.give(found, reply, principal)
+        try:
+            await self._cache.give(found, reply, principal)
+        except asyncio.CancelledError:
+            keeping.drop()
+            reply.fail(Unavailable("the gateway is shutting down", retry_after=1.0))  # only it knows what was said
+            raise
         keeping.answered = True
         self._outcomes.add(("cache_hit",))
         await keeping.settle()

@@ -28,8 +28,9 @@ STALE: Final = 600.0
 """Seconds for which checked addresses are used while the name service fails."""
 LOOKUP_LIMIT: Final = 5.0
 """Seconds one look-up may take."""
-PATIENCE: Final = 0.5
-"""Seconds for which a look-up is waited for where there are addresses that passed before."""
+PATIENCE: Final = 0.1
+"""Seconds for which a look-up is waited for where there are addresses that passed before: less than any limit of a
+connection, and longer than a name service at work takes."""
 
 _EVERYWHERE: Final = Egress((ip_network("0.0.0.0/0"), ip_network("::/0")))
 """Rules that allow all that can be allowed; what they refuse, metadata services above all, is never a backend."""

@@ -7,7 +7,7 @@ the shipper puts their segment into quarantine, and nothing is dropped unseen.
 
 What went does not come back, so the day of now is believed only as far as it is likely. The last one that was believed
 is written down; a clock that is more than ``LEAP`` days from it is believed after it has said so for ``DOUBT_S``
-seconds, in which no other host over the same database has said anything else. Until then nothing goes.
+seconds of work, in which no other host over the same database has said anything else. Until then nothing goes.
 
 On PostgreSQL a day goes by dropping its partition, which waits at most ``_LOCK_WAIT`` for readers, else until the next
 turn; the partitions of the next days are made ahead. On SQLite rows go in slices of ``SLICE``, each a transaction of
@@ -43,16 +43,22 @@ SLICE: Final = 2_000
 LEAP: Final = 8
 """Days that a clock may have moved since the last turn without being doubted."""
 DOUBT_S: Final = 90_000.0
-"""Seconds for which a clock is doubted: a day, in which every other host has moved the day once, and an hour."""
+"""Seconds for which a clock is doubted: somebody is to hear of it, and any other host's look ends the doubt."""
 AHEAD: Final = 3
 """Days, today among them, whose partitions are there before their first row."""
 LEDGER: Final = "ledger"
 HOURS: Final = "usage_hour"
 CLOCK: Final = "clock"
 """Subject of the last day that was believed."""
+DOUBT: Final = "clock_doubt"
+"""Subject of the seconds for which the clock has been doubted."""
 JOURNAL: Final = "journal"
 _LOCK_WAIT: Final = "2s"
 _DAY_S: Final = 86_400
+_KEEP: Final = text(
+    "INSERT INTO lifetime (subject, first_day) VALUES (:subject, :value)"
+    " ON CONFLICT (subject) DO UPDATE SET first_day = excluded.first_day"
+)
 
 log: Final = logs.logger(__name__)
 
@@ -112,7 +118,7 @@ class Retention:
         self._spec = spec
         self._today = today
         self._elapsed = elapsed
-        self._doubted: tuple[int, float] | None = None  # the day beside which the clock is strange, and since when
+        self._looked: float | None = None
 
     async def turn(self) -> None:
         """Make room ahead and let go what is too old by now. Raises ``Unavailable``."""
@@ -128,44 +134,36 @@ class Retention:
             await asyncio.to_thread(self._empty_quarantine, spec.quarantine_days)
 
     async def _believes(self, today: int) -> bool:
-        """Whether this is the day, which is written down then."""
+        """Whether this is the day. What is known of it is written down, so that a restart forgets no doubt."""
+        now = self._elapsed()
+        passed, self._looked = now - (now if self._looked is None else self._looked), now
         async with writing(self._database) as session:
-            known = await session.scalar(text("SELECT first_day FROM lifetime WHERE subject = :s"), {"s": CLOCK})
+            found = await lifetimes(session)
+            known = found.get(CLOCK)
             if known is None:  # a database from before days were written down: its newest row tells
                 known = await session.scalar(text("SELECT MAX(day) FROM ledger"))
-            if known is not None and abs(today - known) > LEAP and self._doubts(today, known):
-                return False
-            self._doubted = None
-            await session.execute(
-                text(
-                    "INSERT INTO lifetime (subject, first_day) VALUES (:s, :day)"
-                    " ON CONFLICT (subject) DO UPDATE SET first_day = excluded.first_day"
-                ),
-                {"s": CLOCK, "day": today},
-            )
-        return True
-
-    def _doubts(self, today: int, known: int) -> bool:
-        """Whether a clock that is far from the day ``known`` is still doubted; the log says it at each turn."""
-        now = self._elapsed()
-        if self._doubted is None or self._doubted[0] != known:
-            self._doubted = known, now
-        left = DOUBT_S - (now - self._doubted[1])
-        if left > 0:
-            log.error("clock_doubted", day=_date(today), last_believed=_date(known), believed_in_s=round(left))
-        return left > 0
+            strange = known is not None and abs(today - known) > LEAP
+            doubted = found.get(DOUBT, 0) + round(passed) if strange else 0
+            believed = not strange or doubted >= DOUBT_S
+            await session.execute(_KEEP, {"subject": DOUBT, "value": 0 if believed else doubted})
+            if believed:
+                await session.execute(_KEEP, {"subject": CLOCK, "value": today})
+        if not believed:
+            left = round(DOUBT_S - doubted)
+            log.error("clock_doubted", day=_date(today), last_believed=_date(known), believed_in_s=left)
+        return believed
 
     async def _expire(self, subject: str, first: int, today: int) -> None:
         """Let go the days of ``subject`` before ``first``."""
         async with writing(self._database) as session:
-            # A lifetime that was made longer brings nothing back. But a day that is still to come was written by a
+            # A lifetime that was made longer brings nothing back. But a day that is still far away was written by a
             # wrong clock, and as long as it stands everything is too old for the books.
             moved = await session.execute(
                 text(
-                    "UPDATE lifetime SET first_day = CASE WHEN first_day > :today THEN :today ELSE :first END"
-                    " WHERE subject = :subject AND (first_day < :first OR first_day > :today)"
+                    "UPDATE lifetime SET first_day = CASE WHEN first_day > :far THEN :today ELSE :first END"
+                    " WHERE subject = :subject AND (first_day < :first OR first_day > :far)"
                 ),
-                {"first": first, "today": today, "subject": subject},
+                {"first": first, "today": today, "far": today + LEAP, "subject": subject},
             )
             kept = await session.scalar(text("SELECT first_day FROM lifetime WHERE subject = :s"), {"s": subject})
         first = min(first, int(kept or 0))

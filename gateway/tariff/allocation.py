@@ -207,8 +207,9 @@ def _charged(history: Sequence[Version], first: int, end: int) -> Iterator[tuple
 def _costs(history: Sequence[Version], hour: int) -> dict[str, Hourly]:
     """Return what each machine costs in ``hour``: what is valid at its start.
 
-    The first word on a machine counts for the whole of its hour. The very first word of all counts for all hours before
-    it, too, unless it was given a date: what was used before anybody spoke of money ran on those machines.
+    Where that is nothing, the first cost that is said within the hour counts for the whole of it: a machine that was
+    missing in the file for a moment costs what it did. The very first word of all counts for all hours before it, too,
+    unless it was given a date: what was used before anybody spoke of money ran on those machines.
     """
     begin_us, opening = hour * HOUR_US, history[0]
     if opening.valid_from_us <= opening.made_us + LEAD_US:
@@ -217,5 +218,5 @@ def _costs(history: Sequence[Version], hour: int) -> dict[str, Hourly]:
     moments = {version.valid_from_us for version in history}
     for moment in sorted(each for each in moments if begin_us < each < (hour + 1) * HOUR_US):
         for place, hourly in valid(history, moment).hour.items():
-            known.setdefault(place, hourly)
+            known[place] = known.get(place) or hourly
     return {place: hourly for place, hourly in known.items() if hourly is not None}

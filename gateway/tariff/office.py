@@ -100,7 +100,8 @@ class Tariff:
 
     async def look(self) -> None:
         """Forget what is known when there is something newer."""
-        if self._known is not None and await self._store.revision() != self._known.revision:
+        known = self._known
+        if known is not None and await self._store.revision() != known.revision:
             self.drop()
 
     async def state(self, said: Sequence[Stated], digest: str) -> Known:

@@ -24,6 +24,8 @@ IDLE_LIMIT: Final = 4.0
 """Seconds an idle connection is kept: llama.cpp and uvicorn-based engines close theirs after 5."""
 MAX_HEAD: Final = 256 * 1024
 """Bytes between two pieces of a body: heads, informational answers, chunk sizes, trailers."""
+BULKY: Final = 64 * 1024
+"""Bytes of a request over TLS, where nobody tells what was sent, that a backend may refuse without having read them."""
 LINGER: Final = 1.0
 """Seconds a detached connection may take to end its message before it is closed instead of pooled."""
 
@@ -65,6 +67,7 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_bulky",
         "_complete",
         "_head_bytes",
         "_headers",
@@ -90,6 +93,7 @@ class Connection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self.on_body = self._parts.append  # the parser calls it with each piece of a body
         self._parser = httptools.HttpResponseParser(self)
+        self._bulky = False
         self._head_bytes = 0
         self._started = False
         self._complete = True
@@ -113,6 +117,7 @@ class Connection(asyncio.Protocol):
         self._receiver = receiver
         self._started = self._complete = False
         self._head_bytes = 0
+        self._bulky = len(request) > BULKY and self._pool.encrypted
         transport.write(request)
 
     def detach(self) -> None:
@@ -229,7 +234,7 @@ class Connection(asyncio.Protocol):
         self._started = True
         # Asked now: once the message is complete the parser has forgotten its flags. It is never true of an answer
         # that only the end of the connection ends.
-        self._keep = self._parser.should_keep_alive()
+        self._keep = self._parser.should_keep_alive() and not (self._bulky and status != 200)
         if self._receiver is not None:
             self._receiver.head(status, self._headers)
 
@@ -289,6 +294,11 @@ class Pool:
         self._resolve = resolve
         self._idle: deque[Connection] = deque()
         self._closed = False
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether connections are made by TLS."""
+        return self._tls is not None
 
     def take(self) -> Connection | None:
         """Return an idle connection that is still good, or None."""

@@ -12,7 +12,8 @@ from gateway.db.tables.table import Table
 class Lifetime(Table, table=True):
     """The first UTC day, counted from 1970, of which all rows of ``subject`` are still there.
 
-    Of the subject ``clock`` it is the last day that the keeper believed its clock.
+    Of the subject ``clock`` it is the last day that the keeper believed its clock, of ``clock_doubt`` the seconds for
+    which it has not since.
     """
 
     __tablename__: ClassVar[str] = "lifetime"

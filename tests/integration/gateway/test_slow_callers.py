@@ -221,6 +221,37 @@ async def test_more_that_comes_while_a_caller_reads_is_not_held_against_it(tmp_p
                 assert not caller.over.is_set(), f"cut off after {len(caller.taken)} bytes"
 
 
+async def test_a_kept_stream_that_a_shutdown_ends_says_so_as_a_stream(tmp_path: Path) -> None:
+    """The caller, which was slow, gets what it had coming and an event that says why no more comes; no second head."""
+    events = 5000
+
+    async def script(visit: Visit) -> None:
+        await visit.send(SSE_HEAD)
+        for number in range(0, events, 100):
+            await visit.events(*(event(chunk(f"{each:08d}" * 128)) for each in range(number, number + 100)))
+        await visit.events(event(chunk(finish="stop")), DONE, last=True)
+
+    async with stage_of(tmp_path, script, limit=60) as stage:
+        cached = request(stage.key, "X-OpenRouter-Cache: true", stream=True)
+        async with sipper(stage.port) as caller:
+            await caller.send(cached)
+            caller.read(0.001, 1 << 20)
+            await caller.ends(b"0\r\n\r\n")
+        await stage.gateway.inference.repetitions.clerk.flush()
+        async with sipper(stage.port) as caller:
+            await caller.send(cached)
+            caller.read(0.001, 1024)
+            await caller.sipped(1)
+            caller.rest()
+            await asyncio.sleep(0.5)
+            assert len(stage.gateway.inference.active) == 1
+            await stage.gateway.drain(0.05)
+            caller.read(0.001, 1 << 20)
+            await caller.ends(b"0\r\n\r\n")
+            assert caller.taken.count(b"HTTP/1.1") == 1
+            assert b"the gateway is shutting down" in caller.taken[-1000:]
+
+
 async def test_a_kept_stream_given_again_waits_for_its_caller(tmp_path: Path) -> None:
     """Of one that does not read it holds little; when it reads, nothing is missing; when it leaves, nothing is left."""
     events, asked = 5000, 0

@@ -171,6 +171,19 @@ async def test_a_clock_is_believed_when_it_says_the_same_for_a_day(
     assert query(home, "SELECT COUNT(*) FROM ledger") == [(0,)]
 
 
+async def test_a_restart_forgets_no_doubt(folder: Path, home: Path, database: Database) -> None:
+    """A host that was off for long and is restarted every night lets go what is old all the same."""
+    await keeping(database, folder).turn()
+    (await ship(folder, database, [at(TODAY)])).close()
+    for night in range(3):
+        assert query(home, "SELECT COUNT(*) FROM ledger") == [(1,)], night
+        seconds = count(step=3_600)
+        keeper = Retention(database, folder, lambda: SPEC, lambda: TODAY + 200, seconds.__next__)
+        for _ in range(10):
+            await keeper.turn()
+    assert query(home, "SELECT COUNT(*) FROM ledger") == [(0,)]
+
+
 async def test_a_wrong_clock_is_never_believed_beside_a_right_one(folder: Path, home: Path, database: Database) -> None:
     """Another host over the same database moves the day each midnight, and the doubt begins anew."""
     seconds = [0.0]

@@ -201,6 +201,14 @@ async def test_the_hour_of_the_first_word(database: Database) -> None:
     assert [line.cost_nano for line in lines] == [7, 9]
 
 
+async def test_a_slip_around_a_full_hour(database: Database) -> None:
+    """A machine that was missing in the file for seconds costs what it did, in each hour."""
+    await rent(database, "gpu-a", ONE)
+    await rent(database, "gpu-a", None, NIGHT_US + int(2.999 * HOUR_US))
+    await rent(database, "gpu-a", ONE, NIGHT_US + int(3.001 * HOUR_US))
+    assert await charged(database, 5.1) == {"gpu-a": [*range(5)]}
+
+
 async def test_what_is_known_before_any_price(database: Database) -> None:
     """The very first word, and no other one, also counts for the time before it, from the ledger's first day on."""
     await book(database, [answer(-40, 1, Usage(1, 1), 5, backend="acme", model="qwen/big", endpoint="acme")])

@@ -21,7 +21,7 @@ from gateway.db.unit_of_work import writing
 from gateway.fleet.build import build
 from gateway.pricing.charge import rates_id
 from gateway.tariff.follow import Follower
-from gateway.tariff.office import open_office
+from gateway.tariff.office import Tariff, open_office
 from gateway.tariff.overlay import priced, stated
 from gateway.tariff.store import TariffStore
 from gateway.tariff.version import (
@@ -58,6 +58,7 @@ class Books:
     """An office that is asked as workers ask the keeper; ``away`` makes it unreachable."""
 
     def __init__(self, database: Database) -> None:
+        self.database = database
         self.office = open_office(Premises(database, Path(), b"", lambda: None))
         self.away = False
 
@@ -144,6 +145,25 @@ async def test_what_was_read_before_a_version_was_made_is_not_known_after_it(
     go_on.set()
     await asking
     assert valid((await books.ask(TARIFF, (0,))).versions, LATER).sell[BIG, ""] == DEARER
+
+
+async def test_a_look_for_what_others_said_minds_what_is_forgotten_meanwhile(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker states its file while the database is asked for its newest version."""
+    first = snapshot_of()
+    await books.ask(STATE, (stated(first), first.digest))
+    tariff = Tariff(TariffStore(books.database))
+    await tariff.known(0)
+    revision = TariffStore.revision
+
+    async def late(self: TariffStore) -> int:
+        tariff.drop()
+        return await revision(self)
+
+    monkeypatch.setattr(TariffStore, "revision", late)
+    await tariff.look()
+    assert await tariff.known(0) is not None
 
 
 async def test_a_price_of_its_own_that_goes_from_the_file_is_withdrawn(books: Books) -> None:

@@ -283,6 +283,20 @@ async def test_a_connection_that_has_not_sent_all_of_its_request_is_not_kept(poo
     assert pool.take() is None
 
 
+@pytest.mark.parametrize(("size", "status", "kept"), [(100_000, 413, False), (100_000, 200, True), (1_000, 413, True)])
+async def test_over_tls_a_long_request_that_was_refused_keeps_no_connection(size: int, status: int, kept: bool) -> None:
+    """How much of it was sent is not to be seen there: what is encrypted waits elsewhere."""
+    loop = asyncio.get_running_loop()
+    pool = Pool("https://backend.example/v1", loop=loop, deadlines=Deadlines(loop), resolve=nowhere)
+    connection, _ = connected(pool)
+    ear = Ear()
+    connection.send(b"x" * size, ear)
+    connection.data_received(LENGTH.replace(b"200 OK", b"%d -" % status))
+    connection.detach()
+    assert (ear.body, ear.ends) == (b"hello", 1)
+    assert (pool.take() is connection) == kept
+
+
 async def test_a_closed_pool_keeps_nothing(pool: Pool) -> None:
     """After a change of configuration idle connections close now and busy ones when they are done."""
     _, idle, _ = asked(pool, LENGTH)
