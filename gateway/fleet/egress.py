@@ -29,8 +29,8 @@ STALE: Final = 600.0
 LOOKUP_LIMIT: Final = 5.0
 """Seconds one look-up may take."""
 PATIENCE: Final = 0.1
-"""Seconds for which a look-up is waited for where there are addresses that passed before: less than any limit of a
-connection, and longer than a name service at work takes."""
+"""Seconds for which a look-up is waited for where there are addresses that passed before. A name service at work takes
+less, and a limit of a connection that is shorter fails where the name service is silent."""
 
 _EVERYWHERE: Final = Egress((ip_network("0.0.0.0/0"), ip_network("::/0")))
 """Rules that allow all that can be allowed; what they refuse, metadata services above all, is never a backend."""
