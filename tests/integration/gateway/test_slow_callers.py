@@ -221,17 +221,20 @@ async def test_more_that_comes_while_a_caller_reads_is_not_held_against_it(tmp_p
                 assert not caller.over.is_set(), f"cut off after {len(caller.taken)} bytes"
 
 
+EVENTS = 5000
+
+
+async def long_stream(visit: Visit) -> None:
+    """Answer with a stream of ``EVENTS`` events, 6 MB for its caller: more than all buffers on the way hold."""
+    await visit.send(SSE_HEAD)
+    for number in range(0, EVENTS, 100):
+        await visit.events(*(event(chunk(f"{each:08d}" * 128)) for each in range(number, number + 100)))
+    await visit.events(event(chunk(finish="stop")), DONE, last=True)
+
+
 async def test_a_kept_stream_that_a_shutdown_ends_says_so_as_a_stream(tmp_path: Path) -> None:
     """The caller, which was slow, gets what it had coming and an event that says why no more comes; no second head."""
-    events = 5000
-
-    async def script(visit: Visit) -> None:
-        await visit.send(SSE_HEAD)
-        for number in range(0, events, 100):
-            await visit.events(*(event(chunk(f"{each:08d}" * 128)) for each in range(number, number + 100)))
-        await visit.events(event(chunk(finish="stop")), DONE, last=True)
-
-    async with stage_of(tmp_path, script, limit=60) as stage:
+    async with stage_of(tmp_path, long_stream, limit=60) as stage:
         cached = request(stage.key, "X-OpenRouter-Cache: true", stream=True)
         async with sipper(stage.port) as caller:
             await caller.send(cached)
@@ -254,15 +257,12 @@ async def test_a_kept_stream_that_a_shutdown_ends_says_so_as_a_stream(tmp_path: 
 
 async def test_a_kept_stream_given_again_waits_for_its_caller(tmp_path: Path) -> None:
     """Of one that does not read it holds little; when it reads, nothing is missing; when it leaves, nothing is left."""
-    events, asked = 5000, 0
+    asked = 0
 
     async def script(visit: Visit) -> None:
         nonlocal asked
         asked += 1
-        await visit.send(SSE_HEAD)
-        for number in range(0, events, 100):
-            await visit.events(*(event(chunk(f"{each:08d}" * 128)) for each in range(number, number + 100)))
-        await visit.events(event(chunk(finish="stop")), DONE, last=True)
+        await long_stream(visit)
 
     async with stage_of(tmp_path, script, limit=60) as stage:
         cached = request(stage.key, "X-OpenRouter-Cache: true", stream=True)
@@ -279,7 +279,7 @@ async def test_a_kept_stream_given_again_waits_for_its_caller(tmp_path: Path) ->
                 if reads != "never":
                     caller.read(0.001, 1 << 20)
                     await caller.ends(b"0\r\n\r\n")
-                    assert caller.taken.count(b"data: ") == events + 2
+                    assert caller.taken.count(b"data: ") == EVENTS + 2
             await stage.gateway.inference.repetitions.clerk.flush()
             async with asyncio.timeout(PATIENCE):
                 while active:

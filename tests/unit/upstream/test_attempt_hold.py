@@ -30,16 +30,22 @@ def frame(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-@pytest.fixture
-async def begun() -> tuple[Attempt, Connection, FakeTransport, Pool]:
-    """Return an attempt whose answer has begun, and that nobody takes yet."""
+def asked(first_byte: float, idle: float) -> tuple[Attempt, Connection, FakeTransport, Pool]:
+    """Return an attempt that waits for its answer."""
     loop = asyncio.get_running_loop()
     pool = Pool("http://x", loop=loop, deadlines=Deadlines(loop), resolve=None)  # type: ignore[arg-type] # not asked
     connection = Connection(pool)
     transport = FakeTransport(loop, connection)
     connection.connection_made(transport)
-    attempt = Attempt(loop, ENGINES["vllm"], Operation.CHAT, first_byte=60, idle=60)
+    attempt = Attempt(loop, ENGINES["vllm"], Operation.CHAT, first_byte=first_byte, idle=idle)
     attempt.start(connection, b"request")
+    return attempt, connection, transport, pool
+
+
+@pytest.fixture
+async def begun() -> tuple[Attempt, Connection, FakeTransport, Pool]:
+    """Return an attempt whose answer has begun, and that nobody takes yet."""
+    attempt, connection, transport, pool = asked(first_byte=60, idle=60)
     connection.data_received(HEAD + frame(event(0, 10)))
     assert attempt.begun().done()
     assert not transport.paused
@@ -118,12 +124,7 @@ async def test_an_answer_that_ends_while_it_waits_gives_its_connection_back_read
 @pytest.mark.parametrize("paused", [False, True])
 async def test_the_limit_of_the_first_byte_stays_when_reading_goes_on(paused: bool) -> None:
     """A caller that leaves a request which is to run on anyway, or is slow with what came before, shortens nothing."""
-    loop = asyncio.get_running_loop()
-    pool = Pool("http://x", loop=loop, deadlines=Deadlines(loop), resolve=None)  # type: ignore[arg-type] # not asked
-    connection = Connection(pool)
-    connection.connection_made(FakeTransport(loop, connection))
-    attempt = Attempt(loop, ENGINES["vllm"], Operation.CHAT, first_byte=600, idle=1)
-    attempt.start(connection, b"request")
+    attempt, connection, _, _ = asked(first_byte=600, idle=1)
     before = attempt.deadline
     if paused:
         attempt.pause()
