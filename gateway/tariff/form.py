@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from gateway.config.check import tier_faults
 from gateway.config.prices import PriceSection
 from gateway.tariff.version import Hourly, Kind, Proposal, Terms, Version
-from gateway.types.day import YEARS
+from gateway.types.day import YEARS, day_named
 from gateway.types.errors import BadRequest
 from gateway.types.money import (
     BASIS_POINTS,
@@ -213,9 +213,11 @@ def moment_of(text: str, about: str) -> int:
 
 def day_of(text: str, about: str) -> int:
     """Return the UTC day, counted from 1970, that ``text`` (``2026-12-01``) names."""
-    if len(text) != 10:
-        raise BadRequest(f"{about}: {text[:64]!r} is not a day: write 2026-12-01")
-    return moment_of(text, about) // 86_400_000_000
+    try:
+        return day_named(text)
+    except ValueError:
+        years = "{} to {}".format(*YEARS)
+        raise BadRequest(f"{about}: {text[:64]!r} is not a day of the years {years}: write 2026-12-01") from None
 
 
 def day_text(day: int) -> str:
