@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 MAX_ANSWER: Final = 128 * 1024 * 1024
 MAX_ERROR: Final = 64 * 1024
+"""Bytes of an error that are read; no engine has more to say."""
+ERROR_TIME: Final = 5.0
+"""Seconds an error may take once its status has come: the request waits for another replica meanwhile."""
 HOLD: Final = 64 * 1024
 """Bytes of a stream that wait for its sink; the backend is not read beyond them. One read can be 256 KiB, and a loop
 takes 32 of them in a row before it wakes the task that attaches."""
@@ -194,8 +197,10 @@ class Attempt:
         """The first-byte or the idle limit has struck."""
         if self._begun.done():
             self._fail(Failure(Cause.IDLE, f"the backend sent nothing for {self._idle:g} s", self.status))
-        else:
+        elif self.status in {0, 200}:
             self._fail(Failure(Cause.FIRST_BYTE, "the backend did not begin its answer in time", self.status))
+        else:
+            self._refused(broken=True)
 
     # Receiver
 
@@ -204,6 +209,7 @@ class Attempt:
         self.status = status
         self.headers = headers
         if status != 200:
+            self.deadline = min(self.deadline, monotonic() + ERROR_TIME)
             return
         for name, value in headers:
             if name == b"content-type" and value[:17].lower() == b"text/event-stream":
@@ -218,8 +224,9 @@ class Attempt:
             return
         events = self._events
         if events is None:
-            if self.status == 200 or size <= MAX_ERROR:
-                self._body.append(data)
+            self._body.append(data)
+            if size > MAX_ERROR and self.status != 200:
+                self._refused(broken=True)
             return
         text = events.text(data)
         if text is None:
@@ -248,11 +255,12 @@ class Attempt:
             elif self._connection is not None:
                 self._finish()
             return
+        if self.status != 200:
+            self._refused(broken=False)
+            return
         body = self._body
         whole = body[0] if len(body) == 1 else b"".join(body)
-        if self.status != 200:
-            self._fail(failure_of(self._engine, self.status, self.headers, whole), broken=False)
-        elif self._operation is _CHAT and self._translator is None and (plain := plain_answer(whole)) is not None:
+        if self._operation is _CHAT and self._translator is None and (plain := plain_answer(whole)) is not None:
             self._take(plain)
         else:
             self._whole(decode_ranking(whole) if self._operation is Operation.RERANK else decode(whole))
@@ -262,6 +270,10 @@ class Attempt:
         self._fail(failure)
 
     # Internals
+
+    def _refused(self, *, broken: bool) -> None:
+        """Fail with the error that came, or as much of it as is read; ``broken`` when there is more of it."""
+        self._fail(failure_of(self._engine, self.status, self.headers, b"".join(self._body)), broken=broken)
 
     def _stop_reading(self) -> None:
         if self._connection is not None:
