@@ -32,6 +32,7 @@ from gateway.tariff.version import (
     Version,
     VersionQuery,
 )
+from gateway.telemetry import logs
 from gateway.types.errors import BadRequest
 from gateway.types.money import BASIS_POINTS
 
@@ -39,6 +40,7 @@ GRACE_US: Final = 5_000_000
 """How far behind the clock of the keeper a moment may lie to count as now."""
 MOST_MARKUP: Final = 100 * BASIS_POINTS
 LONGEST_TEXT: Final = 500
+_log: Final = logs.logger(__name__)
 _SHARED_EVERY_S: Final = 1.0
 _ALLOCATE_EVERY_S: Final = 60.0
 
@@ -111,7 +113,10 @@ class Tariff:
     async def _state(self, said: Sequence[Stated], digest: str) -> Known:
         self._subjects = {each.subject for each in said}
         now_us = _now_us()
-        await self._store.state(said, digest, now_us, now_us + LEAD_US)
+        withdrawn = await self._store.state(said, digest, now_us, now_us + LEAD_US)
+        if withdrawn:
+            # Hosts with files that differ take each other's machines out at every start, and nothing else shows it.
+            _log.warning("machines that are not in this host's file cost nothing any more", machines=withdrawn)
         self.drop()
         return await self._current()
 

@@ -85,8 +85,11 @@ class TariffStore:
             rows = (await session.execute(found.limit(min(query.limit, MOST)))).scalars()
             return tuple(_version(row) for row in rows)
 
-    async def state(self, said: Sequence[Stated], digest: str, now_us: int, since_us: int) -> int:
-        """Make a version of everything that the file says otherwise than the last time; return how many.
+    async def state(self, said: Sequence[Stated], digest: str, now_us: int, since_us: int) -> tuple[str, ...]:
+        """Make a version of everything that the file says otherwise than the last time.
+
+        Returns:
+            The machines whose cost by the hour was withdrawn.
 
         A machine that it no longer has costs nothing by the hour from then on. Prices and costs by token of what it no
         longer has stay: nothing is charged by them, and they hold when it comes back.
@@ -99,7 +102,8 @@ class TariffStore:
         """
         async with writing(self._database) as session:
             before = await _last_of_file(session)
-            said = [*said, *_gone(before, said)]
+            gone = _gone(before, said)
+            said = [*said, *gone]
             changed = [each for each in said if before.get(each.subject, None) != (each.rates or each.hourly)]
             proposals = [
                 Proposal(
@@ -117,7 +121,7 @@ class TariffStore:
                 for each in changed
             ]
             await _add(session, proposals, now_us, now_us)
-            return len(proposals)
+            return tuple(each.place for each in gone if each in changed)
 
     async def accept(
         self, proposals: Sequence[Proposal], now_us: int, since_us: int, revision: int | None = None

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from structlog.testing import capture_logs
 
 from gateway.config.snapshot import ConfigSnapshot
 from gateway.db.engine import Database
@@ -188,7 +189,9 @@ async def test_a_machine_that_goes_from_the_file_costs_nothing(books: Books) -> 
     await books.ask(STATE, (stated(both), both.digest))
     await books.ask(ACCEPT, ((machine("gpu-b", Hourly(7)),),))
     before = (await books.ask(TARIFF, (0,))).revision
-    known: Known = await books.ask(STATE, (stated(one), "without"))
+    with capture_logs() as logs:
+        known: Known = await books.ask(STATE, (stated(one), "without"))
+    assert [line["machines"] for line in logs if line["log_level"] == "warning"] == [("gpu-b",)]
     assert known.revision == before + 1
     assert valid(known.versions, LATER).hour == {"gpu-a": Hourly(4_600_000_000, 4), "gpu-b": None}
     assert valid(known.versions, LATER).sell["qwen/new", ""] == Rates(7_000_000, 8_000_000)
@@ -196,7 +199,9 @@ async def test_a_machine_that_goes_from_the_file_costs_nothing(books: Books) -> 
     assert (newest.source, newest.source_version, newest.place) == ("file", "without", "gpu-b")
     assert newest.valid_from_us == newest.made_us + LEAD_US, "at once, when all workers have heard of it"
 
-    assert (await books.ask(STATE, (stated(one), "without"))).revision == known.revision, "said once"
+    with capture_logs() as logs:
+        assert (await books.ask(STATE, (stated(one), "without"))).revision == known.revision, "said once"
+    assert logs == []
     back = await books.ask(STATE, (stated(both), both.digest))
     assert back.revision == known.revision + 1
     assert valid(back.versions, LATER).hour["gpu-b"] == Hourly(2_000_000_000)
