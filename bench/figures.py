@@ -27,6 +27,8 @@ KINDS: Final[Mapping[str, FigureKind]] = {
     "json_p99_ms": FigureKind("ms", 2, "p99 latency at that saturation"),
     "lone_p50_us": FigureKind("µs", 0, "median latency of a JSON answer, 1 connection"),
     "lone_added_us": FigureKind("µs", 0, "the same minus direct in the same round"),
+    "calm_cpu_us": FigureKind("µs", 0, "CPU per JSON answer where 100 are asked for in a second"),
+    "calm_serving_cpu_us": FigureKind("µs", 0, "the same without the shipper"),
     "burst_cpu_us": FigureKind("µs", 0, "CPU per stream of 50 chunks written at once"),
     "burst_serving_cpu_us": FigureKind("µs", 0, "the same without the shipper"),
     "drip_cpu_us": FigureKind("µs", 0, "CPU per stream of 50 chunks, one every 20 ms, 100 streams at once"),

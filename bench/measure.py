@@ -18,6 +18,7 @@ from typing import Final
 import uvloop
 
 from bench import streams
+from bench.calm import CalmError, ask_calmly
 from bench.contestants.base import ROOT, ContestantError, OffPath, Server
 from bench.figures import percentile
 from bench.load import LoadError, Target, wrk
@@ -31,7 +32,11 @@ _TRANSLATION_S: Final = 300.0
 _DRIP_SPREAD: Final = 1.02
 """Seconds over which 100 streams of 1 s begin: 10.2 ms apart, so chunks spread evenly over the 20 ms gap."""
 
+_CALM_PER_S: Final = 100.0
+"""JSON answers in a second of the calm load: the rate of the dripped streams."""
+
 _FAILURES: Final = (
+    CalmError,
     ContestantError,
     LoadError,
     StreamError,
@@ -49,6 +54,7 @@ class Sizes:
     heavy_rounds: int
     warm_up_s: float
     json_s: float
+    calm_s: float
     lone_s: float
     burst_s: float
     drip_turns: int
@@ -61,8 +67,8 @@ class Sizes:
     """The longest wait for the shipper to catch up."""
 
 
-FULL: Final = Sizes(4, 3, 2, 5, 3, 4, 4, 50, 3, 2, 15)
-QUICK: Final = Sizes(2, 1, 1, 2, 1, 1, 2, 20, 1, 1, 5)
+FULL: Final = Sizes(4, 3, 2, 5, 4, 3, 4, 4, 50, 3, 2, 15)
+QUICK: Final = Sizes(2, 1, 1, 2, 2, 1, 1, 2, 20, 1, 1, 5)
 
 
 @dataclass(slots=True)
@@ -100,6 +106,8 @@ def contestant(server: Server, baseline: Round, sizes: Sizes, work: Path) -> Rou
     seen.attempt("warm-up", lambda: _warm_up(target, sizes, work, connections=2 if heavy else 8))
     seen.attempt("idle", lambda: _idle(server))
     seen.attempt("json", lambda: _wrk_cost(server, "json", sizes.json_s, work, connections))
+    if not heavy:
+        seen.attempt("calm", lambda: _calm_cost(server, sizes))
     seen.attempt("lone", lambda: _lone(target, sizes, work))
     seen.attempt("burst", lambda: _wrk_cost(server, "burst", sizes.burst_s, work, connections))
     seen.attempt("drip", lambda: _drip_cost(server, sizes, at_once=10 if heavy else 100))
@@ -182,6 +190,16 @@ def _wrk_cost(server: Server, mode: str, seconds: float, work: Path, connections
         return done.requests
 
     return _cost(server, mode, load) | figures
+
+
+def _calm_cost(server: Server, sizes: Sizes) -> dict[str, float]:
+    """Measures CPU per request where the gateway rests between requests."""
+    limit = 10 + 2 * sizes.calm_s
+
+    def load() -> int:
+        return uvloop.run(ask_calmly(server.target, per_s=_CALM_PER_S, seconds=sizes.calm_s, limit=limit))
+
+    return _cost(server, "calm", load)
 
 
 def _lone(target: Target, sizes: Sizes, work: Path) -> dict[str, float]:

@@ -20,11 +20,13 @@ SCHEMA: Final = 1
 
 _CPU: Final = (
     ("json_cpu_us", "JSON"),
+    ("calm_cpu_us", "JSON, 100 a second"),
     ("burst_cpu_us", "burst"),
     ("drip_cpu_us", "drip"),
 )
 _SERVING: Final = (
     ("json_serving_cpu_us", "JSON"),
+    ("calm_serving_cpu_us", "JSON, 100 a second"),
     ("burst_serving_cpu_us", "burst"),
     ("drip_serving_cpu_us", "drip"),
 )
