@@ -97,13 +97,13 @@ def prompt_tokens(call: Call) -> int:
         return call.counted
     body = call.body
     if call.operation is Operation.RERANK:
-        documents = body["documents"]
         # The query is read again with every document.
-        return len(_encode(documents)) + len(documents) * (len(_encode(body["query"])) + TEMPLATE_TOKENS)
+        query = len(_encode(body["query"])) + TEMPLATE_TOKENS
+        return sum(query + _document_tokens(document) for document in body["documents"])
     if call.operation is not Operation.CHAT:
         prompt = body.get("prompt", body.get("input"))
         # Token numbers take at least a digit and a comma each.
-        return len(_encode([prompt, body.get("suffix")])) + TEMPLATE_TOKENS
+        return len(_encode([prompt, body.get("suffix")])) + TEMPLATE_TOKENS * call.prompts
     messages = body.get("messages") or ()
     media, tokens = 0, 0
     for message in messages:
@@ -115,6 +115,13 @@ def prompt_tokens(call: Call) -> int:
                 tokens += _media_tokens(part, size)
     # Members that templates may print, whatever they are called, are in the body: all of it counts.
     return len(_encode(body)) - media + tokens + TEMPLATE_TOKENS + MESSAGE_TOKENS * len(messages)
+
+
+def _document_tokens(document: Any) -> int:
+    """Return the most tokens that a document to rank becomes: its text, and the image it may have."""
+    if isinstance(document, Mapping) and document.get("image") is not None:
+        return len(_encode({**document, "image": None})) + IMAGE_TOKENS
+    return len(_encode(document))
 
 
 def _media_tokens(part: Mapping[str, Any], size: int) -> int:

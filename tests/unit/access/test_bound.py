@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.access.bound import affordable, answer_tokens, most, prompt_tokens
+from gateway.access.bound import TEMPLATE_TOKENS, affordable, answer_tokens, most, prompt_tokens
 from gateway.access.leases import Wish, slice_of
 from gateway.config.snapshot import Capabilities
-from gateway.edge import embeddings, openai_chat, openai_completions
+from gateway.edge import embeddings, openai_chat, openai_completions, rerank
 from gateway.fleet.snapshot import Endpoint, Model
 from gateway.pricing.charge import bound, charge, rates_id
 from gateway.types.call import Call
@@ -109,6 +109,20 @@ def test_prompts_of_completions_and_embeddings_are_bounded() -> None:
         assert prompt_tokens(call) >= least
     call = embeddings.read({"model": "m", "input": ["x" * 10, "y"]}, openrouter=False)
     assert most(call, [model()], "t").length == 0
+
+
+def test_an_image_to_rank_is_bounded_as_an_image_and_not_by_its_address() -> None:
+    """A few bytes of address may be thousands of tokens, and a megabyte of base64 is no more of them than that."""
+    for image in ("https://example.com/a.png", "data:image/png;base64," + "A" * 1_000_000):
+        documents = [{"image": image}, {"text": "x" * 100, "image": image}, "y" * 100]
+        call = rerank.read({"model": "m", "query": "q" * 50, "documents": documents}, openrouter=False)
+        assert 2 * 16_384 + 200 + 3 * 50 <= prompt_tokens(call) < 2 * 16_384 + 200 + 3 * (50 + 256) + 100
+
+
+def test_what_surrounds_a_text_to_embed_counts_for_each_of_them() -> None:
+    """An engine may put its marks, or a template, around every one."""
+    one, many = (embeddings.read({"model": "m", "input": ["x"] * count}, openrouter=False) for count in (1, 1_000))
+    assert prompt_tokens(many) - prompt_tokens(one) >= 999 * (len('"x",') + TEMPLATE_TOKENS)
 
 
 def test_each_text_to_embed_may_fill_the_context() -> None:
