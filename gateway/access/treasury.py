@@ -1,7 +1,8 @@
 """The treasury: hard budgets on one host, between requests, the escrow in memory and the leases in the database.
 
 A request that its host's leases cover is answered at once; else a slice is leased first, in one transaction. What was
-charged is confirmed once the shipper has moved it to the ledger, what is not used goes back after some seconds.
+charged is confirmed once it is in the ledger (``gateway.access.confirmation``), what is not used goes back after some
+seconds.
 
 Nothing is taken on trust after a loss: what a lost worker, or the keeper before this one, may have spent stays leased
 until every journal that could tell of it is in the ledger (``gateway.access.witnesses``). While the database is away
@@ -12,14 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Final
 
 from gateway.access.budgets import BudgetStore, wall_clock_us
+from gateway.access.confirmation import Confirmation, Shipping
 from gateway.access.escrow import Escrow, PoolKey, Share
 from gateway.access.index import BudgetIndex
 from gateway.access.leases import Leases, Standing, Wish, wish_of
-from gateway.access.witnesses import SETTLED_ROUNDS, Witnesses
+from gateway.access.witnesses import Witnesses
 from gateway.db.engine import Database
 from gateway.types.budgets import Budget, BudgetState, NewBudget, Paid, Scope, Shortfall, Spend, today
 from gateway.types.errors import Unavailable
@@ -37,21 +39,6 @@ KEEP_DAYS: Final = 2
 OLD_DAYS: Final = 40
 """A window that began this long ago is over, whichever it is; only those without end are not."""
 _UNKNOWN: Final = -1
-
-
-class Shipping(Protocol):
-    """What the treasury needs of the shipper and its journal."""
-
-    @property
-    def rounds(self) -> int:
-        """How many rounds left nothing of the journal unread."""
-
-    @property
-    def writers(self) -> Collection[str]:
-        """Writers of which there is something in the journal's folder, dead or alive."""
-
-    def ship(self) -> Awaitable[None]:
-        """Move everything that is in the journal now to the ledger. Raises ``Unavailable`` when that cannot be."""
 
 
 class Treasury:
@@ -88,17 +75,16 @@ class Treasury:
         self.escrow = Escrow()
         self.budgets: Mapping[str, Budget] = {}
         self._leases = Leases(database, host, now_us=now_us)
-        self._shipping = shipping
         self._on_scopes = on_scopes
         self._clock = clock
         self._now_us = now_us
         self._books = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._written: dict[PoolKey, int] = {}
-        self._epochs: list[tuple[Mapping[PoolKey, int], int]] = []
         self._dry: dict[PoolKey, tuple[float, Standing]] = {}
         self._index = BudgetIndex()
         self._witnesses = Witnesses(lambda: shipping.writers)
+        self._confirmation = Confirmation(self.escrow, self._witnesses, shipping)
         self._ahead: asyncio.Task[None] | None = None
         self._opened = False
 
@@ -130,7 +116,7 @@ class Treasury:
         if not self._opened or (not self._written and not self.escrow.pools):
             return
         async with self._books:
-            await self._settle_books()
+            await self._confirmation.ship()
             if self._witnesses.clean:
                 self.escrow.clear({key: pool.stale for key, pool in self.escrow.pools.items()})
             for key, pool in self.escrow.pools.items():
@@ -229,7 +215,7 @@ class Treasury:
         """Return budgets and where they stand now: all, or those for a team and for keys that are named."""
         keys = None if key_ids is None else frozenset(key_ids)
         async with self._books:
-            await self._settle_books()
+            await self._confirmation.ship()
             await self.reload()
             day = today(self._now_us())
             wanted = [
@@ -255,8 +241,7 @@ class Treasury:
         if self._read_edition != self._database.edition:
             await self.reload()
         async with self._books:
-            self._confirm_ripe()
-            self._clear_stale()
+            self._confirmation.follow()
             now, day = self._clock(), today(self._now_us())
             for key, pool in self.escrow.pools.items():
                 if pool.free > 0 and (now - pool.used_at >= IDLE_S or key[0] not in self.budgets):
@@ -310,7 +295,7 @@ class Treasury:
         owed = any(self.escrow.pool(key).charged for key, _ in shares)
         if owed and not self._covers(shares, spend.least):
             # What is in the way may be in the ledger by now, or can be.
-            await self._settle_books()
+            await self._confirmation.ship()
             standings = await self._lend(shares, spend)
         for _ in range(OVERTAKEN):
             # A request that needed no more than what is leased may have taken meanwhile what this one counted on.
@@ -364,37 +349,6 @@ class Treasury:
             where = key[0], budget.scope, budget.window, key[1], budget.limit_nano
             found.append(Shortfall(*where, left, min(free, left), spend.amount, pool.charged))
         return min(found, key=lambda each: (each.free, each.left))
-
-    # The books
-
-    async def _settle_books(self) -> None:
-        """Ship what was charged so far and take it off the leases; the lock of the books is held."""
-        self._close_epoch()
-        if not self._epochs:
-            return
-        rounds, epochs = self._shipping.rounds, len(self._epochs)
-        await self._shipping.ship()
-        if self._shipping.rounds > rounds:
-            for charges, _ in self._epochs[:epochs]:
-                self.escrow.confirm(charges)
-            del self._epochs[:epochs]
-
-    def _close_epoch(self) -> None:
-        charges = self.escrow.epoch()
-        if charges:
-            self._epochs.append((charges, self._shipping.rounds + SETTLED_ROUNDS))
-
-    def _confirm_ripe(self) -> None:
-        rounds = self._shipping.rounds
-        while self._epochs and self._epochs[0][1] <= rounds:
-            self.escrow.confirm(self._epochs.pop(0)[0])
-        self._close_epoch()
-
-    def _clear_stale(self) -> None:
-        """Free what is stale once nobody can have spent it without the ledger knowing."""
-        stale = {key: pool.stale for key, pool in self.escrow.pools.items() if pool.stale}
-        if stale:
-            self.escrow.clear(self._witnesses.told(stale, self._shipping.rounds))
 
     async def _write_leases(self) -> None:
         """Write what this host has leased, where it differs from what is written; the lock of the books is held."""

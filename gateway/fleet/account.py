@@ -1,18 +1,19 @@
-"""The books of one replica: what was sent there, what it reported, what it can take, and whether it may be used.
+"""The books of one replica: what was sent there, what it reported, and what it can take.
 
-Written by the event loop only (the relay's books, the probe, the breaker). What policies read of it is made in
-``gateway.fleet.load``; whatever changes what they would read sets ``facts`` to None. Nothing here raises.
+Whether it may be used is in ``gateway.fleet.condition``. Written by the event loop only (the relay's books, the probe,
+the breaker). What policies read of it is made in ``gateway.fleet.load``; whatever changes what they would read sets
+``facts`` to None. Nothing here raises.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from itertools import count
-from math import exp, inf
+from math import exp
 from typing import TYPE_CHECKING, Final
 
 from gateway.fleet.capacity import Ceiling, Quota
-from gateway.fleet.condition import Condition
+from gateway.fleet.condition import Conditions
 from gateway.fleet.estimate import Estimate
 from gateway.fleet.prefix import PrefixIndex
 from gateway.fleet.sessions import Sessions
@@ -46,8 +47,10 @@ _IDLE: Final = exp(-1.0)
 _turns = count(1)
 
 
-class Account:
-    """What is in flight on a replica, what it last reported, what it can take, and whether it may be used.
+class Account(Conditions):
+    """What is in flight on a replica, what it last reported, and what it can take.
+
+    The attributes of ``Conditions`` say whether it may be used.
 
     Attributes:
         in_flight: requests sent from here and not ended.
@@ -62,15 +65,6 @@ class Account:
         scraped_at: monotonic seconds of the last good scrape, or None when there is none or it is too old.
         ttft: moving average of the time to first token in seconds, or None before the first sample.
         itl: moving average of the inter-token latency in seconds, or None.
-        ready: whether the readiness probe passed; True until the first probes say otherwise.
-        draining: an operator wants no new requests on it.
-        failures: failed requests in a row.
-        ejected_until: monotonic seconds until which the breaker keeps the replica out; 0 when it is in.
-        ejections: ejections in a row, less those that good behaviour has made good.
-        forgiven_at: monotonic seconds at which a success makes one ejection good.
-        cooling_until: monotonic seconds until which the replica is spared because it said that it is full.
-        hindered_until: monotonic seconds until which any of these, or ``lacks``, speaks against the replica.
-        cooling_asked: the backend itself asked for that wait, so it binds; if not, others are merely preferred.
         estimate: how long it would take; see ``gateway.fleet.estimate``.
         prefix: what it probably has of prompts already.
         sessions: conversations that it served last.
@@ -100,18 +94,12 @@ class Account:
         disturbed: first tokens in a row that did not tell how long reading takes, see ``telling``.
         lessons: answers that may be learned from now, see ``lesson``.
         lessons_at: monotonic seconds as of which that is true.
-        lacks: models that it is to serve and does not list.
         cold_turn: ``turn`` of the last prompt of which it had nothing.
         offers: models that the backend lists and that nobody has configured there.
     """
 
     __slots__ = (
         "_changed_at",
-        "_cooling_until",
-        "_draining",
-        "_ejected_until",
-        "_lacks",
-        "_ready",
         "_repeats",
         "_reported",
         "_traffic",
@@ -122,15 +110,10 @@ class Account:
         "ceiling",
         "cold_turn",
         "context_tokens",
-        "cooling_asked",
         "disturbed",
-        "ejections",
         "estimate",
         "facts",
-        "failures",
         "foreign",
-        "forgiven_at",
-        "hindered_until",
         "hit_trust",
         "in_flight",
         "itl",
@@ -164,15 +147,10 @@ class Account:
         "writing",
     )
 
-    ready = Condition[bool]()
-    draining = Condition[bool]()
-    ejected_until = Condition[float]()
-    cooling_until = Condition[float]()
-    lacks = Condition[frozenset[str]]()
-
     def __init__(
         self, estimate: Estimate | None = None, ceiling: Ceiling | None = None, quota: Quota | None = None
     ) -> None:
+        super().__init__()
         self.in_flight = 0
         self.waiting_tokens = 0
         self.waiting_attention = 0.0
@@ -186,16 +164,6 @@ class Account:
         self.scraped_at: float | None = None
         self.ttft: float | None = None
         self.itl: float | None = None
-        self._ready = True
-        self._draining = False
-        self._lacks: frozenset[str] = frozenset()
-        self.failures = 0
-        self._ejected_until = 0.0
-        self.ejections = 0
-        self.forgiven_at = 0.0
-        self._cooling_until = 0.0
-        self.hindered_until = 0.0
-        self.cooling_asked = False
         self.offers: frozenset[str] = frozenset()
         self.estimate = estimate or Estimate()
         self.prefix = PrefixIndex()
@@ -229,11 +197,6 @@ class Account:
         self._repeats = 0
         self._changed_at = 0.0
         self._traffic = 0
-
-    def weigh_conditions(self) -> None:
-        """Find ``hindered_until`` anew."""
-        barred = self._draining or not self._ready or self._lacks
-        self.hindered_until = inf if barred else max(self._ejected_until, self._cooling_until)
 
     def pass_time(self, now: float) -> None:
         """Bring the averages over time to ``now``; to be called before what they are of changes."""

@@ -1,35 +1,86 @@
-"""Attributes of a replica's books that decide whether it may be used: what follows from them follows at once.
+"""Whether a replica may be used: the part of its books that the breaker, the probe and operators write.
 
+It neither reads nor changes the other part (``gateway.fleet.account``). What follows from a condition follows at once.
 Nothing here raises.
 """
 
 from __future__ import annotations
 
-from typing import Generic, Protocol, TypeVar
+from math import inf
+from typing import Generic, TypeVar
 
 ValueT = TypeVar("ValueT", bool, float, frozenset[str])
 
 
-class Weighed(Protocol):
-    """Who has conditions."""
-
-    def weigh_conditions(self) -> None:
-        """A condition changed."""
-
-
 class Condition(Generic[ValueT]):
-    """An attribute of ``Account`` that decides whether the replica may be used: ``hindered_until`` follows it."""
+    """An attribute of ``Conditions`` that decides whether the replica may be used: ``hindered_until`` follows it."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         """Learn the name of the slot."""
         self._slot = f"_{name}"
 
-    def __get__(self, account: Weighed, owner: type | None = None) -> ValueT:
+    def __get__(self, conditions: Conditions, owner: type | None = None) -> ValueT:
         """Return the value."""
-        value: ValueT = getattr(account, self._slot)
+        value: ValueT = getattr(conditions, self._slot)
         return value
 
-    def __set__(self, account: Weighed, value: ValueT) -> None:
+    def __set__(self, conditions: Conditions, value: ValueT) -> None:
         """Set the value."""
-        setattr(account, self._slot, value)
-        account.weigh_conditions()
+        setattr(conditions, self._slot, value)
+        conditions.weigh_conditions()
+
+
+class Conditions:
+    """What speaks against a replica, and until when.
+
+    It is the base of the replica's books, not a part of them: a decision reads ``hindered_until`` of every candidate.
+
+    Attributes:
+        ready: whether the readiness probe passed; True until the first probes say otherwise.
+        draining: an operator wants no new requests on it.
+        lacks: models that it is to serve and does not list.
+        failures: failed requests in a row.
+        ejected_until: monotonic seconds until which the breaker keeps the replica out; 0 when it is in.
+        ejections: ejections in a row, less those that good behaviour has made good.
+        forgiven_at: monotonic seconds at which a success makes one ejection good.
+        cooling_until: monotonic seconds until which the replica is spared because it said that it is full.
+        cooling_asked: the backend itself asked for that wait, so it binds; if not, others are merely preferred.
+        hindered_until: monotonic seconds until which any of these speaks against the replica; infinite as long as one
+            does that has no end of its own.
+    """
+
+    __slots__ = (
+        "_cooling_until",
+        "_draining",
+        "_ejected_until",
+        "_lacks",
+        "_ready",
+        "cooling_asked",
+        "ejections",
+        "failures",
+        "forgiven_at",
+        "hindered_until",
+    )
+
+    ready = Condition[bool]()
+    draining = Condition[bool]()
+    ejected_until = Condition[float]()
+    cooling_until = Condition[float]()
+    lacks = Condition[frozenset[str]]()
+
+    def __init__(self) -> None:
+        self._ready = True
+        self._draining = False
+        self._lacks: frozenset[str] = frozenset()
+        self.failures = 0
+        self._ejected_until = 0.0
+        self.ejections = 0
+        self.forgiven_at = 0.0
+        self._cooling_until = 0.0
+        self.cooling_asked = False
+        self.hindered_until = 0.0
+
+    def weigh_conditions(self) -> None:
+        """Find ``hindered_until`` anew."""
+        barred = self._draining or not self._ready or self._lacks
+        self.hindered_until = inf if barred else max(self._ejected_until, self._cooling_until)

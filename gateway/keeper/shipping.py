@@ -10,7 +10,7 @@ from gateway.types.errors import Unavailable
 
 
 class TreasuryShipping:
-    """See ``gateway.access.treasury.Shipping``.
+    """See ``gateway.access.confirmation.Shipping``.
 
     Args:
         shipper: of this host.
