@@ -91,7 +91,7 @@ class Api:
         """Prometheus metrics."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
         self._gateway.management.authenticate(headers.get(b"authorization"), now_us(), allows=_sees_fleet)
-        body, kind = await self._gateway.scrape(headers.get(b"accept", b"").decode("latin-1"))
+        body, kind = await self._gateway.host_metrics.scrape(headers.get(b"accept", b"").decode("latin-1"))
         return 200, [("content-type", kind)], body
 
     async def _live(self, receive: Receive, send: Send) -> None:

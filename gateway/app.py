@@ -11,8 +11,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -65,10 +65,9 @@ from gateway.routing.router import Router
 from gateway.settings import Settings
 from gateway.tariff.follow import Follower
 from gateway.telemetry import logs, redaction
-from gateway.telemetry.instruments import Samples
+from gateway.telemetry.host_metrics import HostMetrics, Peers
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.traces import Tracer, open_tracer
-from gateway.types.errors import Unavailable
 from gateway.types.generation import LedgerReader
 from gateway.types.guardrails import Governance
 from gateway.types.keys import KeyAdmin, KeyFeed, LimitBook
@@ -76,7 +75,6 @@ from gateway.types.method import Asking
 from gateway.upstream.backends import Upstream
 from gateway.upstream.guard import guarded
 
-SHARE_S: Final = 2.0
 _log: Final = logs.logger(__name__)
 
 
@@ -109,10 +107,6 @@ def conceal_keys(snapshot: ConfigSnapshot) -> None:
     redaction.conceal(secret.reveal() for spec in specs for secret in spec.credentials.values())
 
 
-Peers = Callable[[bytes], Awaitable[Sequence[bytes]]]
-"""Hands this process's figures in and returns those of the host's other processes."""
-
-
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who may do what: the secret and what hangs on it.
@@ -137,13 +131,13 @@ class Gateway:
         desk: what the relay works with; there once started.
         inference: the handlers of the inference paths; there once started.
         metrics: of the process.
+        host_metrics: of all processes of the host.
         books: the keeper.
         cors: which web pages may call.
         governance: follows what is said of teams.
         own_keys: teams' own keys for providers.
         upstream_keys: follows what is known of them.
         defaults: what teams have set beforehand for requests.
-        peers: how to learn the figures of the host's other processes, or None when there are none.
     """
 
     desk: Desk
@@ -152,11 +146,19 @@ class Gateway:
     tariff: Follower
 
     def __init__(
-        self, settings: Settings, snapshot: ConfigSnapshot, books: Books, identity: Identity, *, workers: int = 1
+        self,
+        settings: Settings,
+        snapshot: ConfigSnapshot,
+        books: Books,
+        identity: Identity,
+        *,
+        workers: int = 1,
+        peers: Peers | None = None,
     ) -> None:
         self.settings = settings
         self.books = books
         self.metrics = GatewayMetrics(__version__)
+        self.host_metrics = HostMetrics(self.metrics, peers)
         self.keys = KeyRing(identity.pepper)
         self.management = ManagementKeys(identity.pepper, identity.admin_digest, self.keys)
         self.defaults = Defaults(books)
@@ -175,7 +177,6 @@ class Gateway:
         self._watcher: ConfigWatcher | None = None
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.peers: Peers | None = None
 
     @property
     def snapshot(self) -> ConfigSnapshot:
@@ -244,7 +245,7 @@ class Gateway:
         if settings.config is not None:
             self._watch(stack, loop, upstream)
         self._bind_metrics(journal, upstream)
-        stack.callback(loop.create_task(self.share_figures()).cancel)
+        stack.callback(loop.create_task(self.host_metrics.share()).cancel)
 
     def _desk(
         self, loop: asyncio.AbstractEventLoop, upstream: Upstream, journal: Journal, tracer: Tracer, purse: Purse
@@ -310,31 +311,6 @@ class Gateway:
         if running:
             _log.warning("requests were cut off by the shutdown", count=len(running))
             await asyncio.wait(running, timeout=5.0)
-
-    async def scrape(self, accept: str) -> tuple[bytes, str]:
-        """Return the metrics of all processes of the host and their content type; of this one when it is alone."""
-        others: Sequence[bytes] = ()
-        if self.peers is not None:
-            try:
-                others = await self.peers(self.metrics.dump())
-            except Unavailable:
-                _log.warning("a scrape shows this process only: the keeper is away")
-        return await asyncio.to_thread(self.metrics.render, accept, others)
-
-    async def host_figures(self, names: Collection[str]) -> dict[str, Samples]:
-        """Return a few metrics over all processes of the host; of this one while it is alone or the keeper away."""
-        others: Sequence[bytes] = ()
-        if self.peers is not None:
-            with suppress(Unavailable):
-                others = await self.peers(self.metrics.dump())
-        return self.metrics.folded(names, others)
-
-    async def share_figures(self) -> None:
-        """Hand this process's figures in every few seconds, so that they outlive it. Runs until cancelled."""
-        while self.peers is not None:
-            await asyncio.sleep(SHARE_S)
-            with suppress(Unavailable):
-                await self.peers(self.metrics.dump())
 
     def reload(self) -> None:
         """Read the configuration file again now."""

@@ -121,8 +121,8 @@ def serve_worker(startup: Startup, listener: socket.socket, workers: int) -> int
 
     async def main() -> bool:
         async with _client(startup.settings) as client:
-            gateway = Gateway(startup.settings, startup.snapshot, client, startup.identity, workers=workers)
-            gateway.peers = client.share_metrics
+            settings, snapshot, identity = startup.settings, startup.snapshot, startup.identity
+            gateway = Gateway(settings, snapshot, client, identity, workers=workers, peers=client.share_metrics)
             return await serve(
                 gateway, listener, started=lambda: _log.info("worker started", pid=os.getpid()), alone=False
             )

@@ -202,7 +202,7 @@ def _site(gateway: Gateway) -> site.Site:
         reports=(gateway.settings.home / "lab", *_LAB_PAGES),
         environment=_environment(gateway.settings),
         version=__version__,
-        host=gateway.host_figures,
+        host=gateway.host_metrics.figures,
         active=lambda: len(gateway.inference.active),
     )
 

@@ -373,7 +373,7 @@ class BackgroundReply(ResponsesReply):
     def cancelled(self) -> tuple[dict[str, Any], bytes]:
         """Return the response that ends here, and the events that close what is open of it."""
         self._output.finish("incomplete")
-        return self.document_now() | {"status": "cancelled", "output": self._output.items}, self._output.take()
+        return self.document_now() | {"status": "cancelled", "output": self._output.items}, self._events.take()
 
     def accept(self, caller: Exchange) -> None:
         """Tell the caller the id."""

@@ -1,7 +1,7 @@
-"""The ``output`` of a Responses answer, put together from canonical chunks, with the events of a stream that say it.
+"""The ``output`` of a Responses answer, put together from canonical chunks and told as events while it grows.
 
 An item of the output is reasoning, a message or a function call. Items are open one at a time, except for calls whose
-pieces come mixed. Event bytes are collected in ``parts`` for whoever writes them. Nothing here raises.
+pieces come mixed. Nothing here raises.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.edge.openai_responses_events import ResponseEvents
 from gateway.types.chunk import TextDelta
 from gateway.types.responses import mended_id
 
-_encode: Final = msgspec.json.Encoder().encode
 _IMAGE: Final = "data:image/"
 
 
@@ -22,74 +22,50 @@ class Output:
 
     Args:
         mark: hexadecimal digits that make item ids unique.
+        events: is told what happens to the output.
         encrypted: whether the caller wants to see encrypted reasoning.
-        streamed: whether events are wanted.
 
     Attributes:
         items: all items in their order; those that are open are not complete.
-        parts: event bytes not yet taken.
-        sequence: number of the next event.
     """
 
     __slots__ = (
         "_calls",
         "_encrypted",
-        "_frame",
+        "_events",
         "_item",
         "_mark",
         "_part",
         "_pieces",
         "_place",
-        "_streamed",
         "_thought",
         "items",
-        "parts",
-        "sequence",
     )
 
-    def __init__(self, mark: str, *, encrypted: bool, streamed: bool) -> None:
+    def __init__(self, mark: str, events: ResponseEvents, *, encrypted: bool) -> None:
         self._mark = mark
-        self._streamed = streamed
+        self._events = events
         self._encrypted = encrypted
         self._item: dict[str, Any] | None = None
         self._pieces: list[str] = []
         self._calls: dict[int, tuple[dict[str, Any], list[str]]] = {}
-        self._frame = (b"", b"", b"")
         self._part: dict[str, Any] | None = None
         self._place: dict[str, Any] = {}
         self._thought: Any = None
         self.items: list[dict[str, Any]] = []
-        self.parts: list[bytes] = []
-        self.sequence = 0
-
-    def take(self) -> bytes:
-        """Return the event bytes that have not been taken."""
-        parts, self.parts = self.parts, []
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def event(self, kind: str, **members: Any) -> None:
-        """Add an event."""
-        if not self._streamed:
-            return
-        document = {"type": kind, "sequence_number": self.sequence, **members}
-        self.sequence += 1
-        self.parts.append(b"event: %s\ndata: %s\n\n" % (kind.encode("ascii"), _encode(document)))
 
     def pass_on(self, event: dict[str, Any]) -> None:
-        """Add an event of an API that speaks Responses itself, with ids and number of ours."""
+        """Take an event of an API that speaks Responses itself, and tell it with ids of ours."""
         event = dict(event)  # whoever notes what passes has it as it came
-        kind, item, identity = str(event.get("type")), event.get("item"), event.get("item_id")
+        item, identity = event.get("item"), event.get("item_id")
         if type(item) is dict:
             item = self.mended(item)
-            if kind == "response.output_item.done":
+            if event.get("type") == "response.output_item.done":
                 self.items.append(item)
             event["item"] = self.shown(item)
         if type(identity) is str:
             event["item_id"] = mended_id(identity, self._mark)
-        event["sequence_number"] = self.sequence
-        self.sequence += 1
-        name = kind.encode("ascii", "replace") if kind.isprintable() else b"message"
-        self.parts.append(b"event: %s\ndata: %s\n\n" % (name, _encode(event)))
+        self._events.pass_on(event)
 
     def replace(self, items: list[Any]) -> None:
         """Make ``items`` of such an API the output."""
@@ -206,7 +182,7 @@ class Output:
             return
         part["logprobs"] += logprobs
         self._pieces.append(text)
-        self.event("response.output_text.delta", **self._place, delta=text, logprobs=logprobs)
+        self._events.add("response.output_text.delta", **self._place, delta=text, logprobs=logprobs)
 
     def _refuse(self, text: str) -> None:
         self._speak("refusal")
@@ -221,7 +197,7 @@ class Output:
         known = self._speak("output_text")["annotations"]
         known.append(said)
         event = "response.output_text.annotation.added"
-        self.event(event, **self._place, annotation_index=len(known) - 1, annotation=said)
+        self._events.add(event, **self._place, annotation_index=len(known) - 1, annotation=said)
 
     def _draw(self, image: Any) -> None:
         """Add an image as the item of a tool that made one, which takes it as data and nothing else."""
@@ -235,7 +211,7 @@ class Output:
             {"type": "image_generation_call", "id": self._name("ig"), "result": None, "output_format": form}
         )
         place = {"item_id": item["id"], "output_index": len(self.items) - 1}
-        self.event("response.image_generation_call.completed", **place)
+        self._events.add("response.image_generation_call.completed", **place)
         item["result"] = data
         self._close("completed")
 
@@ -258,14 +234,16 @@ class Output:
             }
             known = self._calls[index] = item, []
             self.items.append(item)
-            self.event("response.output_item.added", output_index=len(self.items) - 1, item=item)
+            self._events.add("response.output_item.added", output_index=len(self.items) - 1, item=item)
         elif function.get("name") and not known[1] and not known[0]["name"].endswith(function["name"]):
             known[0]["name"] += function["name"]
         text = function.get("arguments")
         if text and known[0]["status"] == "in_progress":
             known[1].append(text)
             place = self.items.index(known[0])
-            self.event("response.function_call_arguments.delta", item_id=known[0]["id"], output_index=place, delta=text)
+            self._events.add(
+                "response.function_call_arguments.delta", item_id=known[0]["id"], output_index=place, delta=text
+            )
 
     def _close_whole_calls(self) -> None:
         """Close calls whose arguments are whole, before the next one begins."""
@@ -283,14 +261,14 @@ class Output:
         item["arguments"] = arguments = "".join(pieces)
         item["status"] = status
         place = self.items.index(item)
-        self.event(
+        self._events.add(
             "response.function_call_arguments.done",
             item_id=item["id"],
             output_index=place,
             name=item["name"],
             arguments=arguments,
         )
-        self.event("response.output_item.done", output_index=place, item=item)
+        self._events.add("response.output_item.done", output_index=place, item=item)
 
     # Items and parts
 
@@ -303,7 +281,7 @@ class Output:
         item["status"] = "in_progress"
         self._item = item
         self.items.append(item)
-        self.event("response.output_item.added", output_index=len(self.items) - 1, item=item)
+        self._events.add("response.output_item.added", output_index=len(self.items) - 1, item=item)
         return item
 
     def _close(self, status: str) -> None:
@@ -313,34 +291,25 @@ class Output:
         self._close_part()
         self._item = self._thought = None
         item["status"] = status
-        self.event("response.output_item.done", output_index=len(self.items) - 1, item=self.shown(item))
+        self._events.add("response.output_item.done", output_index=len(self.items) - 1, item=self.shown(item))
 
     def _begin_part(self, item: dict[str, Any], parts: list[Any], part: dict[str, Any]) -> None:
-        """Open a part of the open item; ``_frame`` is what its deltas are written between."""
+        """Open a part of the open item."""
         self._close_part()
         parts.append(part)
         self._part = part
         self._pieces = []
-        if not self._streamed:
+        if not self._events.wanted:
             return
         words, index, event = _WORDS[part["type"]]
         self._place = place = {"item_id": item["id"], "output_index": len(self.items) - 1, index: len(parts) - 1}
-        self.event(f"response.{event}.added", **place, part=part)
-        kind = f"response.{words}.delta".encode("ascii")
-        self._frame = (
-            b'event: %s\ndata: {"type":"%s","sequence_number":' % (kind, kind),
-            b',%s,"delta":' % _encode(place)[1:-1],
-            b',"logprobs":[]}\n\n' if words == "output_text" else b"}\n\n",
-        )
+        self._events.add(f"response.{event}.added", **place, part=part)
+        self._events.begin_deltas(words, place)
 
     def _piece(self, text: str) -> None:
         """Add a piece to the open part."""
         self._pieces.append(text)
-        if not self._streamed:
-            return
-        head, place, end = self._frame
-        self.parts.append(b"%s%d%s%s%s" % (head, self.sequence, place, _encode(text), end))
-        self.sequence += 1
+        self._events.add_delta(text)
 
     def _close_part(self) -> None:
         part = self._part
@@ -351,11 +320,11 @@ class Output:
         words, _, event = _WORDS[kind]
         name = "refusal" if kind == "refusal" else "text"
         part[name] = text = "".join(self._pieces)
-        if not self._streamed:
+        if not self._events.wanted:
             return
         more = {"logprobs": part["logprobs"]} if kind == "output_text" else {}
-        self.event(f"response.{words}.done", **self._place, **{name: text}, **more)
-        self.event(f"response.{event}.done", **self._place, part=part)
+        self._events.add(f"response.{words}.done", **self._place, **{name: text}, **more)
+        self._events.add(f"response.{event}.done", **self._place, part=part)
 
 
 _WORDS: Final = {

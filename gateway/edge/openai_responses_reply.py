@@ -16,6 +16,7 @@ import msgspec
 from gateway.edge.errors import error_lines, error_object
 from gateway.edge.exchange import Exchange
 from gateway.edge.openai_responses import ResponsesCall
+from gateway.edge.openai_responses_events import ResponseEvents
 from gateway.edge.openai_responses_output import Output
 from gateway.edge.reply import DialectReply
 from gateway.types import ids
@@ -83,7 +84,7 @@ class ResponsesReply(DialectReply[ResponsesCall]):
         call: what is answered.
     """
 
-    __slots__ = ("_created", "_finish", "_frame", "_native", "_output")
+    __slots__ = ("_created", "_events", "_finish", "_frame", "_native", "_output")
     comfort = b": waiting\n\n"
 
     def __init__(self, exchange: Exchange, call: ResponsesCall) -> None:
@@ -93,15 +94,16 @@ class ResponsesReply(DialectReply[ResponsesCall]):
         self._native: dict[str, Any] | None = None
         self._frame: dict[str, Any] = {}
         encrypted = ENCRYPTED in (call.asked.include or ())
-        self._output = Output(exchange.request_id.hex(), encrypted=encrypted, streamed=call.stream)
+        self._events = ResponseEvents(wanted=call.stream)
+        self._output = Output(exchange.request_id.hex(), self._events, encrypted=encrypted)
 
     def begin(self, model: str, provider: str) -> None:
         """See ``Reply``."""
         self._start(model, provider)
         self.open()
         for kind in ("response.created", "response.in_progress"):
-            self._output.event(kind, response=self._document("in_progress", []))
-        self._exchange.write(self._output.take())
+            self._events.add(kind, response=self._document("in_progress", []))
+        self._exchange.write(self._events.take())
 
     def open(self) -> None:
         """Start the stream, if it has not been started yet to tell the caller to wait."""
@@ -111,7 +113,7 @@ class ResponsesReply(DialectReply[ResponsesCall]):
     def send(self, chunks: list[Chunk]) -> None:
         """See ``Reply``."""
         self._feed(chunks)
-        data = self._output.take()
+        data = self._events.take()
         if data:
             self._exchange.write(data)
 
@@ -122,11 +124,9 @@ class ResponsesReply(DialectReply[ResponsesCall]):
     def finish(self, chunks: Sequence[Chunk], bill: Bill) -> None:
         """See ``Reply``."""
         self._feed(chunks)
-        output = self._output
         response = self._ended(self._finish, bill)
-        status = response["status"]
-        output.event(f"response.{status}", response=response)
-        self._exchange.close(output.take())
+        self._events.add(f"response.{response['status']}", response=response)
+        self._exchange.close(self._events.take())
         self._keep(response)
 
     def answer(self, answer: dict[str, Any], model: str, provider: str, bill: Bill) -> None:
@@ -160,9 +160,9 @@ class ResponsesReply(DialectReply[ResponsesCall]):
         document["error_type"] = error.kind
         if self._explained is not None:
             document["openrouter_metadata"] = self._explained
-        output.event("error", code=code, message=error.message, param=error.param)
-        output.event("response.failed", response=document)
-        return document, output.take()
+        self._events.add("error", code=code, message=error.message, param=error.param)
+        self._events.add("response.failed", response=document)
+        return document, self._events.take()
 
     def _feed(self, chunks: Sequence[Chunk]) -> None:
         """Put chunks into the output."""

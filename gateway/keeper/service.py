@@ -9,7 +9,6 @@ starts without it, from what was known last.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -38,6 +37,7 @@ from gateway.keeper.address import KeeperLock, host_id
 from gateway.keeper.extras import NO_EXTRAS, Extras
 from gateway.keeper.figures import BudgetFigures, Figures
 from gateway.keeper.follow import KeyFollower
+from gateway.keeper.housekeeping import keep_house
 from gateway.keeper.ledgerbook import LedgerBook
 from gateway.keeper.memory import Known, Memory, Remembering
 from gateway.keeper.offices import AWAY, Offices
@@ -51,8 +51,6 @@ from gateway.types.keys import Grant, KeyLimits, KeyRecord
 from gateway.types.method import Method
 
 JOURNAL_FOLDER: Final = "journal"
-HOUSEKEEPING_S: Final = 1.0
-SWEEP_S: Final = 60.0
 LAST_SHIP_S: Final = 10.0
 
 R = TypeVar("R")
@@ -225,7 +223,8 @@ class Keeper(LedgerBook):
     def _begin(self) -> None:
         """Begin all that needs the database."""
         loop = asyncio.get_running_loop()
-        self._tasks += [loop.create_task(self._keep_house()), loop.create_task(self.shipper.run())]
+        housekeeping = keep_house(self._mark_used, self.limits, self._stops_within)
+        self._tasks += [loop.create_task(housekeeping), loop.create_task(self.shipper.run())]
         self._shipping = self._tasks[-1]
         if _started(self._database).partitioned:
             # Only a server's database has other hosts that change it, and can be away at the next start.
@@ -364,19 +363,6 @@ class Keeper(LedgerBook):
     def _tell_scopes(self, scopes: Sequence[Scope]) -> None:
         for on_change in tuple(self._scope_watchers):
             on_change(scopes)
-
-    async def _keep_house(self) -> None:
-        swept = time.monotonic()
-        while not await self._stops_within(HOUSEKEEPING_S):
-            try:
-                await self._mark_used()
-            except Unavailable:
-                pass  # the database is away; the next round has the same and more
-            except Exception:  # noqa: BLE001 - without this loop limits would never forget a key
-                _log.exception("the last use of keys cannot be kept")
-            if time.monotonic() - swept >= SWEEP_S:
-                swept = time.monotonic()
-                self.limits.sweep()
 
     async def _stops_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):

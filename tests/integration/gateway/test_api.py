@@ -64,7 +64,7 @@ async def test_a_defect_of_a_scrape_is_an_answer(stage: Stage, monkeypatch: pyte
     async def broken(_accept: str) -> tuple[bytes, str]:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(stage.gateway, "scrape", broken)
+    monkeypatch.setattr(stage.gateway.host_metrics, "scrape", broken)
     with capture_logs() as logs:
         async with caller(build_api(stage.gateway, Road(), lifespan=False)) as http:
             answer = await http.get("/metrics", headers=stage.admin)

@@ -14,7 +14,7 @@ import pytest
 from gateway.access.keys import KeyRing
 from gateway.access.store import AccessStore
 from gateway.db import sqlite as engine
-from gateway.keeper import service, usage
+from gateway.keeper import housekeeping, usage
 from gateway.keeper.address import KeeperError
 from gateway.keeper.process import reaching
 from gateway.keeper.service import JOURNAL_FOLDER, Keeper
@@ -289,7 +289,7 @@ async def test_the_attempt_that_answered_is_found_behind_the_failed_ones(keeper:
 
 async def test_the_last_use_of_a_key_is_kept(keeper: Keeper, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A metered request shows up as the key's last use, without any call of the key's holder to the database."""
-    monkeypatch.setattr(service, "HOUSEKEEPING_S", 0.05)
+    monkeypatch.setattr(housekeeping, "HOUSEKEEPING_S", 0.05)
     key_id = (await keeper.create_key(NewKey(name="k", team="default"))).record.key_id
     before = time.time_ns() // 1000
     await meter(home, key_id, RequestIds().new())
