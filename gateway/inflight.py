@@ -206,8 +206,8 @@ class InFlight:
         """Take note that the caller gets ``error`` instead of an answer."""
         self.refused = self.cut = error.kind
         if self._call.explains:
-            failures = self._walk.failures if self._walk is not None else ()
-            self._reply.explain(router_metadata(self._call, self._plan, failures, None))
+            tries = self._walk.tries if self._walk is not None else ()
+            self._reply.explain(router_metadata(self._call, self._plan, tries, None))
 
     def leave(self) -> None:
         """End whatever is still open, and give back what the request held."""

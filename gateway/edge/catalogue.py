@@ -17,7 +17,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from gateway.access.principal import Principal
 from gateway.config.snapshot import BoardsSpec
 from gateway.edge.anthropic_models import anthropic_model, anthropic_page, speaks_anthropic
-from gateway.edge.endpoints import endpoints_of, providers, seen_model, zero_retention
+from gateway.edge.endpoints import endpoints_of, listed, providers, zero_retention
 from gateway.edge.generation import cached_object, generation_object
 from gateway.edge.model_query import ModelQuery, feed
 from gateway.edge.models import alias_objects, model_object, visible
@@ -128,11 +128,11 @@ def _endpoints(fleets: Fleets, known: Any) -> APIRouter:
 
     @router.get("/api/v1/models/{model_id:path}/endpoints", summary="Who serves a model, and how well")
     async def endpoints(model_id: str, caller: Principal = known) -> Response:
-        return _json({"data": endpoints_of(seen_model(fleets.fleet, model_id, caller))})
+        return _json({"data": endpoints_of(*listed(fleets.fleet, model_id, caller))})
 
     @router.get("/api/v1/model/{model_id:path}", summary="One model, OpenRouter's form")
     async def openrouter_model(model_id: str, caller: Principal = known) -> Response:
-        return _json({"data": model_object(seen_model(fleets.fleet, model_id, caller))})
+        return _json({"data": listed(fleets.fleet, model_id, caller)[0]})
 
     @router.get("/api/v1/endpoints/zdr", summary="Endpoints that keep nothing of a request")
     async def zdr(caller: Principal = known) -> Response:

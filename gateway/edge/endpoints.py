@@ -6,12 +6,12 @@ is null. Costs of the owner are never shown. A model that a key may not use is a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any, Final
 
 from gateway.access.principal import Principal
-from gateway.edge.models import model_object, pricing_object, visible
+from gateway.edge.models import alias_object, drawn_by, model_object, pricing_object, visible
 from gateway.fleet.snapshot import Endpoint, Fleet, Model
 from gateway.fleet.track import KEPT_MINUTES
 from gateway.types.errors import NotFound
@@ -24,7 +24,7 @@ _DOWN: Final = -1
 
 def base_id(fleet: Fleet, model_id: str) -> str:
     """Return ``model_id`` without the suffixes that only steer routing."""
-    while model_id not in fleet.models:
+    while model_id not in fleet.models and model_id not in fleet.aliases:
         base, _, suffix = model_id.rpartition(":")
         if suffix not in _ROUTING_SUFFIXES:
             break
@@ -32,19 +32,25 @@ def base_id(fleet: Fleet, model_id: str) -> str:
     return model_id
 
 
-def seen_model(fleet: Fleet, model_id: str, caller: Principal) -> Model:
-    """Return the model of that id or routing variant. Raises ``NotFound`` when ``caller`` may not see one."""
-    model = fleet.models.get(base_id(fleet, model_id))
-    if model is None or not (caller.management or caller.may_use(model.id)):
+def listed(fleet: Fleet, model_id: str, caller: Principal) -> tuple[dict[str, Any], list[Model]]:
+    """Return what is listed under that id or a routing variant of it, and the models that it means.
+
+    An alias may mean several. Raises ``NotFound`` when ``caller`` may not see one.
+    """
+    name = base_id(fleet, model_id)
+    model = fleet.models.get(name)
+    if model is not None and (caller.management or caller.may_use(name)):
+        return model_object(model), [model]
+    drawn = drawn_by(fleet, name, caller)
+    if not drawn:
         raise NotFound(f"no model {model_id[:128]!r}", param="model")
-    return model
+    return alias_object(name, drawn), drawn
 
 
-def endpoints_of(model: Model) -> dict[str, Any]:
-    """Return a model with its endpoints."""
-    about = model_object(model)
+def endpoints_of(about: Mapping[str, Any], models: Sequence[Model]) -> dict[str, Any]:
+    """Return what is listed and the endpoints of the models that it means."""
     return {name: about[name] for name in ("id", "name", "created", "description", "architecture")} | {
-        "endpoints": [endpoint_object(model, endpoint) for endpoint in model.endpoints]
+        "endpoints": [endpoint_object(model, endpoint) for model in models for endpoint in model.endpoints]
     }
 
 

@@ -33,6 +33,7 @@ def generation_object(record: GenerationRecord) -> dict[str, Any]:
     cost = msgspec.Raw(usd_json(sum(each.charge_nano for each in parts)))
     cached = [each.cache_nano for each in parts if each.cache_nano is not None]
     saved = sum(cached) if cached else None
+    took = sum(each.generation_us for each in parts)
     listed = usd_json(sum(each.charge_nano + each.discount_nano for each in parts)) if last.byok else b"null"
     return {
         "id": ids.text(record.request_id),
@@ -50,7 +51,7 @@ def generation_object(record: GenerationRecord) -> dict[str, Any]:
         "cancelled": last.status == "client_cancel",
         "external_user": last.user or None,
         "finish_reason": last.finish_reason or None,
-        "generation_time": _ms(sum(each.generation_us for each in parts)),
+        "generation_time": _ms(took) if took else None,  # a whole answer says nothing of when it was begun
         "http_referer": f"https://{last.app}" if last.app else None,
         "latency": _ms(first.ttft_us) if first.ttft_us else None,
         "moderation_latency": None,

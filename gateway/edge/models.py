@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gateway.access.principal import Principal
@@ -15,14 +16,21 @@ def visible(fleet: Fleet, caller: Principal) -> list[Model]:
 
 
 def alias_objects(fleet: Fleet, caller: Principal) -> list[dict[str, Any]]:
-    """Return the aliases that a key may use, each as the model it most often stands for."""
-    found = []
-    for alias, shares in fleet.aliases.items():
-        drawn = [fleet.models[name] for name, _ in shares if caller.management or caller.may_use(name, alias)]
-        if drawn:
-            meant = " or ".join(model.name for model in drawn)
-            found.append(model_object(drawn[0]) | {"id": alias, "name": alias, "description": f"Stands for {meant}."})
-    return found
+    """Return the aliases that a key may use."""
+    return [alias_object(alias, drawn) for alias in fleet.aliases if (drawn := drawn_by(fleet, alias, caller))]
+
+
+def drawn_by(fleet: Fleet, alias: str, caller: Principal) -> list[Model]:
+    """Return the models that a key may get by an alias, the likeliest first; none when there is no such alias."""
+    shares = sorted(fleet.aliases.get(alias, ()), key=lambda share: -share[1])
+    return [fleet.models[name] for name, _ in shares if caller.management or caller.may_use(name, alias)]
+
+
+def alias_object(alias: str, drawn: Sequence[Model]) -> dict[str, Any]:
+    """Return an alias as the first of the models that it may be."""
+    meant = " or ".join(model.name for model in drawn)
+    said = {"id": alias, "name": alias, "description": f"Stands for {meant}.", "links": _links(alias)}
+    return model_object(drawn[0]) | said
 
 
 def modalities(model: Model) -> tuple[list[str], list[str]]:
@@ -63,8 +71,12 @@ def model_object(model: Model) -> dict[str, Any]:
         "supported_parameters": sorted(supported),
         "default_parameters": None,
         "supported_voices": None,
-        "links": {"details": f"/api/v1/models/{model.id}/endpoints"},
+        "links": _links(model.id),
     }
+
+
+def _links(name: str) -> dict[str, str]:
+    return {"details": f"/api/v1/models/{name}/endpoints"}
 
 
 def pricing_object(rates: Rates) -> dict[str, str]:

@@ -31,6 +31,7 @@ _STREAM: Final = (
 )
 _DONE: Final = b"data: [DONE]\n\n"
 _TEXT: Final = b'%s%d,"delta":%s,"logprobs":null,"finish_reason":null}]}\n\n'
+_REASONING: Final = ("reasoning", "reasoning_content", "reasoning_details")
 _OBJECTS: Final = {Operation.CHAT: "chat.completion.chunk", Operation.COMPLETIONS: "text_completion"}
 
 
@@ -41,7 +42,7 @@ class OpenAIReply(DialectReply[Call]):
         call: what is answered.
     """
 
-    __slots__ = ("_created", "_fingerprint", "_generation", "_model", "_provider", "_text_head")
+    __slots__ = ("_created", "_fingerprint", "_generation", "_hides", "_model", "_provider", "_text_head")
 
     def __init__(self, exchange: Exchange, call: Call) -> None:
         super().__init__(exchange, call)
@@ -51,6 +52,7 @@ class OpenAIReply(DialectReply[Call]):
         self._provider = ""
         self._fingerprint: str | None = None
         self._text_head = b""
+        self._hides = _hides_reasoning(call.body)
 
     def begin(self, model: str, provider: str) -> None:
         """See ``Reply``."""
@@ -97,6 +99,9 @@ class OpenAIReply(DialectReply[Call]):
         else:
             for choice in head.get("choices", ()):
                 choice.pop("native_finish_reason", None)
+        if self._hides:
+            for choice in head.get("choices", ()):
+                _hide_reasoning(choice.get("message"))
         if self._tool_calls is not None:
             for choice in head.get("choices", ()):
                 self._tool_calls.take(choice)
@@ -156,6 +161,9 @@ class OpenAIReply(DialectReply[Call]):
                 for choice in choices:
                     if choice["finish_reason"] is not None:
                         choice.pop("native_finish_reason", None)
+            if self._hides:
+                for choice in choices:
+                    _hide_reasoning(choice.get("delta"))
             parts.append(b"data: %s\n\n" % _encode(chunk))
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -163,7 +171,9 @@ class OpenAIReply(DialectReply[Call]):
         """Render a piece of text as an event."""
         choice = chunk.choices[0]
         delta = choice.delta
-        if delta.reasoning_content is not None and self.call.openrouter:
+        if self._hides:
+            delta.reasoning = delta.reasoning_content = None
+        elif delta.reasoning_content is not None and self.call.openrouter:
             delta.reasoning, delta.reasoning_content = delta.reasoning or delta.reasoning_content, None
         head = self._text_head
         if not head or self._fingerprint != chunk.system_fingerprint:
@@ -221,6 +231,19 @@ def _rename_reasoning(said: dict[str, Any] | None) -> None:
         reasoning = said.pop("reasoning_content")
         if not said.get("reasoning"):
             said["reasoning"] = reasoning
+
+
+def _hides_reasoning(body: dict[str, Any]) -> bool:
+    """Return whether the caller wants no reasoning in the answer: few engines leave it out themselves."""
+    wish = body.get("reasoning")
+    return (type(wish) is dict and wish.get("exclude") is True) or body.get("include_reasoning") is False
+
+
+def _hide_reasoning(said: dict[str, Any] | None) -> None:
+    """Take out what the engine thought, by any name."""
+    if said:
+        for name in _REASONING:
+            said.pop(name, None)
 
 
 def usage_json(bill: Bill, operation: Operation) -> msgspec.Raw:

@@ -22,7 +22,7 @@ def router_metadata(
     Args:
         call: what was asked.
         plan: the decision, or None when there was none.
-        tried: attempts that failed, in their order, with the backend's status, 0 when it gave none.
+        tried: attempts that did not bring the answer, in their order, with the backend's status, 0 when it gave none.
         served: who answered, or None.
     """
     wishes = call.preferences

@@ -118,6 +118,12 @@ class Walk:
         """The tries that failed and the status that each backend gave, 0 for none."""
         return [(tried.candidate, tried.failure.status) for tried in self.tried]
 
+    @property
+    def tries(self) -> Sequence[tuple[Candidate, int]]:
+        """As ``failures``, and after them the try that is under way or broke off in its answer, if there is one."""
+        trial = self._trial
+        return self.failures if trial is None else [*self.failures, (trial.candidate, trial.attempt.status)]
+
     async def begin(self) -> Attempt:
         """Try candidates until one begins its answer and return that attempt; after ``give_up``, those that are left.
 

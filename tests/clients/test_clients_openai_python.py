@@ -154,6 +154,24 @@ def test_reasoning(client: OpenAI) -> None:
     assert answer.usage.completion_tokens_details.reasoning_tokens == 5
 
 
+@pytest.mark.parametrize("base", ["/v1", "/api/v1"])
+@pytest.mark.parametrize("hide", [{"reasoning": {"exclude": True}}, {"include_reasoning": False}])
+@shows(CHAT, "reasoning")
+def test_reasoning_that_nobody_wants(client: OpenAI, hide: dict[str, Any], base: str) -> None:
+    """It is left out of the answer whichever engine made it, and its tokens still count."""
+    own = client.with_options(base_url=str(client.base_url).replace("/v1", base))
+    answer = own.chat.completions.create(model=MODEL, messages=play("reasoning"), extra_body=hide)
+    assert answer.choices[0].message.content == "Hello."
+    assert "reasoning" not in str(answer.choices[0].message.model_extra)
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens_details is not None
+    assert answer.usage.completion_tokens_details.reasoning_tokens == 5
+    stream = own.chat.completions.create(model=MODEL, messages=play("reasoning"), extra_body=hide, stream=True)
+    deltas = [choice.delta for chunk in stream for choice in chunk.choices]
+    assert "".join(delta.content or "" for delta in deltas) == "Hello."
+    assert "reasoning" not in "".join(str(delta.model_extra) for delta in deltas)
+
+
 @shows(CHAT, "images")
 def test_images(client: OpenAI, house: House) -> None:
     """The parts of a message reach the engine as they were written."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,6 +99,27 @@ async def test_what_a_key_may_not_use_is_unknown_to_it(stage: Stage) -> None:
     refused = await get(stage, f"/api/v1/models/{QWEN}/endpoints", key=key, status=404)
     unknown = await get(stage, "/api/v1/models/qwen/qwen4/endpoints", key=key, status=404)
     assert refused["error"]["message"].replace(QWEN, "?") == unknown["error"]["message"].replace("qwen/qwen4", "?")
+
+
+async def test_an_alias_is_listed_and_looked_up_alike(stage: Stage, tmp_path: Path) -> None:
+    """A key of an alias alone finds everything that the list links to; the likelier model speaks for the alias."""
+    key = (await stage.new_key(models=["house-default"])).key
+    (listed,) = (await get(stage, "/api/v1/models/user", key=key))["data"]
+    assert listed["id"] == "house-default"
+    assert (await get(stage, "/api/v1/model/house-default:floor", key=key))["data"] == listed
+    served = (await get(stage, listed["links"]["details"], key=key))["data"]
+    assert served["id"] == "house-default"
+    assert {each["model_id"] for each in served["endpoints"]} == {QWEN}
+    await get(stage, f"/api/v1/models/{QWEN}/endpoints", key=key, status=404)
+    models = MODELS.replace("{qwen/qwen3-32b: 1}", f'{{"{ACME}": 5, {QWEN}: 95}}')
+    gpu = SimConfig("vllm", name="gpu", models=("Qwen/Qwen3-32B", "acme"))
+    async with SimFleet((gpu,)) as fleet:
+        backends = [Backend("gpu", fleet["gpu"].url), Backend("api", fleet["gpu"].url, "openai", provider="acme-cloud")]
+        async with staged(tmp_path, configuration(backends, models=models)) as canary:
+            alias = (await get(canary, "/api/v1/model/house-default"))["data"]
+            assert (alias["canonical_slug"], alias["pricing"]["prompt"]) == (QWEN, "0.0000001")
+            served = (await get(canary, alias["links"]["details"]))["data"]
+            assert [each["model_id"] for each in served["endpoints"]] == [QWEN, QWEN, ACME]
 
 
 async def test_providers_and_endpoints_without_retention(stage: Stage) -> None:

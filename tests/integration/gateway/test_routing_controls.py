@@ -304,6 +304,12 @@ async def test_an_error_tells_its_route_too(scene: Scene) -> None:
     scene.fleet["acme"].faults.arm(Fault(kind="error_status", status=500))
     told = (await scene.stage.http.post(url, json=chat_body(SMALL), headers=headers)).json()["openrouter_metadata"]
     assert [attempt["status"] for attempt in told["attempts"]] == [500]
+    scene.fleet["acme"].faults.clear()
+    scene.fleet["acme"].faults.arm(Fault(kind="cut_mid_stream"))
+    broken = await scene.stage.http.post(url, json=chat_body(SMALL) | {"stream": True}, headers=headers)
+    told = json.loads(broken.text.strip().rpartition("data: ")[2])["openrouter_metadata"]
+    assert (told["attempt"], [attempt["status"] for attempt in told["attempts"]]) == (1, [200])
+    assert [each["selected"] for each in told["endpoints"]["available"]] == [False]
 
 
 async def test_a_key_gets_no_model_by_way_of_a_fallback(scene: Scene) -> None:
