@@ -109,7 +109,7 @@ class Stage:
         assert answer.status_code == 200, answer.text
         return dict(answer.json()["data"])
 
-    async def settled(self, count: int = 1, seconds: float = 5.0) -> list[GenerationRecord]:
+    async def settled(self, count: int = 1, seconds: float = 20.0) -> list[GenerationRecord]:
         """Return the newest requests of the ledger once there are ``count``."""
         async with asyncio.timeout(seconds):
             while True:

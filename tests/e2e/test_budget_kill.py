@@ -78,7 +78,7 @@ async def test_kills_on_two_hosts_do_not_overshoot_a_budget(serve: Serve, postgr
         body = {"team": "default", "window": "total", "limit_usd": "0.001"}
         made = await http.post(f"{hosts[0].url}/api/v1/budgets", json=body)
         assert made.status_code == 200, made.text
-        await asyncio.sleep(2.5)  # the other host learns of it within a second
+        await asyncio.sleep(5)  # the other host learns of it within a second
     done = asyncio.Event()
     clients = [asyncio.create_task(client(hosts, Random(seed), done)) for seed in range(6)]
     await kill(hosts[0], rng)

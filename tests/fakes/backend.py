@@ -87,7 +87,7 @@ class HandBackend:
         self._tasks: set[asyncio.Task[None]] = set()
         self._arrived = asyncio.Condition()
 
-    async def visit(self, number: int = 1, seconds: float = 10.0) -> Visit:
+    async def visit(self, number: int = 1, seconds: float = 20.0) -> Visit:
         """Wait for the ``number``-th inference request."""
         async with asyncio.timeout(seconds), self._arrived:
             await self._arrived.wait_for(lambda: len(self.visits) >= number)

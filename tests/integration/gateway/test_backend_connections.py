@@ -37,7 +37,7 @@ async def test_the_connect_limit_strikes_by_itself(tmp_path: Path) -> None:
             filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(address)
-        limits = "timeouts: {connect: 0.3, first_byte: 60, idle: 60}"
+        limits = "timeouts: {connect: 1, first_byte: 60, idle: 60}"
         async with hand_backend(answer_well) as second:
             config = pair(f"http://127.0.0.1:{address[1]}", second.url, more=limits)
             async with staged(tmp_path, config) as stage:
@@ -48,12 +48,12 @@ async def test_the_connect_limit_strikes_by_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize("phase", ["first_byte", "idle"])
 async def test_the_first_byte_and_the_idle_limit_strike_by_themselves(phase: str, tmp_path: Path) -> None:
     """Each limit strikes in its own phase only: the other is a minute."""
-    limits = {"first_byte": 60, "idle": 60, phase: 0.3}
+    limits = {"first_byte": 60, "idle": 60, phase: 1}
 
     async def script(visit: Visit) -> None:
         await visit.send(SSE_HEAD)
         if phase == "idle":
-            await asyncio.sleep(0.6)  # longer than the idle limit, which does not count yet
+            await asyncio.sleep(1.6)  # longer than the idle limit, which does not count yet
             await visit.events(event(chunk("hello")))
         await visit.gone.wait()
 
@@ -77,11 +77,11 @@ async def test_a_slow_but_living_stream_is_not_cut(tmp_path: Path) -> None:
         await visit.send(SSE_HEAD)
         for number in range(8):
             await visit.events(event(chunk("a")) if number % 3 == 0 else b": still thinking\n\n")
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.3)
         await visit.events(event(chunk(finish="stop")), DONE, last=True)
 
     async with hand_backend(script) as first, hand_backend(answer_well) as second:
-        more = "timeouts: {connect: 5, first_byte: 5, idle: 0.5}"
+        more = "timeouts: {connect: 20, first_byte: 20, idle: 2}"
         async with staged(tmp_path, pair(first.url, second.url, more=more)) as stage:
             assert said(await stage.chat(stream=True), stream=True) == "aaa"
 

@@ -237,8 +237,8 @@ async def test_pipelined_requests_are_answered_in_their_order(stage: Stage) -> N
 async def test_rubbish_behind_a_running_stream_waits_for_its_end(tmp_path: Path) -> None:
     """An answer under way is not broken into by the refusal of what follows, nor by a clock that runs out."""
     async with (
-        SimFleet([SimConfig(timing=Timing(itl=0.04), answer_tokens=15)]) as fleet,
-        staged(tmp_path, configuration(over(*fleet)), WEIR_HEADER_TIMEOUT="0.2", WEIR_BODY_TIMEOUT="0.2") as stage,
+        SimFleet([SimConfig(timing=Timing(itl=0.08), answer_tokens=15)]) as fleet,
+        staged(tmp_path, configuration(over(*fleet)), WEIR_HEADER_TIMEOUT="0.5", WEIR_BODY_TIMEOUT="0.5") as stage,
     ):
         half = post(CHAT, BODY, stage.key)[:-10]
         for rest in (b"\0rubbish\r\n\r\n", b"POST /v1/chat", half):
@@ -254,11 +254,12 @@ async def test_rubbish_behind_a_running_stream_waits_for_its_end(tmp_path: Path)
 
 
 @asynccontextmanager
-async def impatient(home: Path) -> AsyncIterator[Stage]:
-    """Run a gateway with short time limits for callers."""
+async def impatient(home: Path, limit: float = 0.5) -> AsyncIterator[Stage]:
+    """Run a gateway with short time limits for callers, in seconds."""
+    seconds = str(limit)
     async with (
         SimFleet([SimConfig()]) as fleet,
-        staged(home, configuration(over(*fleet)), WEIR_HEADER_TIMEOUT="0.5", WEIR_BODY_TIMEOUT="0.5") as stage,
+        staged(home, configuration(over(*fleet)), WEIR_HEADER_TIMEOUT=seconds, WEIR_BODY_TIMEOUT=seconds) as stage,
     ):
         yield stage
 
@@ -303,13 +304,13 @@ async def test_a_request_that_trickles_is_given_up(tmp_path: Path) -> None:
 
 async def test_a_large_body_that_comes_steadily_is_not_given_up(tmp_path: Path) -> None:
     """The clock of a body runs anew for each piece: a large body on a slow line is no attack."""
-    async with impatient(tmp_path) as stage:
+    async with impatient(tmp_path, 1.5) as stage:
         body = changed(messages=[{"role": "user", "content": "x" * (BODY_STEP * 5)}])
         async with raw_client(stage.port) as client:
             request = post(CHAT, body, stage.key)
             for start in range(0, len(request), BODY_STEP // 2):
                 await client.send(request[start : start + BODY_STEP // 2])
-                await asyncio.sleep(0.12)
+                await asyncio.sleep(0.2)
             answer = await client.response()
             assert answer.status == 200
 

@@ -21,6 +21,8 @@ from tests.harness import Backend, Stage, chat_body, configuration, over, staged
 
 NANO = 1_000_000_000
 
+pytestmark = pytest.mark.usefixtures("whole_day")
+
 
 async def set_budget(stage: Stage, limit: int, scope: Scope | None = None, window: Window = Window.DAILY) -> Budget:
     """Set a hard budget, of the team ``default`` unless another is named."""
@@ -218,7 +220,7 @@ async def test_a_request_without_a_length_leases_what_only_one_budget_lacks(tmp_
         assert (await ask()).status_code == 200
         large = asyncio.create_task(stage.chat(max_tokens=40_000, n=2))
         free = {team.budget_id: 1}
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while free[team.budget_id]:
                 await asyncio.sleep(0.02)
                 free = {name: pool.free for (name, _), pool in stage.keeper.treasury.escrow.pools.items()}

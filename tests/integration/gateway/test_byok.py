@@ -241,15 +241,15 @@ async def test_a_revoked_key_is_not_used_again(tmp_path: Path) -> None:
         assert await stage.keeper.ask(UPSTREAM_KEYS, (None, None)) == ()
         # As a process beside this one would: past the follower of this one.
         made = await stage.keeper.ask(ADD_UPSTREAM_KEY, (NewUpstreamKey("default", "acme", OWN),))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not active(stage):
                 await asyncio.sleep(0.02)
         await stage.keeper.ask(REVOKE_UPSTREAM_KEY, (made.key_id,))
         began = time.monotonic()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while active(stage):
                 await asyncio.sleep(0.02)
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < 10.0
 
 
 async def test_nobody_sees_a_key_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -280,7 +280,7 @@ async def test_budgets_count_the_fee_only(tmp_path: Path) -> None:
         budget = {"team": "default", "window": "daily", "limit_usd": "0.001", "hard": True}
         made = await stage.http.post(f"{stage.url}/api/v1/budgets", json=budget, headers=stage.admin)
         assert made.status_code == 200, made.text
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while (await asked(stage, max_tokens=40_000)).status_code != 402:
                 await asyncio.sleep(0.05)
         api.used.clear()

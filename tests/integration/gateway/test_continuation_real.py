@@ -25,7 +25,8 @@ from tests.harness import Backend, Stage, configuration, staged
 
 pytestmark = pytest.mark.real_engine
 
-LENGTH = 80
+LENGTH = 160
+"""Tokens of an answer: a second's work and more for the engine, lest it ends before a busy machine has killed it."""
 GREEDY: dict[str, Any] = {"temperature": 0, "cache_prompt": False, "max_tokens": LENGTH}
 PROMPTS = ["hello", "Tell me about weirs.", "gate brook lock"]
 PRICING = [

@@ -21,7 +21,7 @@ from tests.fakes.raw_client import events
 from tests.harness import Backend, Stage, configuration, staged
 
 TOKENS = 8
-SLOW = Fault(kind="slow", delay=1.5)
+SLOW = Fault(kind="slow", delay=60.0)
 
 
 def models(*listed: Backend, keys: str) -> str:
@@ -90,7 +90,7 @@ async def test_the_second_answers_when_the_first_is_slow_to_begin(stream: bool, 
 
 async def test_the_first_answers_when_it_begins_before_the_second(tmp_path: Path) -> None:
     """The second was asked in vain: its row says so, and the answer is the first one's."""
-    first, second = Fault(kind="slow", delay=0.5), Fault(kind="slow", delay=5.0)
+    first, second = Fault(kind="slow", delay=1.5), Fault(kind="slow", delay=60.0)
     async with model_of(tmp_path, "hedge_after: 0.2", first, second) as (stage, _, _):
         answer = await stage.chat(stream=True)
         said(answer, stream=True)
@@ -105,7 +105,7 @@ async def test_the_first_answers_when_it_begins_before_the_second(tmp_path: Path
 async def test_a_rival_that_fails_leaves_the_other_to_answer(tmp_path: Path) -> None:
     """Either may fail on its own while both are asked."""
     broken = Fault(kind="error_status", status=500)
-    async with model_of(tmp_path, "hedge_after: 0.2", Fault(kind="slow", delay=0.6), broken) as (stage, first, second):
+    async with model_of(tmp_path, "hedge_after: 0.2", Fault(kind="slow", delay=1.5), broken) as (stage, first, second):
         answer = await stage.chat(stream=True)
         said(answer, stream=True)
         assert await attempts(stage, answer) == [("first", "ok", None), ("second", "failed", "error")]
@@ -138,7 +138,7 @@ async def test_nobody_is_hedged_unasked_or_at_somebody_elses_price(keys: str, ki
 
 async def test_hedges_stay_within_the_retry_budget(tmp_path: Path) -> None:
     """When everything is slow, hedging adds no more load than retries may."""
-    slow = Fault(kind="slow", delay=0.6)
+    slow = Fault(kind="slow", delay=2.0)
     async with model_of(tmp_path, "hedge_after: 0.05", slow, slow) as (stage, first, second):
         await asyncio.gather(*(stage.chat(stream=True) for _ in range(30)))
         assert first.books.totals.requests + second.books.totals.requests <= 40
@@ -147,7 +147,7 @@ async def test_hedges_stay_within_the_retry_budget(tmp_path: Path) -> None:
 
 async def test_the_models_first_token_limit_moves_the_request_on(tmp_path: Path) -> None:
     """It is tighter than the backend's own, which allows ten minutes."""
-    async with model_of(tmp_path, "limits: {ttft: 0.3}", Fault(kind="slow", delay=5.0)) as (stage, _, _):
+    async with model_of(tmp_path, "limits: {ttft: 1}", Fault(kind="slow", delay=60.0)) as (stage, _, _):
         answer = await stage.chat(stream=True)
         said(answer, stream=True)
         assert await attempts(stage, answer) == [("first", "failed", "first_byte"), ("second", "ok", None)]
@@ -167,7 +167,7 @@ async def test_the_models_gap_limit_ends_a_stalled_answer_and_signs_of_life_do_n
         listed: list[Any] = [Backend("first", backend.url, model="m")]
         text = configuration(listed, models=models(*listed, keys="limits: {inter_token: 0.4}"))
         async with staged(tmp_path, text) as stage:
-            answer = await asyncio.wait_for(stage.chat(stream=True), 10)
+            answer = await asyncio.wait_for(stage.chat(stream=True), 20)
             error = events(answer.content)[-1]["error"]
             assert (error["code"], error["metadata"]["error_type"]) == (504, "timeout")
 

@@ -258,7 +258,7 @@ async def test_a_begun_stream_is_told_why_it_ends(
     ):
         asking = asyncio.create_task(ask(stage, ONE, path, **body))
         await backend.visit()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not all(exchange.begun for exchange in stage.gateway.inference.active):
                 await asyncio.sleep(0.01)
             if how == "defect":
@@ -305,7 +305,7 @@ async def test_a_shutdown_does_not_swallow_an_error_whose_claim_is_let_go(
 
         monkeypatch.setattr(type(stage.keeper), "ask", slowly)
         asking = asyncio.create_task(ask(stage, ONE, stream=True))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await asked.wait()
             await stage.gateway.drain(0.0)
             told = await asking

@@ -17,6 +17,8 @@ from tests.harness import Stage, chat_body, configuration, over, staged
 RULES = "boards: {keyless: true, endpoint: team, team: team, new_apps_per_day: 2, per_minute: 40}"
 MODEL = "qwen/qwen3-32b"
 
+pytestmark = pytest.mark.usefixtures("whole_day")
+
 
 @pytest.fixture
 async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
@@ -172,7 +174,7 @@ async def test_an_app_is_capped_registered_and_public_once_approved(stage: Stage
 
 async def registered(stage: Stage, count: int) -> None:
     """Wait until the register has so many apps."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while len((await ask(stage, "apps", stage.admin)).json()["data"]) < count:
             await asyncio.sleep(0.02)
 

@@ -95,12 +95,13 @@ async def test_nothing_can_be_read_without_the_secret(open_turns: Callable[..., 
     assert await other.conversation(KEY, first) == []
 
 
-async def test_turns_end_with_their_lifetime(open_turns: Callable[..., Turns]) -> None:
+async def test_turns_end_with_their_lifetime(open_turns: Callable[..., Turns], monkeypatch: pytest.MonkeyPatch) -> None:
     """From then on they are not there, and soon their rows are gone."""
-    turns = open_turns(lifetime_s=0.4)
+    turns = open_turns(lifetime_s=600)
     first = await told(turns, "one")
     assert await turns.find(KEY, first) is not None
-    await asyncio.sleep(0.5)
+    later = responses._now_us() + 601 * 1_000_000
+    monkeypatch.setattr(responses, "_now_us", lambda: later)
     assert await turns.find(KEY, first) is None
     assert await turns.conversation(KEY, first) is None
     assert not await turns.forget(KEY, first)

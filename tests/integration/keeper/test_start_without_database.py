@@ -146,7 +146,7 @@ async def test_it_can_be_stopped_while_it_waits(home: Path, server: PostgresServ
     for _ in range(2):
         keeper = enduring(home, url)
         await keeper.start()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await keeper.stop()
 
 

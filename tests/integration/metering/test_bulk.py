@@ -122,14 +122,13 @@ async def test_a_connection_is_rolled_back_unless_its_transaction_was_seen_to_en
     async with bulk(database):
         trips.clear()
     assert len(trips) == 1, "BEGIN and COMMIT"
-    before = asyncio.create_task(_begin(database))
-    while len(trips) == 1:
-        await asyncio.sleep(0)
-    await asyncio.sleep(0.1)
+    begun = asyncio.Event()
+    before = asyncio.create_task(_begin(database, begun))
+    await begun.wait()
     before.cancel()  # while it waits, its trip done
     await asyncio.wait([before])
     assert len(trips) == 3, "ROLLBACK"
-    task = asyncio.create_task(_begin(database))
+    task = asyncio.create_task(_begin(database, asyncio.Event()))
     while len(trips) == 3:
         await asyncio.sleep(0)
     task.cancel()  # while its trip is under way
@@ -140,10 +139,11 @@ async def test_a_connection_is_rolled_back_unless_its_transaction_was_seen_to_en
     assert query(home, "SELECT day FROM model_day_total") == [(3,)]
 
 
-async def _begin(database: Database) -> None:
+async def _begin(database: Database, begun: asyncio.Event) -> None:
     """Begin a transaction that never ends."""
     async with bulk(database) as connection:
         await connection.write(INSERT, [(1, "m")])
+        begun.set()
         await asyncio.Event().wait()
 
 

@@ -46,7 +46,7 @@ class Scene:
 
     async def finished(self, identity: str) -> Response:
         """Poll until a response is finished."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (response := await self.client.responses.retrieve(identity)).status in RUNNING:
                 await asyncio.sleep(0.05)
         return response
@@ -54,7 +54,7 @@ class Scene:
     async def metered(self, identity: str) -> dict[str, Any]:
         """Return what the ledger says of a response, once it says anything."""
         url = f"{self.stage.url}/api/v1/generation"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while True:
                 asked = {"id": "gen-" + identity.removeprefix("resp_")}
                 answer = await self.stage.http.get(url, params=asked, headers=self.stage.headers)
@@ -156,7 +156,7 @@ async def test_cancelling_stops_the_engine(scene: Scene, stream: bool) -> None:
     cancelled = await scene.client.responses.cancel(identity)
     assert (cancelled.status, cancelled.id) == ("cancelled", identity)
     if stream:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             assert [event.type async for event in events][-1] == "response.output_item.done"
     assert (await scene.client.responses.retrieve(identity)).status == "cancelled"
     assert (await scene.client.responses.cancel(identity)).status == "cancelled"

@@ -22,10 +22,10 @@ ROOT = Path(__file__).parents[3]
 
 async def test_a_token_leaves_before_the_next_is_made(start: Any, connect: Any, chat: Any) -> None:
     """With gaps between tokens each arrives on its own while the engine has not made the next."""
-    sim = await start(timing=Timing(itl=0.25))
+    sim = await start(timing=Timing(itl=0.75))
     raw = await connect(sim.url)
-    raw.send(PATH, chat(stream=True, max_tokens=4))
-    for number in range(1, 5):
+    raw.send(PATH, chat(stream=True, max_tokens=3))
+    for number in range(1, 4):
         async with asyncio.timeout(10):
             while True:
                 line = await raw.reader.readuntil(b"\n\n")
@@ -37,7 +37,7 @@ async def test_a_token_leaves_before_the_next_is_made(start: Any, connect: Any, 
 async def test_headers_come_early_or_with_the_first_token(start: Any, connect: Any, chat: Any) -> None:
     """Some engines send the headers of a stream before the first token exists, others wait for it."""
     for kind, early in (("vllm", True), ("tgi", True), ("sglang", False), ("openai", False)):
-        sim = await start(kind=kind, timing=Timing(base_ttft=0.6))
+        sim = await start(kind=kind, timing=Timing(base_ttft=60 if early else 0.2))
         raw = await connect(sim.url)
         raw.send(PATH, chat(stream=True))
         async with asyncio.timeout(10):

@@ -45,7 +45,7 @@ async def test_a_closed_listener_refuses_and_comes_back(start: Any, client: Any,
 
 async def test_refusal_for_some_seconds_ends_by_itself(start: Any, client: Any, until: Any) -> None:
     """With ``seconds`` the listener comes back without anybody asking."""
-    sim = await start(faults=(Fault(kind="refuse", seconds=0.1),))
+    sim = await start(faults=(Fault(kind="refuse", seconds=1.0),))
     with pytest.raises(httpx.ConnectError):
         await client.get(f"{sim.url}/health")
     await until(lambda: not sim.faults.listing())
@@ -169,15 +169,17 @@ async def test_stalls(start: Any, connect: Any, chat: Any, until: Any) -> None:
                 raw = await connect(sim.url)
                 raw.send(PATH, chat(stream=stream))
                 await until(lambda sim=sim: any(run.phase is Phase.DECODE for run in sim.engine.running))
+                expected = chunks + 1 if stream and chunks else 0
                 data = b""
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(0.05):
-                        while part := await raw.reader.read(65536):
-                            data += part
+                    async with asyncio.timeout(20) as limit:
+                        while not raw.reader.at_eof():
+                            if data.startswith(b"HTTP/1.1 200 OK") is headers and data.count(b"data: {") >= expected:
+                                limit.reschedule(asyncio.get_running_loop().time() + 0.05)  # for what is too much
+                            data += await raw.reader.read(65536)
                 assert data.startswith(b"HTTP/1.1 200 OK") is headers
                 assert b"[DONE]" not in data
-                if stream:
-                    assert data.count(b"data: {") == (chunks + 1 if chunks else 0)
+                assert data.count(b"data: {") == expected
                 assert not raw.reader.at_eof()
                 assert len(sim.engine.running) == 1
                 raw.writer.close()

@@ -23,7 +23,7 @@ EVERY_S = 0.1
 @asynccontextmanager
 async def slow(home: Path, more: str = "", *faults: Fault) -> AsyncIterator[Stage]:
     """Run a gateway over one engine that thinks before its first token."""
-    config = SimConfig("vllm", name="slow", timing=Timing(base_ttft=0.5), faults=faults)
+    config = SimConfig("vllm", name="slow", timing=Timing(base_ttft=1.0), faults=faults)
     async with SimServer(config) as sim, staged(home, configuration(over(sim, more=more))) as stage:
         task = asyncio.create_task(stage.gateway.inference.comfort(EVERY_S))
         try:
@@ -61,7 +61,7 @@ async def test_a_caller_who_waits_is_told_so_and_the_answer_is_whole(tmp_path: P
         assert COMFORT.decode() not in text[text.index("data:") :]
         generation = await stage.generation(chunks[0]["id"])
         assert (generation["tokens_completion"], generation["status"]) == (5, "ok")
-        assert generation["latency"] >= 500, "a comment is no token"
+        assert generation["latency"] >= 1_000, "a comment is no token"
         answer = await stage.openai(base="/api/v1").chat.completions.create(
             model="qwen/qwen3-32b", messages=[{"role": "user", "content": "Hi"}], stream=True, max_tokens=5
         )
@@ -81,7 +81,7 @@ async def test_openais_path_and_whole_answers_get_no_comments(tmp_path: Path) ->
 
 async def test_an_error_after_a_comment_is_an_event_with_an_integer_code(tmp_path: Path) -> None:
     """The status has been said, so the stream says what became of it; the official client raises it."""
-    limits = "timeouts: {first_byte: 0.4, idle: 0.4}"
+    limits = "timeouts: {first_byte: 1, idle: 1}"
     async with slow(tmp_path, limits, Fault(kind="stall", mode="headers")) as stage:
         status, body = await text_of(stage, "/api/v1/chat/completions", stream=True)
         assert status == 200

@@ -22,7 +22,7 @@ from gateway.types.keys import NewKey
 from tests.harness import SECRET, Backend, Stage, configuration, over, staged
 from tests.unit.tariff.files import written
 
-SLOW = Timing(itl=0.03)
+SLOW = Timing(itl=0.06)
 MACHINES = {"gpu-a": 'usd_per_hour: "1"', "gpu-b": 'usd_per_hour: "4.60"', "gpu-c": ""}
 TIERED = """
   - id: qwen/qwen3-32b
@@ -68,7 +68,10 @@ async def test_a_request_in_flight_keeps_its_price(tmp_path: Path) -> None:
     async with one(SimConfig(name="gpu-a", timing=SLOW, answer_tokens=100, prompt_cache=False), tmp_path) as stage:
         await stage.http.get(f"{stage.url}/api/v1/prices", headers=stage.admin)  # imports what serves it
         running = asyncio.create_task(stage.chat())
-        await asyncio.sleep(0.3)
+        load = stage.gateway.registry.fleet.replicas["gpu-a"].load
+        async with asyncio.timeout(10):
+            while not load.in_flight:
+                await asyncio.sleep(0.01)
         made = await post(
             stage, kind="sell", model="qwen/qwen3-32b", price={"prompt": "7", "completion": "9"}, why="dearer"
         )

@@ -126,14 +126,14 @@ async def test_file_that_is_still_written_is_waited_for(watched: Watched) -> Non
         on_change=watched.changes.append,
         on_problem=watched.refusals.append,
         interval=0.01,
-        settle=0.2,
+        settle=1.0,
     )
     async with watched.running():
         with watched.path.open("w") as file:
             for line in OTHER.splitlines(keepends=True):
                 file.write(line)
                 file.flush()
-                await asyncio.sleep(0.02)  # many writes fall into one settling time
+                await asyncio.sleep(0.05)  # many writes fall into one settling time
         await eventually(lambda: watched.changes)
     assert watched.refusals == []
 

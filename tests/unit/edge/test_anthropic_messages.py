@@ -264,7 +264,8 @@ def paths(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 JUNK: Any = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=3),
     st.sampled_from(["text", "image", "tool_use", "url", "base64", "x" * 300]),
-    st.lists(st.integers(), max_size=2), st.just({}), st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+    st.lists(st.integers(), max_size=2), st.builds(dict),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
 )  # fmt: skip
 
 

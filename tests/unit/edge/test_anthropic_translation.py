@@ -313,7 +313,7 @@ def _comparable(answer: dict[str, Any]) -> dict[str, Any]:
     return choice
 
 
-JUNK: Any = st.none() | st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2) | st.just({})
+JUNK: Any = st.none() | st.integers() | st.text(max_size=3) | st.lists(st.integers(), max_size=2) | st.builds(dict)
 
 
 def paths(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

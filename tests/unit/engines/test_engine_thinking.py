@@ -62,7 +62,7 @@ def test_what_only_one_engine_takes() -> None:
 @given(
     st.dictionaries(
         st.sampled_from(["effort", "max_tokens", "enabled", "exclude"]),
-        st.none() | st.booleans() | st.integers() | st.text(max_size=6) | st.just([]),
+        st.none() | st.booleans() | st.integers() | st.text(max_size=6) | st.builds(list),
     )
 )
 def test_nothing_odd_breaks_it(wish: dict[str, Any]) -> None:

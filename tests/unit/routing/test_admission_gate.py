@@ -117,7 +117,7 @@ async def test_the_end_of_a_request_lets_the_next_one_in() -> None:
     await asyncio.sleep(0)
     assert not turn.done()
     stand.leave(running)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await turn
     assert stand.pool.running == [waiting]
     stand.leave(waiting)
@@ -132,7 +132,7 @@ async def test_room_that_nobody_announces_is_found() -> None:
     turn = asyncio.create_task(stand.served(waiting))
     await asyncio.sleep(0)
     stand.pool.slots = 2
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await turn
 
 
@@ -175,7 +175,7 @@ async def test_a_caller_who_leaves_while_waiting_leaves_no_trace() -> None:
     stand.leave(waiting)
     assert stand.pool.queue.waiting == 1
     stand.leave(running)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await following
     assert stand.gate._turns == {}
 
@@ -192,7 +192,7 @@ async def test_a_caller_who_leaves_in_the_step_of_the_release_gives_the_slot_bac
     with pytest.raises(asyncio.CancelledError):
         await turn
     stand.leave(waiting)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await following
 
 
@@ -202,7 +202,7 @@ async def test_when_nothing_serves_routing_speaks() -> None:
     stand.enter()
     waiting = stand.enter()
     stand.pool.up = False
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await stand.gate.turn(waiting, Caller())
     ticket = stand.gate.enter(call(), "search", 100)
     assert ticket is not None
@@ -219,7 +219,7 @@ async def test_switched_off_nobody_waits() -> None:
     turn = asyncio.create_task(stand.gate.turn(waiting, Caller()))
     await asyncio.sleep(0)
     stand.gate.configure(replace(AdmissionSpec(), enabled=False))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await turn
     stand.leave(waiting)
     assert stand.pool.queue.waiting == 0

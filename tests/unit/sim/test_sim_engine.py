@@ -139,9 +139,9 @@ async def test_thousands_of_instant_requests_drain_without_depth() -> None:
 async def test_a_stopped_request_frees_its_slot_at_once(phase: Phase) -> None:
     """Stopping works in every phase, produces nothing more, and lets the next one start."""
     on = engine(Timing(base_ttft=0.05 if phase is Phase.PREFILL else 0.0, itl=0.02, slots=1))
-    other, other_reader = submit(on, 100)
+    other, other_reader = submit(on, 10_000)  # minutes: it is still going when it is looked at
     if phase is Phase.QUEUED:
-        run, reader = submit(on, 100)
+        run, reader = submit(on, 10_000)
     else:
         run, reader = other, other_reader
         other, other_reader = submit(on, 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -43,11 +43,14 @@ def test_spared_requests_do_not_use_up_the_count() -> None:
     assert sum("reset" in faults.draw() for _ in range(1_000)) == 10
 
 
-def test_a_fault_ends_after_its_seconds() -> None:
+def test_a_fault_ends_after_its_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """``seconds`` disarms by itself."""
-    faults = Faults([Fault(kind="slow", seconds=0.02)])
+    now = 100.0
+    monkeypatch.setattr("gateway.sim.faults.time", SimpleNamespace(monotonic=lambda: now))
+    faults = Faults([Fault(kind="slow", seconds=20)])
+    now += 19
     assert "slow" in faults.draw()
-    time.sleep(0.03)
+    now += 1
     assert faults.draw() == {}
     assert faults.listing() == []
 

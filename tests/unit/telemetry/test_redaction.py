@@ -196,6 +196,9 @@ class TestTracebacks:
         async def lost() -> None:
             raise KeyError(PROMPT)
 
+        gc.collect()  # what other tests have lost
+        lines.seek(0)
+        lines.truncate()
         task = asyncio.create_task(lost())
         await asyncio.sleep(0)
         del task

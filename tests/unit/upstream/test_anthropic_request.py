@@ -202,7 +202,7 @@ JUNK: Any = st.one_of(
     st.floats(),
     st.text(max_size=3),
     st.lists(st.integers(), max_size=2),
-    st.just({}),
+    st.builds(dict),
     st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -12,7 +13,8 @@ from gateway.types.call import Operation
 from gateway.upstream.openai import decode, is_error, mend_answer
 from gateway.upstream.plain_answer import plain_answer
 
-ODD = st.sampled_from([None, 1, 1.5, True, "s", "", [], ["x"], {}, {"a": None}, 2**70])
+ODD = st.sampled_from([None, 1, 1.5, True, "s", "", [], ["x"], {}, {"a": None}, 2**70]).map(copy.deepcopy)
+"""Copied, since what stands in an answer is changed there, and the next example must not draw what this one left."""
 
 
 def vllm() -> dict[str, Any]:
