@@ -42,6 +42,8 @@ decode_text: Final = msgspec.json.Decoder(TextChunk).decode
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 _STATUS: Final = re.compile("[45][0-9][0-9]")
+_COMPLAINTS: Final = 8
+"""Complaints of an error that are told; one malformed request can have thousands."""
 _CREDENTIALS: Final = frozenset({401, 403, 407})
 _ADDRESS: Final = re.compile(
     r"""(?ix)
@@ -319,12 +321,23 @@ def _engine_error(document: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         for name in ("type", "param", "n_prompt_tokens", "n_ctx")
         if isinstance(error.get(name), str | int)
     }
-    if not isinstance(message, str):
-        try:
-            message = str(message)
-        except RecursionError:
-            message = ""
-    return _decent(message), detail
+    complaints = message if isinstance(message, list) else [message]
+    return _decent("; ".join(filter(None, map(_complaint, complaints[:_COMPLAINTS])))), detail
+
+
+def _complaint(item: Any) -> str:
+    """Return what an error says, or one of several, as servers made with FastAPI list them: what, and where.
+
+    They quote what they complain about, too: the caller's own words, which are left out.
+    """
+    if isinstance(item, str | int | float):
+        return str(item)
+    words = item.get("msg") if isinstance(item, Mapping) else None
+    if not isinstance(words, str):
+        return ""
+    place = item.get("loc")
+    steps = [str(step) for step in place if isinstance(step, str | int)] if isinstance(place, list) else []
+    return f"{'.'.join(steps)}: {words}" if steps else words
 
 
 def _decent(message: str) -> str:

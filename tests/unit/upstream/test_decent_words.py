@@ -29,6 +29,29 @@ def test_addresses_and_keys_are_left_out(said: str, told: str | None) -> None:
         assert error_event(ENGINES["vllm"], document).message == expected
 
 
+@pytest.mark.parametrize(
+    ("detail", "told"),
+    [
+        (
+            [
+                {"loc": ["body", "messages", 0, "role"], "msg": "Input should be 'user'", "input": "my secret"},
+                {"msg": "Field required", "type": "missing"},
+            ],
+            "body.messages.0.role: Input should be 'user'; Field required",
+        ),
+        ({"loc": ["body", "n"], "msg": "too many", "input": "my secret"}, "body.n: too many"),
+        (["no", {"input": "my secret"}, None, 7], "no; 7"),
+        ({"input": "my secret"}, "the backend refused the request"),
+        ([["my secret"]], "the backend refused the request"),
+        ([{"msg": str(number)} for number in range(9)], "0; 1; 2; 3; 4; 5; 6; 7"),
+    ],
+)
+def test_a_list_of_complaints_is_told_without_what_it_quotes(detail: object, told: str) -> None:
+    """Servers made with FastAPI say what is wrong with a request, where, and quote it: a caller's words stay theirs."""
+    failure = failure_of(ENGINES["vllm"], 422, [], json.dumps({"detail": detail}).encode())
+    assert (failure.message, failure.status) == (told, 422)
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_words_about_our_key_stay_here(status: int) -> None:
     """A caller can do nothing about the key of a backend, and the backend quotes it."""
