@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
-from functools import partial
 
 import pytest
 
 from bench.calm import CalmError, ask_calmly, is_whole
 from bench.load import Target
-from bench.mock import Connection, Replica
+from bench.mock import Replica
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n"
-
-
-@pytest.fixture
-async def replica() -> Replica:
-    """A replica without a server."""
-    return Replica()
-
-
-@pytest.fixture
-async def target(replica: Replica) -> AsyncIterator[Target]:
-    """The replica on a free port."""
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(partial(Connection, replica, loop), "127.0.0.1", 0)
-    yield Target("127.0.0.1", server.sockets[0].getsockname()[1], "/v1/chat/completions", "m", {})
-    server.close()
 
 
 async def test_as_many_answers_as_were_asked_for_no_faster_than_that(target: Target, replica: Replica) -> None:

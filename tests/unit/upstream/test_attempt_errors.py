@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from time import monotonic
 
 import pytest
 
-from gateway.engines.catalogue import ENGINES
-from gateway.types.call import Operation
 from gateway.types.failure import Cause
 from gateway.upstream.attempt import ERROR_TIME, MAX_ERROR, Attempt
-from gateway.upstream.deadlines import Deadlines
 from gateway.upstream.wire import Connection, Pool
+from tests.fakes.attempt import asked
 from tests.fakes.transport import FakeTransport
 
 WORDS = b'{"error":{"message":"the pipeline has burst"}}'
@@ -24,23 +21,16 @@ def head(status: int, length: int) -> bytes:
 
 
 @pytest.fixture
-async def asked() -> tuple[Attempt, Connection, FakeTransport, Pool]:
+async def waiting() -> tuple[Attempt, Connection, FakeTransport, Pool]:
     """Return an attempt that waits for its answer, for an hour if need be."""
-    loop = asyncio.get_running_loop()
-    pool = Pool("http://x", loop=loop, deadlines=Deadlines(loop), resolve=None)  # type: ignore[arg-type] # not asked
-    connection = Connection(pool)
-    transport = FakeTransport(loop, connection)
-    connection.connection_made(transport)
-    attempt = Attempt(loop, ENGINES["vllm"], Operation.CHAT, first_byte=3600, idle=3600)
-    attempt.start(connection, b"request")
-    return attempt, connection, transport, pool
+    return asked(first_byte=3600, idle=3600)
 
 
 async def test_a_whole_error_leaves_its_connection_in_use(
-    asked: tuple[Attempt, Connection, FakeTransport, Pool],
+    waiting: tuple[Attempt, Connection, FakeTransport, Pool],
 ) -> None:
     """Its words are kept, and the next request may go the same way."""
-    attempt, connection, transport, pool = asked
+    attempt, connection, transport, pool = waiting
     connection.data_received(head(500, len(WORDS)) + WORDS)
     assert attempt.failure is not None
     assert (attempt.failure.status, attempt.failure.message) == (500, "the pipeline has burst")
@@ -50,10 +40,10 @@ async def test_a_whole_error_leaves_its_connection_in_use(
 
 @pytest.mark.parametrize(("status", "cause"), [(503, Cause.OVERLOADED), (500, Cause.ERROR), (400, Cause.REFUSED)])
 async def test_an_error_without_an_end_is_what_its_status_says(
-    asked: tuple[Attempt, Connection, FakeTransport, Pool], status: int, cause: Cause
+    waiting: tuple[Attempt, Connection, FakeTransport, Pool], status: int, cause: Cause
 ) -> None:
     """Not the limit for a first byte: the replica did answer, and the request goes on or ends as after any error."""
-    attempt, connection, transport, _ = asked
+    attempt, connection, transport, _ = waiting
     connection.data_received(head(status, 2 * len(WORDS)) + WORDS)
     assert not attempt.begun().done()
     assert attempt.deadline <= monotonic() + ERROR_TIME
@@ -66,10 +56,10 @@ async def test_an_error_without_an_end_is_what_its_status_says(
 
 
 async def test_an_error_that_is_too_long_is_not_read_to_its_end(
-    asked: tuple[Attempt, Connection, FakeTransport, Pool],
+    waiting: tuple[Attempt, Connection, FakeTransport, Pool],
 ) -> None:
     """What came of it is enough."""
-    attempt, connection, transport, _ = asked
+    attempt, connection, transport, _ = waiting
     connection.data_received(head(500, 10 * MAX_ERROR))
     connection.data_received(b"x" * MAX_ERROR)
     assert attempt.failure is None
@@ -79,9 +69,9 @@ async def test_an_error_that_is_too_long_is_not_read_to_its_end(
     assert transport.is_closing()
 
 
-async def test_a_shorter_limit_is_not_made_longer(asked: tuple[Attempt, Connection, FakeTransport, Pool]) -> None:
+async def test_a_shorter_limit_is_not_made_longer(waiting: tuple[Attempt, Connection, FakeTransport, Pool]) -> None:
     """The first-byte limit of the request holds for errors too."""
-    attempt, connection, _, _ = asked
+    attempt, connection, _, _ = waiting
     soon = attempt.deadline = monotonic() + ERROR_TIME / 10
     connection.data_received(head(500, len(WORDS)))
     assert attempt.deadline == soon

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 
 import pytest
 
-from gateway.engines.catalogue import ENGINES
-from gateway.types.call import Operation
 from gateway.types.chunk import Chunk, ListSink, TextChunk
 from gateway.upstream.attempt import HOLD, Attempt
-from gateway.upstream.deadlines import Deadlines
 from gateway.upstream.wire import Connection, Pool
+from tests.fakes.attempt import asked
 from tests.fakes.transport import FakeTransport
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -28,18 +25,6 @@ def event(number: int, size: int) -> bytes:
 def frame(data: bytes) -> bytes:
     """Return one piece of a chunked body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def asked(first_byte: float, idle: float) -> tuple[Attempt, Connection, FakeTransport, Pool]:
-    """Return an attempt that waits for its answer."""
-    loop = asyncio.get_running_loop()
-    pool = Pool("http://x", loop=loop, deadlines=Deadlines(loop), resolve=None)  # type: ignore[arg-type] # not asked
-    connection = Connection(pool)
-    transport = FakeTransport(loop, connection)
-    connection.connection_made(transport)
-    attempt = Attempt(loop, ENGINES["vllm"], Operation.CHAT, first_byte=first_byte, idle=idle)
-    attempt.start(connection, b"request")
-    return attempt, connection, transport, pool
 
 
 @pytest.fixture
