@@ -266,8 +266,11 @@ class Attempt:
             self._whole(decode_ranking(whole) if self._operation is Operation.RERANK else decode(whole))
 
     def lost(self, failure: Failure) -> None:
-        """The connection broke."""
-        self._fail(failure)
+        """The connection broke; of an error the status was said before that."""
+        if self.status in {0, 200}:
+            self._fail(failure)
+        else:
+            self._refused(broken=True)
 
     # Internals
 

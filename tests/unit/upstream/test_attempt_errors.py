@@ -55,6 +55,17 @@ async def test_an_error_without_an_end_is_what_its_status_says(
     assert transport.is_closing()
 
 
+async def test_an_error_that_is_cut_is_what_its_status_says(
+    waiting: tuple[Attempt, Connection, FakeTransport, Pool],
+) -> None:
+    """Not a broken answer: the replica said that it has none."""
+    attempt, connection, _, _ = waiting
+    connection.data_received(head(503, 2 * len(WORDS)) + WORDS)
+    connection.connection_lost(None)
+    assert attempt.failure is not None
+    assert (attempt.failure.status, attempt.failure.cause) == (503, Cause.OVERLOADED)
+
+
 async def test_an_error_that_is_too_long_is_not_read_to_its_end(
     waiting: tuple[Attempt, Connection, FakeTransport, Pool],
 ) -> None:
