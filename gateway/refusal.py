@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.edge.errors import error_body, retry_after
+from gateway.edge.errors import error_body, waiting_headers
 from gateway.telemetry import logs
 from gateway.types import ids
 from gateway.types.errors import Internal, Unauthorized, WeirError
@@ -26,10 +26,7 @@ def defect(error: Exception, path: str) -> Answer:
 def rendered(error: WeirError, identity: str | None = None) -> Answer:
     """Return the answer to a request that ended in ``error``, under the request id ``identity`` or a new one."""
     identity = identity or ids.text(_ids.new())
-    headers = [("content-type", "application/json"), ("x-request-id", identity)]
-    wait = retry_after(error)
-    if wait is not None:
-        headers.append(("retry-after", str(wait)))
+    headers = [("content-type", "application/json"), ("x-request-id", identity), *waiting_headers(error)]
     if isinstance(error, Unauthorized):
         headers.append(("www-authenticate", "Bearer"))
     return error.code, headers, error_body(error, identity)

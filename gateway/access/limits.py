@@ -9,6 +9,7 @@ no waiting would help. State is lost with the process; ``adopt`` takes over requ
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections import deque
@@ -29,12 +30,27 @@ _WORDS: Final = {
 }
 
 
-def refusal(grant: Grant, limits: KeyLimits) -> RateLimited:
-    """Return the error a caller gets for a refused ``grant`` under ``limits``."""
+def refusal(grant: Grant, limits: KeyLimits, now_ms: float) -> RateLimited:
+    """Return the error a caller gets for a refused ``grant`` under ``limits``.
+
+    It has OpenRouter's headers of the limit that was hit, as far as its numbers are known: nobody knows when a running
+    request ends, nor how much of a limit that several hosts share is left.
+
+    Args:
+        grant: refused.
+        limits: of the key.
+        now_ms: wall clock, milliseconds since 1970.
+    """
     limit = grant.refused or "rpm"
+    value = getattr(limits, limit)
+    headers = {"X-RateLimit-Limit": str(value)}
+    if grant.left is not None:
+        headers["X-RateLimit-Remaining"] = str(grant.left)
+    if grant.exact:
+        headers["X-RateLimit-Reset"] = str(math.ceil(now_ms + grant.retry_after * 1000))
     return RateLimited(
-        f"the key's limit of {getattr(limits, limit)} {_WORDS[limit]} is reached",
-        metadata={"limit": limit, "value": getattr(limits, limit)},
+        f"the key's limit of {value} {_WORDS[limit]} is reached",
+        metadata={"limit": limit, "value": value, "headers": headers},
         retry_after=grant.retry_after,
     )
 
@@ -282,7 +298,10 @@ class LocalLimits:
             wait = key.wait_for_tokens(tokens, limits.tpm, now) / 1e9
             if wait > longest:
                 longest, name = wait, "tpm"
-        return Grant(0, name, longest) if name else None
+        if not name:
+            return None
+        left = max(0, limits.tpm - key.tokens) if name == "tpm" and limits.tpm is not None else 0
+        return Grant(0, name, longest, exact=name != "concurrent", left=left)
 
 
 def _must_fit(limits: KeyLimits, tokens: int) -> None:

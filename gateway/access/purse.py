@@ -10,6 +10,7 @@ Refusals are ``RateLimited`` (429) and ``PaymentRequired`` (402); a keeper that 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -144,7 +145,7 @@ class Purse:
         if grant.refused is not None:
             self._metrics.limit_refusals.add((grant.refused,))
             if grant.shortfall is None or spend is None:
-                raise refusal(grant, principal.limits)
+                raise refusal(grant, principal.limits, time.time() * 1000)
             kind = BudgetNear if _near(call, models, principal.team, grant.shortfall.free) else PaymentRequired
             raise self._too_dear(kind, call, principal, models, grant.shortfall, spend)
         if spend is not None and grant.reserved is not None and grant.reserved < spend.amount:

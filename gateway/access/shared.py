@@ -174,7 +174,7 @@ class RedisLimits:
             for waiter, verdict in zip(asked[key].waiters, found, strict=True):
                 if not waiter.done():
                     word = verdict.decode() if isinstance(verdict, bytes) else verdict
-                    waiter.set_result(Grant(0, word, CONCURRENCY_RETRY_S) if word else Grant(0))
+                    waiter.set_result(_refused(word) if word else Grant(0))
 
     def _arguments(self, key_id: str, asked: _Asked | None) -> list[Any]:
         """Return the arguments of the script for a key: counts without the requests that ask, limits, requests."""
@@ -235,6 +235,11 @@ class RedisLimits:
             for waiter in each.waiters:
                 if not waiter.done():
                     waiter.set_result(Grant(0))
+
+
+def _refused(limit: str) -> Grant:
+    """Return the refusal by a limit that hosts share: nobody knows when there is room, nor how many tokens are left."""
+    return Grant(0, limit, CONCURRENCY_RETRY_S, left=None if limit == "tpm" else 0)
 
 
 def open_shared(url: str, local: LocalLimits) -> RedisLimits:

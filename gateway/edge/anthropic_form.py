@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.edge.errors import retry_after
+from gateway.edge.errors import waiting_lines
 from gateway.edge.exchange import Exchange
 from gateway.types import ids
 from gateway.types.call import Call, Need
@@ -194,9 +194,7 @@ def respond_error(
     status, body = error_form(error, identity, call)
     if explained is not None:
         body["openrouter_metadata"] = explained
-    wait = retry_after(error)
-    if wait is not None:
-        headers += b"retry-after: %d\r\n" % wait
+    headers += waiting_lines(error)
     if status == 401:
         headers += b"www-authenticate: Bearer\r\n"
     elif status == 405:

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import Meta
 
+from gateway.edge.plugins import Plugins, Transforms, check_plugins
 from gateway.engines.parameters import SOFT, used
 from gateway.types.call import Call
 from gateway.types.errors import BadRequest
@@ -53,6 +54,8 @@ class RoutingShape(msgspec.Struct, kw_only=True):
     session_id: str | None = None
     prompt_cache_key: str | None = None
     priority: str | int | float | None = None
+    plugins: Plugins | None = None
+    transforms: Transforms | None = None
     user: str | None = None
 
     @property
@@ -121,6 +124,8 @@ FIELDS: Final = frozenset(
         "prompt_cache_key",
         "priority",
         "service_tier",
+        "plugins",
+        "transforms",
         *_SOFT_FIELDS,
     }
 )
@@ -147,6 +152,7 @@ def read_body(call: Call, shape: RoutingShape) -> None:
         return
     if shape.route is not None and shape.route != "fallback":
         raise _not_one_of("route", shape.route, ("fallback",))
+    check_plugins(shape.plugins, shape.transforms)
     tier = body.get("service_tier")
     if isinstance(tier, str) and tier in SERVICE_TIERS:
         call.service_tier = tier

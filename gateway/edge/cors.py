@@ -16,7 +16,10 @@ from gateway.config.cors import CorsSpec
 if TYPE_CHECKING:
     from gateway.edge.asgi import App, Message, Receive, Scope, Send
 
-_EXPOSED: Final = b"x-generation-id, x-request-id, x-weir-route, x-weir-max-tokens, retry-after"
+_EXPOSED: Final = (
+    b"x-generation-id, x-request-id, x-weir-route, x-weir-max-tokens, retry-after, "
+    b"x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset"
+)
 _METHODS: Final = b"GET, POST, PUT, PATCH, DELETE"
 _HEADERS: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*,[ \t]*[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
 _LONGEST: Final = 4096

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -45,12 +46,23 @@ def error_body(error: WeirError, request_id: str, explained: dict[str, Any] | No
 
 def error_lines(error: WeirError, request_id: str) -> bytes:
     """Return the header lines of an error to a request."""
-    identity, wait = request_id.encode("ascii"), retry_after(error)
-    lines = b"retry-after: %d\r\n" % wait if wait is not None else b""
-    lines += b"x-generation-id: %s\r\nx-request-id: %s\r\n" % (identity, identity)
+    identity = request_id.encode("ascii")
+    lines = waiting_lines(error) + b"x-generation-id: %s\r\nx-request-id: %s\r\n" % (identity, identity)
     if error.code == 401:
         return lines + b"www-authenticate: Bearer\r\n"
     return lines + b"allow: POST\r\n" if error.code == 405 else lines
+
+
+def waiting_lines(error: WeirError) -> bytes:
+    """Return the header lines that say when to ask again, and what of a limit is left."""
+    return "".join(f"{name}: {value}\r\n" for name, value in waiting_headers(error)).encode("ascii")
+
+
+def waiting_headers(error: WeirError) -> Sequence[tuple[str, str]]:
+    """Return the headers that say when to ask again, and what of a limit is left."""
+    wait = retry_after(error)
+    found = [(name.lower(), value) for name, value in error.headers.items()]
+    return found if wait is None else [("retry-after", str(wait)), *found]
 
 
 def retry_after(error: WeirError) -> int | None:

@@ -67,7 +67,7 @@ def generation_object(record: GenerationRecord) -> dict[str, Any]:
         "provider_responses": [_attempt(attempt) for attempt in record.attempts],
         "router": None,
         "service_tier": last.tier,
-        "session_id": None,
+        "session_id": None,  # names of conversations are not written down
         "status": last.status,
         "streamed": last.streamed,
         "tokens_completion": usage.completion,

@@ -64,6 +64,11 @@ class WeirError(Exception):
         """The ``error_type`` of this very error."""
         return self.error_type
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """More headers of the answer; callers in OpenRouter's form find them in ``metadata``, too."""
+        return {}
+
 
 class BadRequest(WeirError):
     """The request cannot be understood or asks for something impossible."""
@@ -173,6 +178,12 @@ class RateLimited(WeirError):
     status = 429
     error_type = "rate_limit_exceeded"
     openai_type = "rate_limit_error"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The numbers of the limit, as far as they are known."""
+        found: Mapping[str, str] = self.metadata.get("headers", {})
+        return found
 
 
 class Overloaded(WeirError):

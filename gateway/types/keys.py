@@ -56,7 +56,7 @@ class KeyRecord(msgspec.Struct, frozen=True):
         disabled: switched off, can be switched on again.
         revoked_at: microseconds since 1970 when it was revoked for good, or None.
         created_at: microseconds since 1970.
-        updated_at: microseconds since 1970 of the last change or rotation, or None.
+        updated_at: microseconds since 1970 of the last change, also of its spending limit, or rotation; or None.
         last_used_at: microseconds since 1970 of the last metered request, or None.
         creator: user id of the member it belongs to, or ``""``.
     """
@@ -94,13 +94,17 @@ class NewKey(msgspec.Struct, frozen=True):
 
 
 class KeyPatch(msgspec.Struct, frozen=True):
-    """A change of a key; a field left ``UNSET`` stays as it is."""
+    """A change of a key; a field left ``UNSET`` stays as it is.
+
+    ``beside`` says that something of the key changes that is kept elsewhere, such as its spending limit: a budget.
+    """
 
     name: str | msgspec.UnsetType = msgspec.UNSET
     models: tuple[str, ...] | msgspec.UnsetType | None = msgspec.UNSET
     limits: KeyLimits | msgspec.UnsetType = msgspec.UNSET
     expires_at: int | msgspec.UnsetType | None = msgspec.UNSET
     disabled: bool | msgspec.UnsetType = msgspec.UNSET
+    beside: bool = False
 
 
 class IssuedKey(msgspec.Struct, frozen=True):
@@ -145,13 +149,15 @@ class KeyFeed(Protocol):
         """Return all keys, revoked ones too, and call ``on_change`` with each key that changes later."""
 
 
-class Grant(msgspec.Struct, frozen=True, gc=False):
+class Grant(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Leave to run one request under a key's limits and the budgets it concerns.
 
     Attributes:
         hold: id to settle with, or 0 when nothing is to be settled.
         refused: None when granted, else what was hit: ``rpm``, ``tpm``, ``concurrent`` or ``budget``.
         retry_after: seconds until there is room, when a limit was hit.
+        exact: whether ``retry_after`` is when there is room, and no guess.
+        left: what is left of the limit that was hit, too little for this request; None when nobody knows.
         reserved: the most that may be charged for the request, nano-USD; None when no budget bounds it.
         shortfall: what the budget lacks, when one was hit.
     """
@@ -161,6 +167,8 @@ class Grant(msgspec.Struct, frozen=True, gc=False):
     retry_after: float = 0.0
     reserved: int | None = None
     shortfall: Shortfall | None = None
+    exact: bool = False
+    left: int | None = None
 
 
 class LimitBook(Protocol):

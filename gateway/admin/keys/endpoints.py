@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Protocol, cast
 
 import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Response
+from msgspec import structs
 
 from gateway.access.management import ManagementKeys
 from gateway.admin.body import documented, reader
@@ -168,11 +169,12 @@ class KeyEndpoints:
             raise BadRequest("a key stays with its team: make a new one in the other", param="workspace_id")
         patch = _patch(body)
         known = (await self._limits([record.key_id])).get(record.key_id)
-        said = body.model_fields_set
         if known is None and body.limit is None and body.limit_reset is not None:
             raise BadRequest("limit_reset is of a limit: send one", param="limit")
-        changed = await self._keys.update_key(record.key_id, patch)
-        if said & {"limit", "limit_reset"}:
+        named = bool(body.model_fields_set & {"limit", "limit_reset"})
+        limited = named and (known is not None or body.limit is not None)
+        changed = await self._keys.update_key(record.key_id, structs.replace(patch, beside=limited))
+        if limited:
             await self._change_limit(record.key_id, body, known)
         return await self._shown(changed)
 

@@ -66,7 +66,7 @@ def own_data(caller: Principal, usage: KeyUsage, states: Sequence[BudgetState]) 
         "is_provisioning_key": caller.management,
         "creator_user_id": None,
         "organization_id": None,
-        "workspace_id": caller.team,
+        "workspace_id": caller.team or None,  # management keys belong to none
         "allowed_data_regions": [],
         "free_model_daily_requests": {"used": 0, "limit": 0, "remaining": 0},
         "rate_limit": {"requests": -1, "interval": "1m", "note": _NOTE},

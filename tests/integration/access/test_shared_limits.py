@@ -153,6 +153,8 @@ async def test_requests_of_all_hosts_count_together(hosts: list[Host]) -> None:
         assert len(granted) == allowed
         assert {grant.refused for grant in grants} == {None, word}
         assert all(grant.retry_after > 0 for grant in grants if grant.refused)
+        guessed = [grant.left for grant in grants if grant.refused and not grant.exact]
+        assert set(guessed) == {None if word == "tpm" else 0}, "how many tokens are left over all hosts, nobody knows"
         assert sum(host.limits.counts("k")[0] for host in hosts) == allowed
 
 

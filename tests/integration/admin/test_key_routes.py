@@ -150,6 +150,17 @@ async def test_fields_of_openrouter_that_say_nothing_are_accepted(operator: http
     await make(operator, limit=None, limit_reset=None, include_byok_in_limit=False, creator_user_id=None)
 
 
+async def test_a_change_of_the_limit_alone_is_a_change(operator: httpx.AsyncClient) -> None:
+    """``updated_at`` moves with the limit and with its reset, and stays when there is no limit to remove."""
+    data = (await make(operator, limit=1))["data"]
+    path, seen = f"{KEYS}/{data['hash']}", data["created_at"]
+    assert data["updated_at"] is None
+    for change in ({"limit": 2}, {"limit_reset": "daily"}, {"limit": None}):
+        seen, before = (await operator.patch(path, json=change)).json()["data"]["updated_at"] or "", seen
+        assert seen > before, change
+    assert (await operator.patch(path, json={"limit": None})).json()["data"]["updated_at"] == seen
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

@@ -347,6 +347,7 @@ async def test_keys_have_spending_limits_as_openrouter_has_them(tmp_path: Path) 
         assert free.status_code == 200
         manager = (await stage.http.get(f"{stage.url}/api/v1/key", headers=stage.admin)).json()["data"]
         assert manager["is_management_key"]
+        assert (own["workspace_id"], manager["workspace_id"]) == ("default", None)
 
 
 async def test_budgets_are_managed_over_http(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ async def test_a_page_reads_answers_streams_and_errors(
     told = answer.headers
     assert (told["access-control-allow-origin"], told["vary"]) == (PAGE, "origin")
     exposed = told["access-control-expose-headers"].split(", ")
-    assert {"x-generation-id", "x-request-id", "x-weir-route", "retry-after"} <= set(exposed)
+    assert {"x-generation-id", "x-request-id", "x-weir-route", "retry-after", "x-ratelimit-reset"} <= set(exposed)
     assert len(told.get_list("access-control-allow-origin")) == 1
 
 

@@ -302,7 +302,9 @@ async def test_counting_needs_a_key_and_is_limited(house: House) -> None:
         await client.messages.count_tokens(model="vllm", messages=HI)
         with pytest.raises(anthropic.RateLimitError) as caught:
             await client.messages.count_tokens(model="vllm", messages=HI)
-    assert int(caught.value.response.headers["retry-after"]) > 0
+    headers = caught.value.response.headers
+    assert int(headers["retry-after"]) > 0
+    assert (headers["x-ratelimit-limit"], headers["x-ratelimit-remaining"]) == ("1", "0")
 
 
 async def test_early_refusals_are_in_its_shape(house: House) -> None:

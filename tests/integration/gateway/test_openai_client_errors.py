@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.harness import ADMIN_KEY, Backend, Stage, configuration, staged
 
 MODEL = "qwen/qwen3-32b"
 QUESTION: list[Any] = [{"role": "user", "content": "Tell me about weirs."}]
+RATE_LIMIT = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +218,14 @@ async def test_a_key_over_its_limit_is_a_rate_limit_error(scene: Scene, limits: 
     await scene.ask(issued.key, max_tokens=40)
     with pytest.raises(openai.RateLimitError, match=word) as caught:
         await scene.ask(issued.key, max_tokens=40)
-    assert 1 <= int(caught.value.response.headers["retry-after"]) <= 60
+    headers = caught.value.response.headers
+    assert 1 <= int(headers["retry-after"]) <= 60
     assert facts(caught.value)["error_type"] == "rate_limit_exceeded"
     assert scene.answered() == 1
+    told = facts(caught.value)["headers"]
+    assert told == {name: headers[name] for name in RATE_LIMIT}
+    assert int(told["X-RateLimit-Limit"]) == next(iter(limits.values())) > int(told["X-RateLimit-Remaining"])
+    assert 0 < int(told["X-RateLimit-Reset"]) / 1000 - time.time() <= 60
 
 
 async def test_only_so_many_requests_of_a_key_at_once(scene: Scene) -> None:
@@ -227,8 +234,10 @@ async def test_only_so_many_requests_of_a_key_at_once(scene: Scene) -> None:
     scene.sim.faults.arm(Fault(kind="stall", count=1, after_chunks=2))
     stream = await scene.ask(issued.key, stream=True)
     assert (await anext(stream)).choices
-    with pytest.raises(openai.RateLimitError):
+    with pytest.raises(openai.RateLimitError) as caught:
         await scene.ask(issued.key)
+    headers = caught.value.response.headers
+    assert [headers.get(name) for name in RATE_LIMIT] == ["1", "0", None], "nobody knows when the other one ends"
     await stream.close()
     async with asyncio.timeout(20):
         while True:

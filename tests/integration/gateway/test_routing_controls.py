@@ -230,6 +230,8 @@ async def test_options_reach_their_provider_and_nobody_else(scene: Scene) -> Non
         ({"preset": "balancd"}, 400, None, "did you mean balanced"),
         ({"priority": "urgent"}, 400, "priority", "interactive, standard, batch"),
         ({"session_id": "s" * 257}, 400, "session_id", "256"),
+        ({"plugins": [{"id": "web"}]}, 400, "plugins[0]", "'web', and there is no web search here"),
+        ({"transforms": ["zip"]}, 400, "transforms[0]", "middle-out alone"),
     ],
     ids=shown,
 )

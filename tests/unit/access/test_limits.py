@@ -222,11 +222,31 @@ def test_idle_keys_are_forgotten_and_running_ones_are_not() -> None:
 
 def test_the_refusal_names_the_limit_and_when_to_come_back() -> None:
     """The caller's error has the limit, its value and Retry-After."""
-    error = refusal(Grant(0, "tpm", 12.5), KeyLimits(tpm=900))
+    error = refusal(Grant(0, "tpm", 12.5), KeyLimits(tpm=900), 0)
     assert error.code == 429
     assert "900 tokens per minute" in error.message
     assert error.retry_after == 12.5
-    assert error.metadata == {"limit": "tpm", "value": 900}
+    assert error.metadata == {"limit": "tpm", "value": 900, "headers": {"X-RateLimit-Limit": "900"}}
+
+
+@pytest.mark.parametrize(
+    ("limits", "taken", "left", "reset"),
+    [
+        (KeyLimits(rpm=1), 0, "0", "1030001"),
+        (KeyLimits(tpm=100), 70, "30", "1030001"),
+        (KeyLimits(concurrent=1), 0, "0", None),
+    ],
+)
+def test_the_numbers_of_a_limit_are_those_that_are_known(
+    limits: KeyLimits, taken: int, left: str, reset: str | None
+) -> None:
+    """What is left, and the millisecond from which there is room; nobody knows when a running request ends."""
+    key = Key(limits)
+    key.take(taken)
+    key.clock.now += 30 * SECOND
+    error = refusal(key.take(40), limits, 1_000_000.5)
+    most = {"X-RateLimit-Limit": str(error.metadata["value"]), "X-RateLimit-Remaining": left}
+    assert error.headers == most | ({} if reset is None else {"X-RateLimit-Reset": reset})
 
 
 async def test_the_book_serves_the_process_it_lives_in() -> None:
