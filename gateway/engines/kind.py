@@ -111,7 +111,7 @@ class Engine:
         callers_length: of OpenAI's two names for the length limit of a chat, the one that the caller used is passed on.
         fit: brings the body of a chat into the form that it takes, or None when it takes it as it is.
         thinking: how it is asked to think by way of chat templates, or None when it is not.
-        request_statuses: statuses that concern the request, though elsewhere they concern the key.
+        request_errors: words, in lower case, of a 5xx that mean that the request is at fault, not the engine.
         length_statuses: statuses that mean a prompt too long when ``context_error`` says so, else a matter of the key.
     """
 
@@ -144,7 +144,7 @@ class Engine:
     fit: Callable[[dict[str, Any]], None] | None = None
     thinking: Thinking | None = None
     length_statuses: frozenset[int] = frozenset()
-    request_statuses: frozenset[int] = frozenset()
+    request_errors: tuple[str, ...] = ()
 
     def greeting(self, key: str | None) -> str:
         """Return the header lines, each ended by CRLF, that present ``key`` and all that the engine wants to see."""

@@ -5,7 +5,7 @@ counts one choice only, however many were asked for. While every slot is busy a 
 It goes on with an assistant message at the end of a chat, put behind the rendered chat as it is, unless
 ``--no-prefill-assistant`` says otherwise, and refuses that while thinking is on. Whole answers then repeat the message,
 streams as a rule do not. In prefill it looks for callers who left only after a second in which nobody asked it
-anything, its metrics included.
+anything, its metrics included. What it finds wrong only once it has begun to handle a request is 500.
 """
 
 from __future__ import annotations
@@ -79,6 +79,12 @@ LLAMACPP: Final = Engine(
     passes_unknown=False,
     probe_pause=1.5,
     context_error=("exceeds the available context size", "exceed_context_size"),
+    request_errors=(
+        "failed to parse tool call arguments",
+        "image input is not supported",
+        "audio input is not supported",
+        "unknown reasoning format",
+    ),
     resume=Resume(template_arguments={"enable_thinking": False}, always=True),
     counter="template",
     thinking=Thinking(budget_field="thinking_budget_tokens"),

@@ -53,7 +53,6 @@ class Profile:
         cached_name: where it says how many prompt tokens came from its cache.
         overloads: statuses that mean that it is full, not that it is broken.
         too_long: words, in lower case, with which it says that a prompt is too long, beyond the usual ones.
-        request_statuses: statuses that concern the request, though elsewhere they concern the key.
         length_statuses: statuses that with such words concern the request, though elsewhere they concern the key.
         limits: the headers in which it says what is left.
         sources: where this is written.
@@ -79,7 +78,6 @@ class Profile:
     overloads: frozenset[int] = frozenset({429, 503, 529})
     too_long: tuple[str, ...] = ()
     length_statuses: frozenset[int] = frozenset()
-    request_statuses: frozenset[int] = frozenset()
     limits: str = "x-ratelimit-remaining-requests, -tokens"
     sources: tuple[str, ...] = ()
 
@@ -318,7 +316,6 @@ _OPENROUTER: Final = Profile(
     reasoning="reasoning",
     reasoning_name="reasoning, reasoning_details",
     overloads=frozenset({429, 503}),
-    request_statuses=frozenset({403}),
     limits="",
     sources=("https://openrouter.ai/docs/api-reference/streaming", "https://openrouter.ai/docs/api-reference/errors"),
 )
@@ -353,6 +350,5 @@ def engine_of(kind: str, profile: str = "") -> Engine:
         context_error=engine.context_error + found.too_long,
         fit=found.fit,
         length_statuses=found.length_statuses,
-        request_statuses=found.request_statuses,
         callers_length=not found.length_field,
     )

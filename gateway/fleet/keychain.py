@@ -13,7 +13,7 @@ from typing import Final
 
 from gateway.config.snapshot import KeySpec, Secret
 from gateway.fleet.capacity import Quota
-from gateway.types.failure import Failure
+from gateway.types.failure import Cause, Failure
 
 REFUSALS: Final = frozenset({401, 402, 403, 429})
 """Statuses that concern the key a request was made with."""
@@ -56,7 +56,7 @@ class UpstreamKey:
             self.refusals = 0
             self.used["ok"] += 1
             return False
-        if failure.status not in REFUSALS or not failure.retryable:
+        if failure.status not in REFUSALS or failure.cause is Cause.REFUSED or not failure.retryable:
             self.used["failed"] += 1
             return False
         self.used["refused"] += 1

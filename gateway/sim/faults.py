@@ -73,9 +73,9 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         after_chunks: token chunks that leave before it strikes (with several choices in whole decode steps). The
             default is 1 for ``reset_mid_stream``, ``cut_mid_stream`` and ``bad_json_event``, else 0. A strike always
             comes before the answer is finished.
-        mode: ``refuse``: "closed" (the default: no listener, connect fails) or "rst" (accepted, then reset);
-            ``stall``: "headers" (the default) or "silent" (not even headers); ``cut_mid_stream``: "fin" (the default:
-            the connection ends inside the body) or "end" (the body ends as HTTP wants it, without a finish);
+        mode: ``refuse``: "closed" (the default: no listener, connect fails, the port is kept) or "rst" (accepted, then
+            reset); ``stall``: "headers" (the default) or "silent" (not even headers); ``cut_mid_stream``: "fin" (the
+            default: the connection ends inside the body) or "end" (the body ends as HTTP wants it, without a finish);
             ``cut_before_done``: "end" (the default) or "fin".
         factor: ``slow``: both latencies times this. ``wrong_usage``: token counts times this.
         delay: ``slow``: seconds added before the first token.

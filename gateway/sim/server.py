@@ -1,8 +1,9 @@
 """A simulated backend on its sockets.
 
 ``async with SimServer(SimConfig(kind="vllm")) as sim`` listens before the block starts and leaves no connection behind
-when it ends. The ``refuse`` fault closes or bars the main port (every connection is reset, as if the process had died);
-the control port, when there is one, stays open. A port that is taken raises OSError.
+when it ends. The ``refuse`` fault closes or bars the main port (every connection is reset, as if the process had died;
+the port itself stays this server's); the control port, when there is one, stays open. A port that is taken raises
+OSError.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from gateway.sim.config import SimConfig
 from gateway.sim.connection import Connection
 from gateway.sim.engine import Engine
 from gateway.sim.faults import Fault, Faults
+from gateway.sim.place import BACKLOG, Place
 from gateway.sim.wire import Request
 
-_BACKLOG = 2_048
 _GONE_AFTER = 5.0
 
 
@@ -79,6 +80,7 @@ class SimServer:
         self._side: _Port | None = None
         self._listener: asyncio.Server | None = None
         self._side_listener: asyncio.Server | None = None
+        self._place: Place | None = None
         self._port = config.port
         self._control_port = config.control_port
         self._settling: asyncio.Task[None] | None = None
@@ -144,13 +146,15 @@ class SimServer:
         self._loop = asyncio.get_running_loop()
         self._backend = Backend(self.config, self._loop)
         self._main = _Port(self, control=False)
-        sock = _bound(self.config.host, self._port)
-        self._port = sock.getsockname()[1]
+        self._place = Place(self.config.host, self._port)
+        sock = self._place.listen()
+        self._port = self._place.port
         if self.config.control_port is not None:
             self._side = _Port(self, control=True)
-            side = _bound(self.config.host, self.config.control_port)
-            self._control_port = side.getsockname()[1]
-            self._side_listener = await self._listen(side, self._side)
+            beside = Place(self.config.host, self.config.control_port)
+            self._side_listener = await self._listen(beside.listen(), self._side)
+            self._control_port = beside.port
+            beside.release()
         if self._closed_by_fault() is None:
             self._listener = await self._listen(sock, self._main)
         else:
@@ -179,6 +183,8 @@ class SimServer:
             if listener is not None:
                 await listener.wait_closed()
         self._listener = self._side_listener = None
+        if self._place is not None:
+            self._place.release()
 
     async def settled(self) -> None:
         """Wait until the listener is as the faults want it."""
@@ -221,28 +227,13 @@ class SimServer:
                 if self._listener is not None:
                     self._listener.close()
                     self._listener = None
-                elif self._main is not None:
-                    self._listener = await self._listen(_bound(self.config.host, self._port), self._main)
+                elif self._main is not None and self._place is not None:
+                    self._listener = await self._listen(self._place.listen(), self._main)
         finally:
             self._settling = None
 
     async def _listen(self, sock: socket.socket, port: _Port) -> asyncio.Server:
-        return await self.loop.create_server(lambda: Connection(port), sock=sock, backlog=_BACKLOG)
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on ``host`` and ``port``; raises OSError when the port is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-        sock.listen(_BACKLOG)
-    except OSError:
-        sock.close()
-        raise
-    sock.setblocking(False)
-    return sock
+        return await self.loop.create_server(lambda: Connection(port), sock=sock, backlog=BACKLOG)
 
 
 def _bracketed(host: str) -> str:

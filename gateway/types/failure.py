@@ -27,7 +27,7 @@ class Cause(StrEnum):
     OVERLOADED = "overloaded"
     """The engine said it is full."""
     REFUSED = "refused"
-    """The engine refused the request itself; another replica would refuse it too."""
+    """The engine refused the request itself; another replica of its provider would refuse it too."""
     ERROR = "error"
     """The engine failed: a 5xx status, an error body in a 200, an error event, an error finish."""
     ABORTED = "aborted"
@@ -49,6 +49,7 @@ class Failure:
         status: HTTP status of the backend, 0 when there was none.
         retry_after: seconds the backend asked to wait, or None.
         sent: whether any byte of the request may have reached the engine.
+        elsewhere: what refused the request is the provider's own (its moderation, its limits): another may take it.
         detail: facts the engine gave that are worth passing on (error type, token numbers).
     """
 
@@ -57,12 +58,13 @@ class Failure:
     status: int = 0
     retry_after: float | None = None
     sent: bool = True
+    elsewhere: bool = False
     detail: dict[str, Any] = field(default_factory=dict)
 
     @property
     def retryable(self) -> bool:
         """Whether another replica may do better."""
-        return self.cause not in {Cause.REFUSED, Cause.ABORTED}
+        return self.elsewhere or self.cause not in {Cause.REFUSED, Cause.ABORTED}
 
     @property
     def unhealthy(self) -> bool:

@@ -16,7 +16,7 @@ from gateway.types.call import Operation
 from gateway.types.chunk import Chunk, Sink, TextChunk
 from gateway.types.failure import Cause, Failure
 from gateway.upstream.event_stream import NOT_JSON, EventStream, Heard
-from gateway.upstream.openai import decode, decode_ranking, error_event, failure_of, is_error, mend_answer
+from gateway.upstream.openai import decode_mended, decode_ranking, error_event, failure_of, is_error, mend_answer
 from gateway.upstream.plain_answer import plain_answer
 from gateway.upstream.wire import Connection
 
@@ -263,7 +263,7 @@ class Attempt:
         if self._operation is _CHAT and self._translator is None and (plain := plain_answer(whole)) is not None:
             self._take(plain)
         else:
-            self._whole(decode_ranking(whole) if self._operation is Operation.RERANK else decode(whole))
+            self._whole(decode_ranking(whole) if self._operation is Operation.RERANK else decode_mended(whole))
 
     def lost(self, failure: Failure) -> None:
         """The connection broke; of an error the status was said before that."""
@@ -276,7 +276,8 @@ class Attempt:
 
     def _refused(self, *, broken: bool) -> None:
         """Fail with the error that came, or as much of it as is read; ``broken`` when there is more of it."""
-        self._fail(failure_of(self._engine, self.status, self.headers, b"".join(self._body)), broken=broken)
+        body = b"".join(self._body)
+        self._fail(failure_of(self._engine, self.status, self.headers, body, self._operation), broken=broken)
 
     def _stop_reading(self) -> None:
         if self._connection is not None:

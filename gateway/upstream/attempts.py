@@ -18,14 +18,14 @@ from gateway.fleet.keychain import UpstreamKey
 from gateway.fleet.load import ReplicaLoad
 from gateway.fleet.snapshot import Candidate
 from gateway.telemetry.traces import RequestTrace
-from gateway.types.call import WHOLE, Call
+from gateway.types.call import Call
 from gateway.types.failure import Cause, Failure
 from gateway.types.ids import RequestId
 from gateway.types.tokens import Usage
 from gateway.upstream.attempt import Attempt
 from gateway.upstream.backends import Upstream
 from gateway.upstream.drain import Drain
-from gateway.upstream.trial import Trial
+from gateway.upstream.trial import Trial, streamed
 from gateway.upstream.tries import Tried, no_answer
 from gateway.upstream.wire import AttemptFailed
 
@@ -162,10 +162,8 @@ class Walk:
             self.tried.append(Tried(candidate, failure))
             if again:
                 self._left = chain((candidate,), self._left)  # with another key
-            if not failure.retryable and self._resumption is None:
-                # What one replica refuses the others of its model would refuse too, but another model may take it.
-                model = candidate.endpoint.model_id
-                self._left = iter([each for each in self._left if each.endpoint.model_id != model])
+            if failure.cause is Cause.REFUSED and self._resumption is None:
+                self._left = iter([each for each in self._left if _may_take(each, candidate, failure)])
         raise no_answer(self.tried)
 
     async def finish(self, attempt: Attempt) -> Failure | None:
@@ -286,9 +284,7 @@ class Walk:
     def _run(self, trial: Trial) -> Coroutine[Any, Any, Attempt]:
         """Return what sends a try on its way and waits until it begins or fails."""
         candidate, call, upstream = trial.candidate, trial.call, self._upstream
-        backend = candidate.replica.backend
-        stream = call.stream or candidate.replica.engine.always_stream or backend.on_disconnect == "count"
-        stream = stream and call.operation not in WHOLE
+        stream = streamed(candidate, call)
         extra = self._identity + trial.span.headers()
         request = upstream.request(candidate, call, trial.speech, stream=stream, extra=extra, key=trial.key)
         return trial.run(upstream.pool(candidate), request)
@@ -361,3 +357,13 @@ class Walk:
 def _seems_able(load: ReplicaLoad, now: float) -> bool:
     """Whether nothing speaks against a replica that a plan chose some time ago."""
     return load.ready and not load.draining and load.ejected_until <= now and load.cooling_until <= now
+
+
+def _may_take(candidate: Candidate, refused: Candidate, failure: Failure) -> bool:
+    """Whether ``candidate`` may take what ``refused`` refused: another model, or if it says so another provider.
+
+    What is too large for an account's minute (413) may suit another account of the same provider.
+    """
+    if candidate.endpoint.model_id != refused.endpoint.model_id:
+        return True
+    return failure.elsewhere and (failure.status == 413 or candidate.endpoint.provider != refused.endpoint.provider)

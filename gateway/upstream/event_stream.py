@@ -8,13 +8,22 @@ was heard, behind the chunks that came before it.
 from __future__ import annotations
 
 from operator import length_hint
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway.engines.kind import Engine
 from gateway.types.call import Operation
 from gateway.types.chunk import Chunk, TextChunk
 from gateway.types.failure import Cause, Failure
-from gateway.upstream.openai import UNREADABLE, decode, decode_text, error_event, is_error, mend_chunk
+from gateway.upstream import halves
+from gateway.upstream.openai import (
+    UNREADABLE,
+    decode,
+    decode_mended,
+    decode_text,
+    error_event,
+    is_error,
+    mend_chunk,
+)
 from gateway.upstream.sse import EventReader, LineTooLong
 
 if TYPE_CHECKING:
@@ -52,7 +61,7 @@ class EventStream(EventReader):
         translator: understands what is not said in the chat form, or None.
     """
 
-    __slots__ = ("_chat", "_engine", "_operation", "_partial", "_translator", "_untold")
+    __slots__ = ("_chat", "_engine", "_halves", "_operation", "_partial", "_translator", "_untold")
 
     def __init__(self, engine: Engine, operation: Operation, translator: Translator | None) -> None:
         super().__init__()
@@ -62,6 +71,7 @@ class EventStream(EventReader):
         self._chat = operation is Operation.CHAT and translator is None
         self._untold = self._chat
         self._partial = b""
+        self._halves: halves.Halves | None = None
 
     @property
     def cut(self) -> bool:
@@ -122,6 +132,9 @@ class EventStream(EventReader):
                 except UNREADABLE:
                     pass
             chunk = decode(payload)
+            if (chunk is None and not self._partial) or self._halves is not None:
+                chunk = self._joined(payload, chunk)
+                untold = untold and self._halves is None
             if chunk is None:
                 if payload == b"null":
                     continue  # llama.cpp begins a stream over several prompts so
@@ -146,6 +159,20 @@ class EventStream(EventReader):
             failure = NOT_JSON
         return Heard(chunks, failure, finished)
 
+    def _joined(self, payload: bytes, chunk: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return ``chunk``, or what ``payload`` is, without half a character; None when it is not even that.
+
+        A stream that has cut one is read in this way to its end: what waits for its other half goes before the rest.
+        """
+        if chunk is None and not self._partial:
+            chunk = halves.read(payload)
+        if chunk is None:
+            return None
+        if self._halves is None:
+            self._halves = halves.Halves()
+            self._chat = self._untold = False
+        return self._halves.join(chunk)
+
     def _said(self, translator: Translator, payloads: list[bytes]) -> Heard | None:
         """Return what events in another dialect say; there every document is on a line of its own."""
         chunks: list[Chunk] = []
@@ -153,7 +180,7 @@ class EventStream(EventReader):
         for payload in payloads:
             if not payload or payload == b"[DONE]":
                 continue
-            document = decode(payload)
+            document = decode_mended(payload)
             said = translator.event(document) if document is not None else NOT_JSON
             if isinstance(said, Failure):
                 failure = said

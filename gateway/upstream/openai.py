@@ -18,6 +18,8 @@ from gateway.telemetry.redaction import redact
 from gateway.types.call import Operation
 from gateway.types.chunk import TextChunk
 from gateway.types.failure import Cause, Failure
+from gateway.upstream import halves
+from gateway.upstream.blame import refusal, status_inside
 
 FINISH_REASONS: Final[Mapping[str, str]] = {
     "stop": "stop",
@@ -55,7 +57,8 @@ _ADDRESS: Final = re.compile(
     """
 )
 """Where a machine of the operator's is: addresses, and names that only the operator's network knows."""
-_RETRY_STATUSES: Final = frozenset({408, 409, 425, 429})
+_RETRY_STATUSES: Final = frozenset({408, 409, 424, 425, 429})
+"""Statuses of what may go well elsewhere, or later; with 424 TGI says that a generation failed."""
 OURS: Final = frozenset({401, 402, 403, 404, 405, 407})
 """Statuses that concern the gateway's standing with a backend."""
 
@@ -67,6 +70,12 @@ def decode(payload: bytes) -> dict[str, Any] | None:
     except UNREADABLE:
         return None
     return value if type(value) is dict else None
+
+
+def decode_mended(payload: bytes) -> dict[str, Any] | None:
+    """As ``decode``, also where half a character makes it no text; see ``gateway.upstream.halves``."""
+    value = decode(payload)
+    return value if value is not None else halves.whole(payload)
 
 
 def decode_ranking(payload: bytes) -> dict[str, Any] | None:
@@ -274,10 +283,16 @@ def _mend_call(call: dict[str, Any]) -> bool:
     return type(function.get("name", "")) is str
 
 
-def failure_of(engine: Engine, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Failure:
-    """Translate an engine's error answer: any status but 200."""
+def failure_of(
+    engine: Engine,
+    status: int,
+    headers: list[tuple[bytes, bytes]],
+    body: bytes,
+    operation: Operation = Operation.CHAT,
+) -> Failure:
+    """Translate an engine's error answer to ``operation``: any status but 200."""
     # What is not JSON, an HTML page or a proxy's text, is of no use to a caller.
-    return failure_from(engine, status, _retry_after(headers), decode(body) or {})
+    return failure_from(engine, status, _retry_after(headers), decode_mended(body) or {}, operation)
 
 
 def error_event(engine: Engine, body: dict[str, Any]) -> Failure:
@@ -285,16 +300,27 @@ def error_event(engine: Engine, body: dict[str, Any]) -> Failure:
     return failure_from(engine, _status_inside(body), None, body)
 
 
-def failure_from(engine: Engine, status: int, retry_after: float | None, document: Mapping[str, Any]) -> Failure:
+def failure_from(
+    engine: Engine,
+    status: int,
+    retry_after: float | None,
+    document: Mapping[str, Any],
+    operation: Operation = Operation.CHAT,
+) -> Failure:
     """Translate an error whose body was decoded to ``document``."""
     message, detail = _engine_error(document)
+    refused = refusal(engine, operation, status, document, message)
+    if refused is not None:
+        detail["error_type"] = refused.kind
+        if refused.reasons:
+            detail["reasons"] = list(refused.reasons)
+        return Failure(Cause.REFUSED, refused.message, refused.status, elsewhere=True, detail=detail)
     if status in engine.overload_statuses:
         return Failure(Cause.OVERLOADED, message or "the backend is full", status, retry_after, detail=detail)
     if 400 <= status < 500 and status not in _RETRY_STATUSES:
         lowered = message.lower()
         too_long = any(words in lowered for words in engine.context_error)
-        theirs = status in engine.request_statuses or (too_long and status in engine.length_statuses)
-        if status in OURS and not theirs:
+        if status in OURS and not (too_long and status in engine.length_statuses):
             # Our credentials, our credit or our configuration are wrong there, not the caller's request.
             if status in _CREDENTIALS:
                 message = ""  # such words quote the key, or say whose it is
@@ -351,7 +377,7 @@ def _status_inside(document: Mapping[str, Any]) -> int:
     code = (error.get("code") or error.get("http_status_code")) if isinstance(error, Mapping) else None
     if isinstance(code, str):
         code = int(code) if _STATUS.fullmatch(code) else None
-    return code if isinstance(code, int) and 400 <= code <= 599 else 500
+    return code if isinstance(code, int) and 400 <= code <= 599 else status_inside(document) or 500
 
 
 def _retry_after(headers: list[tuple[bytes, bytes]]) -> float | None:

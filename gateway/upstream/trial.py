@@ -83,7 +83,9 @@ class Trial:
         plain = call.dialect is _CHAT and engine.speaks is _CHAT
         self.speech = None if plain else speech_of(candidate, call)
         first_byte, ttft = replica.backend.timeouts.first_byte, candidate.endpoint.pace.ttft
-        self._first_byte = first_byte if ttft is None or first_byte < ttft else ttft
+        if ttft is not None and ttft < first_byte and streamed(candidate, call):
+            first_byte = ttft  # of a whole answer nobody sees the first token
+        self._first_byte = first_byte
         self.attempt = self._receiver()
         estimate = call.prompt_estimate
         if work is None:
@@ -191,6 +193,13 @@ class Trial:
         finally:
             self._connecting = None
         return None
+
+
+def streamed(candidate: Candidate, call: Call) -> bool:
+    """Whether ``candidate`` is asked for a stream, which the caller need not have asked for."""
+    replica = candidate.replica
+    wanted = call.stream or replica.engine.always_stream or replica.backend.on_disconnect == "count"
+    return wanted and call.operation not in WHOLE
 
 
 def _unwanted(connecting: asyncio.Task[Connection]) -> None:

@@ -33,10 +33,13 @@ def no_answer(tries: Sequence[Tried]) -> WeirError:
             for tried in tries
         ],
     }
-    if failure.cause is Cause.REFUSED:
+    causes = {tried.failure.cause for tried in tries}
+    if failure.cause is Cause.REFUSED and (not failure.elsewhere or causes == {Cause.REFUSED}):
         detail = {**failure.detail}
         kind = detail.pop("error_type", "invalid_request")
         param = detail.pop("param", None)
+        if "reasons" in detail:
+            metadata["reasons"] = detail.pop("reasons")  # where OpenRouter has them
         return UpstreamFailed(
             failure.message,
             code=failure.status,
@@ -44,7 +47,6 @@ def no_answer(tries: Sequence[Tried]) -> WeirError:
             metadata={**metadata, "raw": detail},
             param=param if isinstance(param, str) else None,
         )
-    causes = {tried.failure.cause for tried in tries}
     if Cause.OVERLOADED in causes:
         waits = [tried.failure.retry_after for tried in tries if tried.failure.retry_after]
         return Unavailable(
@@ -54,4 +56,4 @@ def no_answer(tries: Sequence[Tried]) -> WeirError:
         return Unavailable("no backend of this model can be reached", metadata=metadata, retry_after=1.0)
     if failure.cause is Cause.FIRST_BYTE:
         return UpstreamFailed(failure.message, code=504, kind="timeout", metadata=metadata)
-    return UpstreamFailed(failure.message, metadata=metadata, quoted=failure.cause is Cause.ERROR)
+    return UpstreamFailed(failure.message, metadata=metadata, quoted=failure.cause in {Cause.ERROR, Cause.REFUSED})

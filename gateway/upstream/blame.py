@@ -1,0 +1,152 @@
+"""What a backend refuses of one request although its status says something else: known by what its body says.
+
+APIs answer 403 to a prompt that their moderation flagged as well as to a key without rights, and errors inside a 200
+have no status at all. What one caller alone can bring about must not count against a backend or a key that serve all
+others (decision 42). Where a body says nothing of the kind, its status holds. Nothing here raises.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from gateway.engines.kind import Engine
+from gateway.types.call import Operation
+
+STATUSES: Final[Mapping[str, int]] = {
+    "authentication_error": 401,
+    "badrequesterror": 400,
+    "context_length_exceeded": 400,
+    "insufficient_quota": 402,
+    "invalid_api_key": 401,
+    "invalid_prompt": 400,
+    "invalid_request_error": 400,
+    "model_not_found": 404,
+    "overloaded": 429,
+    "overloaded_error": 429,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "validation": 422,
+}
+"""The status that goes with the code or the type of an error inside a 200; codes are asked first."""
+_MODERATED: Final = re.compile(
+    "contentfilter|contentpolicy|contentmoderation|datainspection|moderationblocked|sensitivecontent|responsibleai"
+)
+"""Codes and types of moderation, without regard to case and to what parts their words."""
+_FLAGGED: Final = (
+    "content exists risk",
+    "content management policy",
+    "content policy",
+    "content violates",
+    "inappropriate content",
+    "input was flagged",
+    "prompt was flagged",
+    "requires moderation",
+)
+"""Words, in lower case, that speak of what was said; an account can be flagged, too."""
+_TOO_MUCH: Final = ("request too large for", "must be reduced in order to run")
+"""Words, in lower case, of a 429 that no wait would help."""
+_UNFIT: Final = "no endpoints found that"
+"""How OpenRouter says that it has the model, but nobody who gives what the request asks of it."""
+_OWNERS: Final = re.compile(r"(?i)\b(?:keys?|teams?|org|organi[sz]ations?|accounts?|projects?)\b")
+"""What words of a 403 tell of the operator and not of the request."""
+_PARTING: Final = re.compile("[^a-z0-9]")
+_NOT_OFFERED: Final = frozenset({404, 405, 501})
+_STANDING: Final = frozenset({401, 402, 407, 429})
+"""Statuses that concern a key or a limit, whatever the body says besides."""
+_MOST: Final = 8
+"""Reasons of moderation that are told."""
+
+
+class Refusal(NamedTuple):
+    """What a backend refuses of one request, though another provider may take it.
+
+    Attributes:
+        status: what the caller is told.
+        kind: in a word of OpenRouter's ``error_type`` vocabulary.
+        message: in a sentence.
+        reasons: what moderation flagged, where it says so.
+    """
+
+    status: int
+    kind: str
+    message: str
+    reasons: tuple[str, ...] = ()
+
+
+def refusal(
+    engine: Engine, operation: Operation, status: int, document: Mapping[str, Any], message: str
+) -> Refusal | None:
+    """Return what an error refuses of its request, or None when its status says whose matter it is.
+
+    Args:
+        engine: who answers.
+        operation: what was asked for.
+        status: of the error, or what an error inside a 200 claims.
+        document: its decoded body.
+        message: what the body says, fit for callers.
+    """
+    lowered = message.lower()
+    if status not in _STANDING and _moderated(status, document, lowered):
+        told = "" if status == 403 and _OWNERS.search(message) else message
+        return Refusal(
+            status if status < 500 else 403,
+            "content_policy_violation",
+            told or "the backend's moderation refused the request",
+            _reasons(document),
+        )
+    if status == 429 and any(words in lowered for words in _TOO_MUCH):
+        words = "the request is too large for what the backend allows in a minute"  # theirs name the organisation
+        return Refusal(413, "token_limit_exceeded", words)
+    if status == 404 and _UNFIT in lowered:
+        return Refusal(404, "not_found", message)
+    if operation is Operation.COMPLETIONS and status in _NOT_OFFERED:
+        # The one thing that callers may ask of a model without the configuration having said that it is there.
+        return Refusal(404, "not_found", message or "the backend completes no texts")
+    if status >= 500 and any(words in lowered for words in engine.request_errors):
+        return Refusal(400, "invalid_request", message)
+    return None
+
+
+def status_inside(document: Mapping[str, Any]) -> int | None:
+    """Return the status that goes with the code or the type of an error inside a 200, or None."""
+    return next((STATUSES[kind.lower()] for kind in _kinds(document) if kind.lower() in STATUSES), None)
+
+
+def _moderated(status: int, document: Mapping[str, Any], lowered: str) -> bool:
+    """Whether an error speaks of moderation: by its code, by what it flagged, or, of a 403, in its words."""
+    if any(_MODERATED.search(_PARTING.sub("", kind.lower())) for kind in _kinds(document)):
+        return True
+    if status != 403:
+        return False
+    facts = _facts(document)
+    return bool(facts.get("reasons") or facts.get("flagged_input") or facts.get("patterns")) or any(
+        words in lowered for words in _FLAGGED
+    )
+
+
+def _reasons(document: Mapping[str, Any]) -> tuple[str, ...]:
+    reasons = _facts(document).get("reasons")
+    if not isinstance(reasons, list):
+        return ()
+    return tuple(reason[:100] for reason in reasons[:_MOST] if isinstance(reason, str))
+
+
+def _kinds(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the codes and types by which an error says what it is, the narrower ones first."""
+    error = document.get("error")
+    inner: Mapping[str, Any] = error if isinstance(error, Mapping) else {}
+    deeper = inner.get("innererror")
+    for place in (inner, deeper if isinstance(deeper, Mapping) else {}, _facts(document), document):
+        for name in ("code", "type", "error_type"):
+            kind = place.get(name)
+            if isinstance(kind, str):
+                yield kind
+
+
+def _facts(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the ``metadata`` of an error in OpenRouter's form."""
+    error = document.get("error")
+    facts = error.get("metadata") if isinstance(error, Mapping) else None
+    return facts if isinstance(facts, Mapping) else {}
