@@ -168,12 +168,14 @@ class Alerts:
         """Make a row for every percentage that is reached."""
         now = self._now_us()
         budgets = self._known.budgets
-        self._crossed = {mark for mark in self._crossed if mark[0] in budgets}
-        watched: list[tuple[Budget, int]] = []
+        windows: list[tuple[Budget, int]] = []
         for budget in budgets.values():
             if budget.alerts and budget.limit_nano:
                 starts = {budget.window.start(today(moment)) for moment in (now - _LATE_US, now)}
-                watched += [(budget, start) for start in starts if not self._is_done(budget, start)]
+                windows += [(budget, start) for start in starts]
+        looked_at = {_mark(budget, start, percent) for budget, start in windows for percent in budget.alerts}
+        self._crossed &= looked_at  # of windows that are over nobody asks again
+        watched = [(budget, start) for budget, start in windows if not self._is_done(budget, start)]
         if not watched:
             return
         reached = []

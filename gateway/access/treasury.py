@@ -252,6 +252,7 @@ class Treasury:
                 await self._leases.forget(over, day - OLD_DAYS)
                 for key in over:
                     self._written.pop(key, None)
+                    self._dry.pop(key, None)
 
     def _learn(self, budgets: Sequence[Budget]) -> None:
         known = {budget.budget_id: budget for budget in budgets}
