@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Final
 
@@ -154,6 +155,8 @@ class InFlight:
             walk.judge(failure)
             if failure is None:
                 return attempt, None
+            if continuation.count or not meter.tap.silent:
+                failure = _broken(failure)
             following = await continuation.follow(attempt, failure)
             if following is None:
                 return attempt, _verdict(failure, meter.tap)
@@ -241,6 +244,16 @@ def _verdict(failure: Failure | None, tap: Tap) -> Failure | None:
     if tap.finished:
         return None if failure is not None and failure.cause in _LATE else failure
     return failure or CUT
+
+
+def _broken(failure: Failure) -> Failure:
+    """Return the failure of an answer of which something has come: by then nobody refuses the request.
+
+    Older vLLM says 400 of whatever breaks a stream, its own death included. What moderation flags is the answer.
+    """
+    if failure.cause is Cause.REFUSED and not failure.elsewhere:
+        return replace(failure, cause=Cause.ERROR)
+    return failure
 
 
 def _bill(receipt: Receipt, continuations: int, *, byok: bool) -> Bill:

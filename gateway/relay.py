@@ -20,6 +20,7 @@ from gateway.types.call import Call
 from gateway.types.errors import Unavailable, UpstreamFailed, WeirError
 from gateway.types.failure import Cause, Failure
 from gateway.types.reply import Reply
+from gateway.upstream.tries import refused
 from gateway.upstream.wire import AttemptFailed
 
 
@@ -80,6 +81,8 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
 
 def _error(failure: Failure) -> UpstreamFailed:
     """Return the error for an answer that began and did not end well."""
+    if failure.cause is Cause.REFUSED:
+        return refused(failure, {})
     if failure.cause is Cause.IDLE:
         return UpstreamFailed(failure.message, code=504, kind="timeout")
-    return UpstreamFailed(failure.message, quoted=failure.cause in {Cause.ERROR, Cause.REFUSED, Cause.OVERLOADED})
+    return UpstreamFailed(failure.message, quoted=failure.cause in {Cause.ERROR, Cause.OVERLOADED})

@@ -101,7 +101,7 @@ class Pace:
     Attributes:
         ttft: to the first token of an attempt, after which another replica is asked.
         inter_token: between two chunks of an answer, after which it counts as stalled.
-        hedge_after: to the first token, after which a second replica is asked beside the first; None never does.
+        hedge_after: to the first token of a stream, after which a second replica is asked too; None never does.
     """
 
     ttft: float | None = None

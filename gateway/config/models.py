@@ -115,8 +115,8 @@ class ModelSection(Section):
     )
     hedge_after: Seconds | None = Field(
         None,
-        description="Seconds without a first token after which a second own backend is asked as well; the first to "
-        "begin answers. Default: never.",
+        description="Seconds without a first token of a stream after which a second own backend is asked as well; the "
+        "first to begin answers. Default: never.",
     )
 
     @property

@@ -82,6 +82,18 @@ class Output:
             return item
         return {name: value for name, value in item.items() if name != "encrypted_content"}
 
+    def broken(self) -> list[dict[str, Any]]:
+        """Return what there is of an answer that broke, with what has been said of items that are not closed."""
+        part = self._part
+        if part is not None:
+            part["refusal" if part["type"] == "refusal" else "text"] = "".join(self._pieces)
+        for item, pieces in self._calls.values():
+            if item["status"] == "in_progress":
+                item["arguments"], item["status"] = "".join(pieces), "incomplete"
+        if self._item is not None:
+            self._item["status"] = "incomplete"
+        return [self.shown(item) for item in self.items]
+
     # What chunks say
 
     def text(self, delta: TextDelta) -> None:

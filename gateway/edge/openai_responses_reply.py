@@ -41,6 +41,8 @@ _ERROR_CODES: Final[Mapping[str, str]] = {
     "provider_overloaded": "rate_limit_exceeded",
     "invalid_request": "invalid_prompt",
     "context_length_exceeded": "invalid_prompt",
+    "content_policy_violation": "invalid_prompt",
+    "token_limit_exceeded": "invalid_prompt",
 }
 """Kinds of errors as a response's ``error.code`` calls them; the others are ``server_error``."""
 
@@ -154,8 +156,8 @@ class ResponsesReply(DialectReply[ResponsesCall]):
         """Return the response object of an answer that broke, and the events that say so."""
         if not self._frame:
             self._start(self.call.model, "")  # nothing but a comment has been sent
-        output, code = self._output, _ERROR_CODES.get(error.kind, "server_error")
-        document = self._document("failed", [output.shown(item) for item in output.items])
+        code = _ERROR_CODES.get(error.kind, "server_error")
+        document = self._document("failed", self._output.broken())
         document["error"] = {"code": code, "message": error.message}
         document["error_type"] = error.kind
         if self._explained is not None:

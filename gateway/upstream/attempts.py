@@ -1,8 +1,9 @@
 """The failover walk: candidates of a plan are tried in order until one begins its answer.
 
 Before an answer has begun, another replica takes over unnoticed, within the retry budget; a connection that was refused
-or reset before the request was sent costs none. Where the model says so, a slow start sets a second own replica beside
-the first. After an answer has begun, what comes of a failure is for ``gateway.upstream.continuation`` to decide.
+or reset before the request was sent costs none. Where the model says so, a stream's slow start sets a second own
+replica beside the first. After an answer has begun, what comes of a failure is for ``gateway.upstream.continuation``
+to decide.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ class Walk:
             trial = self._open(candidate)
             self._trial, self.candidate = trial, candidate
             after = candidate.endpoint.pace.hedge_after
-            if after is None or self._resumption is not None or candidate.replica.engine.external:
+            if after is None or not self._may_race(candidate):
                 attempt = await self._run(trial)
             else:
                 attempt = await self._race(trial, after)
@@ -162,8 +163,7 @@ class Walk:
             self.tried.append(Tried(candidate, failure))
             if again:
                 self._left = chain((candidate,), self._left)  # with another key
-            if failure.cause is Cause.REFUSED and self._resumption is None:
-                self._left = iter([each for each in self._left if _may_take(each, candidate, failure)])
+            self._spare(candidate, failure)
         raise no_answer(self.tried)
 
     async def finish(self, attempt: Attempt) -> Failure | None:
@@ -180,6 +180,7 @@ class Walk:
             return False
         self._ended()
         self.tried.append(Tried(self.candidate, failure))
+        self._spare(self.candidate, failure)
         return True
 
     def go_on(self, resumption: Resumption) -> None:
@@ -289,6 +290,12 @@ class Walk:
         request = upstream.request(candidate, call, trial.speech, stream=stream, extra=extra, key=trial.key)
         return trial.run(upstream.pool(candidate), request)
 
+    def _may_race(self, candidate: Candidate) -> bool:
+        """Whether a slow start says anything: of a whole answer nobody sees the first token. Never at a price."""
+        if self._resumption is not None or candidate.replica.engine.external:
+            return False
+        return streamed(candidate, self._call)
+
     async def _race(self, trial: Trial, after: float) -> Attempt:
         """Return the attempt that begins, or failed; ``after`` so many seconds a second try runs beside the first."""
         first = self._upstream.loop.create_task(self._run(trial))
@@ -343,8 +350,14 @@ class Walk:
         self._upstream.metrics.hedges.add((outcome,))
         return attempt
 
+    def _spare(self, refused: Candidate, failure: Failure) -> None:
+        """Leave those out who would refuse the same as ``refused`` did."""
+        if failure.cause is Cause.REFUSED and self._resumption is None:
+            self._left = iter([each for each in self._left if _may_take(each, refused, failure)])
+
     def _may_retry(self, failure: Failure) -> bool:
-        return not failure.sent or self._upstream.budget.take(monotonic())
+        refused = failure.cause is Cause.REFUSED
+        return not failure.sent or self._upstream.budget.take(monotonic(), refused=refused)
 
     def _ended(self) -> None:
         """Take the current try out of the replica's books; harmless when it is out already."""

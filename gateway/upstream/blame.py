@@ -15,8 +15,11 @@ from gateway.engines.kind import Engine
 from gateway.types.call import Operation
 
 STATUSES: Final[Mapping[str, int]] = {
+    "account_deactivated": 401,
     "authentication_error": 401,
     "badrequesterror": 400,
+    "billing_hard_limit_reached": 402,
+    "billing_not_active": 402,
     "context_length_exceeded": 400,
     "insufficient_quota": 402,
     "invalid_api_key": 401,
@@ -51,6 +54,12 @@ _UNFIT: Final = "no endpoints found that"
 """How OpenRouter says that it has the model, but nobody who gives what the request asks of it."""
 _OWNERS: Final = re.compile(r"(?i)\b(?:keys?|teams?|org|organi[sz]ations?|accounts?|projects?)\b")
 """What words of a 403 tell of the operator and not of the request."""
+_WHO: Final = r"\b(?:access|keys?|teams?|organi[sz]ations?|accounts?|projects?)\b"
+_LOST: Final = r"\b(?:suspended|deactivated|terminated|banned|disabled|revoked|must (?:accept|agree))\b"
+_EXCLUDED: Final = re.compile(rf"{_WHO}[^.:]{{0,80}}{_LOST}|{_LOST}[^.:]{{0,80}}{_WHO}")
+"""Words, in lower case, of who may not ask anything any more, also where content was the reason for it."""
+_GONE: Final = re.compile(r"(?s)\bmodel\b.{0,300}\b(?:does not exist|not found)\b")
+"""Words, in lower case, of a 404 for a model that is not there, whatever it is asked for."""
 _PARTING: Final = re.compile("[^a-z0-9]")
 _NOT_OFFERED: Final = frozenset({404, 405, 501})
 _STANDING: Final = frozenset({401, 402, 407, 429})
@@ -91,7 +100,7 @@ def refusal(
     if status not in _STANDING and _moderated(status, document, lowered):
         told = "" if status == 403 and _OWNERS.search(message) else message
         return Refusal(
-            status if status < 500 else 403,
+            status if 400 <= status < 500 else 403,
             "content_policy_violation",
             told or "the backend's moderation refused the request",
             _reasons(document),
@@ -101,7 +110,7 @@ def refusal(
         return Refusal(413, "token_limit_exceeded", words)
     if status == 404 and _UNFIT in lowered:
         return Refusal(404, "not_found", message)
-    if operation is Operation.COMPLETIONS and status in _NOT_OFFERED:
+    if operation is Operation.COMPLETIONS and status in _NOT_OFFERED and not _gone(document, lowered):
         # The one thing that callers may ask of a model without the configuration having said that it is there.
         return Refusal(404, "not_found", message or "the backend completes no texts")
     if status >= 500 and any(words in lowered for words in engine.request_errors):
@@ -121,9 +130,14 @@ def _moderated(status: int, document: Mapping[str, Any], lowered: str) -> bool:
     if status != 403:
         return False
     facts = _facts(document)
-    return bool(facts.get("reasons") or facts.get("flagged_input") or facts.get("patterns")) or any(
-        words in lowered for words in _FLAGGED
-    )
+    if facts.get("reasons") or facts.get("flagged_input") or facts.get("patterns"):
+        return True
+    return not _EXCLUDED.search(lowered) and any(words in lowered for words in _FLAGGED)
+
+
+def _gone(document: Mapping[str, Any], lowered: str) -> bool:
+    """Whether an error says that its backend has no such model, rather than no text completions."""
+    return "model_not_found" in _kinds(document) or _GONE.search(lowered) is not None
 
 
 def _reasons(document: Mapping[str, Any]) -> tuple[str, ...]:

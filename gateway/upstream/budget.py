@@ -1,7 +1,12 @@
-"""The retry budget: retries may add at most a tenth to the load (Google SRE, "Handling Overload")."""
+"""The retry budget: retries may add at most a tenth to the load (Google SRE, "Handling Overload").
+
+Requests that one provider refused and another one is asked for have as much of their own: whoever sends many of them
+must not use up what lets everybody else's requests get over a backend that fails.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 WINDOW: Final = 10
@@ -15,11 +20,12 @@ FLOOR: Final = 10
 class RetryBudget:
     """Counts requests and retries of the last ``WINDOW`` seconds, by whole seconds."""
 
-    __slots__ = ("_requests", "_retries", "_second")
+    __slots__ = ("_opinions", "_requests", "_retries", "_second")
 
     def __init__(self) -> None:
         self._requests = [0] * WINDOW
         self._retries = [0] * WINDOW
+        self._opinions = [0] * WINDOW
         self._second = 0
 
     def request(self, now: float) -> None:
@@ -27,22 +33,27 @@ class RetryBudget:
         self._advance(int(now))
         self._requests[self._second % WINDOW] += 1
 
-    def take(self, now: float) -> bool:
-        """Take leave for one retry; False when the budget is spent."""
+    def take(self, now: float, *, refused: bool = False) -> bool:
+        """Take leave for one retry, of what was ``refused`` or has failed; False when the budget is spent."""
         self._advance(int(now))
-        if self.remaining <= 0:
+        taken = self._opinions if refused else self._retries
+        if self._left(taken) <= 0:
             return False
-        self._retries[self._second % WINDOW] += 1
+        taken[self._second % WINDOW] += 1
         return True
 
     @property
     def remaining(self) -> int:
-        """Retries left in the window as last advanced."""
-        return max(int(SHARE * sum(self._requests)), FLOOR) - sum(self._retries)
+        """Retries of failures left in the window as last advanced."""
+        return self._left(self._retries)
+
+    def _left(self, taken: Sequence[int]) -> int:
+        return max(int(SHARE * sum(self._requests)), FLOOR) - sum(taken)
 
     def _advance(self, second: int) -> None:
         if second == self._second:
             return
         for passed in range(max(self._second + 1, second - WINDOW + 1), second + 1):
-            self._requests[passed % WINDOW] = self._retries[passed % WINDOW] = 0
+            place = passed % WINDOW
+            self._requests[place] = self._retries[place] = self._opinions[place] = 0
         self._second = second

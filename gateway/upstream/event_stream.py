@@ -15,6 +15,7 @@ from gateway.types.call import Operation
 from gateway.types.chunk import Chunk, TextChunk
 from gateway.types.failure import Cause, Failure
 from gateway.upstream import halves
+from gateway.upstream.call_numbers import CallNumbers
 from gateway.upstream.openai import (
     UNREADABLE,
     decode,
@@ -61,7 +62,7 @@ class EventStream(EventReader):
         translator: understands what is not said in the chat form, or None.
     """
 
-    __slots__ = ("_chat", "_engine", "_halves", "_operation", "_partial", "_translator", "_untold")
+    __slots__ = ("_chat", "_engine", "_halves", "_numbers", "_operation", "_partial", "_translator", "_untold")
 
     def __init__(self, engine: Engine, operation: Operation, translator: Translator | None) -> None:
         super().__init__()
@@ -72,6 +73,7 @@ class EventStream(EventReader):
         self._untold = self._chat
         self._partial = b""
         self._halves: halves.Halves | None = None
+        self._numbers: CallNumbers | None = None
 
     @property
     def cut(self) -> bool:
@@ -151,6 +153,7 @@ class EventStream(EventReader):
             if not mend_chunk(chunk, self._operation):
                 failure = _NO_CHUNK
                 break
+            self._number(chunk)
             chunks.append(chunk)
         else:
             self.boundaries = bool(self._partial)
@@ -172,6 +175,15 @@ class EventStream(EventReader):
             self._halves = halves.Halves()
             self._chat = self._untold = False
         return self._halves.join(chunk)
+
+    def _number(self, chunk: dict[str, Any]) -> None:
+        """Give the tool calls in ``chunk`` numbers of their own."""
+        for choice in chunk["choices"]:
+            calls = choice["delta"].get("tool_calls") if "delta" in choice else None
+            if calls:
+                if self._numbers is None:
+                    self._numbers = CallNumbers()
+                self._numbers.amend(choice["index"], calls)
 
     def _said(self, translator: Translator, payloads: list[bytes]) -> Heard | None:
         """Return what events in another dialect say; there every document is on a line of its own."""

@@ -1,8 +1,8 @@
 r"""Halves of characters: what engines write that count in UTF-16 and cut an emoji in two (``"\ud83d"`` alone).
 
 That is JSON, though no text, and the decoder refuses it. Only what it has refused comes here. Halves that follow one
-another in the text of a choice are joined, over the chunks of a stream too; one that belongs to nothing becomes U+FFFD,
-the mark of an unknown character. Nothing here raises.
+another in the text of a choice, or in the arguments of a call, are joined, over the chunks of a stream too; one that
+belongs to nothing becomes U+FFFD, the mark of an unknown character. Nothing here raises.
 """
 
 from __future__ import annotations
@@ -53,14 +53,22 @@ class Halves:
         place, said = index if type(index) is int else 0, delta if type(delta) is dict else choice
         over = choice.get("finish_reason") is not None
         for name in _TEXTS:
-            text = said.get(name)
-            piece = text if type(text) is str else ""
-            if not piece and not (over and (place, name) in self._waiting):
-                continue
-            piece = self._waiting.pop((place, name), "") + piece
-            if not over and "\ud800" <= piece[-1] <= "\udbff":
-                self._waiting[place, name], piece = piece[-1], piece[:-1]
-            said[name] = piece
+            self._join(said, name, (place, name), over=over)
+        calls = said.get("tool_calls")
+        for call in calls if type(calls) is list else ():
+            function = call.get("function") if type(call) is dict else None
+            if type(function) is dict:
+                self._join(function, "arguments", (place, f"call {call.get('index')}"), over=over)
+
+    def _join(self, said: dict[str, Any], name: str, place: tuple[int, str], *, over: bool) -> None:
+        text = said.get(name)
+        piece = text if type(text) is str else ""
+        if not piece and not (over and place in self._waiting):
+            return
+        piece = self._waiting.pop(place, "") + piece
+        if not over and "\ud800" <= piece[-1] <= "\udbff":
+            self._waiting[place], piece = piece[-1], piece[:-1]
+        said[name] = piece
 
 
 def _mended(document: dict[str, Any]) -> dict[str, Any] | None:

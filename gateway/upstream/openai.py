@@ -98,7 +98,7 @@ def mend_chunk(chunk: dict[str, Any], operation: Operation) -> bool:
     """Bring a stream chunk into canonical form, in place. Returns False when it is not a chunk at all."""
     choices = chunk.get("choices")
     if type(choices) is not list:
-        return False
+        return _mend_report(chunk)
     for name in _NULLED:
         if chunk.get(name, "") is None:
             del chunk[name]
@@ -129,6 +129,14 @@ def mend_chunk(chunk: dict[str, Any], operation: Operation) -> bool:
                 return False
             choice["finish_reason"] = FINISH_REASONS.get(reason, reason)
             choice["native_finish_reason"] = reason
+    return True
+
+
+def _mend_report(chunk: dict[str, Any]) -> bool:
+    """Give a chunk that has usage and null for its choices none. Returns False when it is anything else."""
+    if chunk.get("choices") is not None or type(chunk.get("usage")) is not dict:
+        return False
+    chunk["choices"] = []
     return True
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.fleet.snapshot import Candidate
 from gateway.types.errors import Unavailable, UpstreamFailed, WeirError
@@ -35,18 +36,7 @@ def no_answer(tries: Sequence[Tried]) -> WeirError:
     }
     causes = {tried.failure.cause for tried in tries}
     if failure.cause is Cause.REFUSED and (not failure.elsewhere or causes == {Cause.REFUSED}):
-        detail = {**failure.detail}
-        kind = detail.pop("error_type", "invalid_request")
-        param = detail.pop("param", None)
-        if "reasons" in detail:
-            metadata["reasons"] = detail.pop("reasons")  # where OpenRouter has them
-        return UpstreamFailed(
-            failure.message,
-            code=failure.status,
-            kind=kind,
-            metadata={**metadata, "raw": detail},
-            param=param if isinstance(param, str) else None,
-        )
+        return refused(failure, metadata)
     if Cause.OVERLOADED in causes:
         waits = [tried.failure.retry_after for tried in tries if tried.failure.retry_after]
         return Unavailable(
@@ -57,3 +47,19 @@ def no_answer(tries: Sequence[Tried]) -> WeirError:
     if failure.cause is Cause.FIRST_BYTE:
         return UpstreamFailed(failure.message, code=504, kind="timeout", metadata=metadata)
     return UpstreamFailed(failure.message, metadata=metadata, quoted=failure.cause in {Cause.ERROR, Cause.REFUSED})
+
+
+def refused(failure: Failure, metadata: Mapping[str, Any]) -> UpstreamFailed:
+    """Return the error for a request that a backend refused, with its reasons."""
+    facts, detail = {**metadata}, {**failure.detail}
+    kind = detail.pop("error_type", "invalid_request")
+    param = detail.pop("param", None)
+    if "reasons" in detail:
+        facts["reasons"] = detail.pop("reasons")  # where OpenRouter has them
+    return UpstreamFailed(
+        failure.message,
+        code=failure.status,
+        kind=kind,
+        metadata={**facts, "raw": detail},
+        param=param if isinstance(param, str) else None,
+    )

@@ -96,12 +96,15 @@ async def metric(stage: Stage, line: str) -> float:
     return next((float(each.rpartition(" ")[2]) for each in page.splitlines() if each.startswith(line)), 0.0)
 
 
+DEAD = '{"error": {"message": "EngineCore encountered an issue.", "type": "BadRequestError", "code": 400}}'
+"""What an older vLLM says in each of its streams when its engine dies."""
 BREAKS = {
     "reset": (Fault(kind="reset_mid_stream", after_chunks=4), "cut"),
     "cut": (Fault(kind="cut_mid_stream", after_chunks=4), "cut"),
     "cut cleanly": (Fault(kind="cut_mid_stream", after_chunks=4, mode="end"), "cut"),
     "stall": (Fault(kind="stall", after_chunks=4), "idle"),
     "error event": (Fault(kind="error_in_200", after_chunks=4), "error"),
+    "refused late": (Fault(kind="error_in_200", after_chunks=4, body=DEAD), "error"),
     "rubbish": (Fault(kind="bad_json_event", after_chunks=4), "malformed"),
 }
 

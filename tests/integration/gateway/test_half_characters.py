@@ -81,6 +81,32 @@ async def test_choices_keep_their_own_halves(tmp_path: Path) -> None:
     assert said[1, "reasoning_content"] == "r" + LOST + "s"
 
 
+async def test_calls_keep_their_own_halves(tmp_path: Path) -> None:
+    """Their arguments are texts, too, and come in pieces by turns."""
+
+    def piece(index: int, arguments: str) -> bytes:
+        document = chunk()
+        document["choices"][0]["delta"] = {"tool_calls": [{"index": index, "function": {"arguments": arguments}}]}
+        return event(document)
+
+    async def script(visit: Visit) -> None:
+        document = chunk()
+        begun = [{"index": index, "id": f"c{index}", "function": {"name": "f", "arguments": ""}} for index in (0, 1)]
+        document["choices"][0]["delta"] = {"tool_calls": begun}
+        await visit.send(SSE_HEAD)
+        await visit.events(event(document), piece(0, '{"a": "' + HIGH), piece(1, '{"b": "' + HIGH))
+        await visit.events(piece(0, LOW + '"}'), piece(1, '\ude01"}'))
+        await visit.events(event(chunk(finish="tool_calls")), DONE, last=True)
+
+    async with hand_backend(script) as engine, staged(tmp_path, configuration([Backend("a", engine.url)])) as stage:
+        answer = await stage.chat(stream=True)
+    said = ["", ""]
+    for each in events(answer.content)[:-1]:
+        for call in each["choices"][0]["delta"].get("tool_calls", []):
+            said[call["index"]] += call["function"]["arguments"]
+    assert [json.loads(each) for each in said] == [{"a": "\U0001f600"}, {"b": "\U0001f601"}]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_half_a_character_anywhere_else_is_said_to_be_unknown(stream: bool, tmp_path: Path) -> None:
     """In a tool call, in a member that nobody knows, in the name of one, and in a whole answer."""

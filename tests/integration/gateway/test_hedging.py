@@ -65,12 +65,11 @@ async def hedges(stage: Stage) -> dict[str, float]:
     return {line.split('"')[1]: float(line.rpartition(" ")[2]) for line in lines}
 
 
-@pytest.mark.parametrize("stream", [True, False])
-async def test_the_second_answers_when_the_first_is_slow_to_begin(stream: bool, tmp_path: Path) -> None:
+async def test_the_second_answers_when_the_first_is_slow_to_begin(tmp_path: Path) -> None:
     """The loser is stopped and is the owner's; the caller pays one answer; books and gauges are even again."""
     async with model_of(tmp_path, "hedge_after: 0.2", SLOW) as (stage, first, second):
-        answer = await stage.chat(stream=stream)
-        said(answer, stream=stream)
+        answer = await stage.chat(stream=True)
+        said(answer, stream=True)
         assert await attempts(stage, answer) == [("first", "failed", "hedged"), ("second", "ok", None)]
         (record,) = await stage.settled()
         loser, winner = record.attempts
@@ -131,6 +130,16 @@ async def test_nobody_is_hedged_unasked_or_at_somebody_elses_price(keys: str, ki
     """Off by default, and never with an external API: it would bill the request twice."""
     async with model_of(tmp_path, keys, Fault(kind="slow", delay=0.6), second=kind) as (stage, _, second):
         answer = await stage.chat(stream=True)
+        assert await attempts(stage, answer) == [("first", "ok", None)]
+        assert second.books.totals.requests == 0
+        assert await hedges(stage) == {}
+
+
+async def test_a_whole_answer_is_not_asked_for_twice(tmp_path: Path) -> None:
+    """It comes all at once: how long it takes says nothing of when the engine began it."""
+    async with model_of(tmp_path, "hedge_after: 0.1", Fault(kind="slow", delay=0.6)) as (stage, _, second):
+        answer = await stage.chat()
+        said(answer, stream=False)
         assert await attempts(stage, answer) == [("first", "ok", None)]
         assert second.books.totals.requests == 0
         assert await hedges(stage) == {}
@@ -220,7 +229,7 @@ async def test_no_connection_is_left_that_came_too_late(tmp_path: Path, monkeypa
             for each in range(5):
                 steps = each
                 asked.clear()
-                answer = await stage.chat()
+                answer = await stage.chat(stream=True)
                 assert answer.status_code == 200, answer.text
             assert len(late) == 5
             port = int(second.url.rpartition(":")[2])

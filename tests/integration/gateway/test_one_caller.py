@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,9 +12,11 @@ import pytest
 
 from gateway.fleet.health import FAILURES
 from gateway.sim import Fault, SimConfig, SimFleet, Timing
+from gateway.upstream.budget import FLOOR
 from tests.engine.llama_server import LlamaServer
 from tests.fakes.backend import DONE, SSE_HEAD, HandBackend, Visit, chunk, event, hand_backend, whole
 from tests.fakes.pair import DEAR
+from tests.fakes.raw_client import events
 from tests.harness import Backend, Stage, configuration, staged
 
 MODEL: Final = "Qwen/Qwen3-32B"
@@ -162,9 +166,12 @@ async def test_a_caller_is_told_what_it_was_flagged_for_but_not_whose_key_it_was
         ("403 Forbidden", {"error": {"code": 403, "message": "Key limit exceeded (total limit)."}}),
         ("403 Forbidden", {"error": {"message": "Your account was flagged for violating the usage policy."}}),
         ("403 Forbidden", {"error": {"metadata": {"reasons": [], "patterns": None}}}),
+        ("403 Forbidden", {"error": {"message": "Your account has been suspended for violating our content policy."}}),
+        ("403 Forbidden", {"error": {"message": "Organization must accept the content policy to use this model."}}),
         ("404 Not Found", {"error": {"message": "No endpoints found for a/b.", "code": 404}}),
         ("500 Internal Server Error", {"error": {"message": "CUDA error", "type": "server_error"}}),
         (IN_STREAM, {"error": {"message": "no such key", "type": "invalid_request_error", "code": "invalid_api_key"}}),
+        (IN_STREAM, {"error": {"message": "over", "type": "invalid_request_error", "code": "account_deactivated"}}),
         (IN_STREAM, {"error": {"message": "out of memory"}}),
     ],
 )
@@ -204,6 +211,88 @@ async def test_text_completions_that_an_api_does_not_have_are_missing_and_no_mor
         assert (await stage.chat()).status_code == 200
 
 
+async def test_a_model_that_is_gone_is_no_lack_of_text_completions(tmp_path: Path) -> None:
+    """A replica that serves another model fails for all that it is asked, and the next one of the provider answers."""
+    words = {"object": "error", "message": f"The model `{MODEL}` does not exist.", "type": "NotFoundError", "code": 404}
+
+    async def gone(visit: Visit) -> None:
+        await visit.answer(words, "404 Not Found")
+
+    async def there(visit: Visit) -> None:
+        await visit.answer(whole() | {"choices": [{"index": 0, "text": "hello", "finish_reason": "stop"}]})
+
+    async with hand_backend(gone) as first, hand_backend(there) as second:
+        backends = [
+            Backend("first", first.url, endpoint='cost: {prompt: "0.001", completion: "0.001"}'),
+            Backend("second", second.url, endpoint=DEAR),
+        ]
+        async with staged(tmp_path, configuration(backends, more="routing: {default: cheapest}")) as stage:
+            for _ in range(FAILURES + 1):
+                request = {"model": "qwen/qwen3-32b", "prompt": "A weir is"}
+                answer = await stage.http.post(f"{stage.url}/v1/completions", json=request, headers=stage.headers)
+                assert answer.status_code == 200, answer.text
+            assert stage.gateway.registry.fleet.replicas["first"].load.ejected_until > 0
+
+
+def beginning(document: object, *deltas: dict[str, Any]) -> Any:
+    """Return a script that begins every answer with ``deltas``, each in a read of its own, and then errs."""
+
+    async def script(visit: Visit) -> None:
+        await visit.send(SSE_HEAD)
+        for delta in deltas:
+            begun = chunk()
+            begun["choices"][0]["delta"] = delta
+            await visit.events(event(begun))
+            await asyncio.sleep(0.05)
+        await visit.events(event(document), last=True)
+
+    return script
+
+
+ROLE: Final = {"role": "assistant", "content": ""}
+BEGUN: Final = {
+    "bad": (CASES["bad in a stream"][2], [ROLE], 400, "invalid_request"),
+    "too long": (CASES["too long in a stream"][2], [ROLE], 400, "context_length_exceeded"),
+    "flagged": (INSPECTED, [ROLE], 403, "content_policy_violation"),
+    "flagged in its answer": (INSPECTED, [ROLE, {"content": "I"}], 403, "content_policy_violation"),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("name", BEGUN)
+async def test_a_refusal_behind_the_beginning_of_an_answer_is_one(name: str, stream: bool, tmp_path: Path) -> None:
+    """Many APIs name the role before they look at the request, and some judge what their model says."""
+    document, deltas, told, kind = BEGUN[name]
+    more = "on_disconnect: count"  # whole answers are streamed inside
+    async with hand_backend(beginning(document, *deltas)) as first, hand_backend(well) as second:
+        backends = [
+            Backend(each, url, "openai", MODEL, "one", more, price)
+            for each, url, price in (("first", first.url, CHEAP), ("second", second.url, DEAR))
+        ]
+        async with staged(tmp_path, configuration(backends, more="routing: {default: cheapest}")) as stage:
+            answer = await stage.chat(stream=stream)
+            assert answer.status_code == (200 if stream else told), answer.text
+            error = (events(answer.content)[-1] if stream else answer.json())["error"]
+            assert (error["code"], error["metadata"]["error_type"]) == (told, kind)
+            assert stage.gateway.registry.fleet.replicas["first"].load.failures == 0
+            assert (await stage.settled())[0].attempts[-1].charge_nano == 0
+            assert (await stage.keeper.audit()).ok
+    assert not second.visits  # the same provider would say the same
+
+
+async def test_a_response_that_moderation_ends_is_not_to_be_asked_for_again(tmp_path: Path) -> None:
+    """Clients of the Responses form ask once more after a ``server_error``."""
+    document, deltas, _, _ = BEGUN["flagged in its answer"]
+    async with (
+        hand_backend(beginning(document, *deltas)) as api,
+        staged(tmp_path, configuration([Backend("api", api.url, "openai")])) as stage,
+    ):
+        request = {"model": "qwen/qwen3-32b", "input": BAD, "stream": True}
+        answer = await stage.http.post(f"{stage.url}/v1/responses", json=request, headers=stage.headers)
+    failed = json.loads(answer.text.rstrip().rpartition("data: ")[2])
+    assert (failed["type"], failed["response"]["error"]["code"]) == ("response.failed", "invalid_prompt")
+
+
 def two_of(providers: tuple[str, str], first: HandBackend, second: HandBackend) -> str:
     """Return a configuration in which ``first`` is asked first."""
     backends = [
@@ -225,6 +314,29 @@ async def test_another_provider_may_take_what_one_refuses(case: str, tmp_path: P
             same = case != "too much for a minute"
             assert (await bad(stage)).status_code == (told if same else 200)
             assert (len(first.visits), len(second.visits)) == (2, 1 if same else 2)
+
+
+async def test_requests_that_are_refused_leave_the_others_their_retries(tmp_path: Path) -> None:
+    """Second opinions are bounded for themselves: when a backend fails, another one takes over as ever."""
+    broken = False
+    refuse = refusing("403 Forbidden", FLAGGED)
+
+    async def script(visit: Visit) -> None:
+        if broken:
+            await visit.answer({"error": {"message": "boom"}}, "500 Internal Server Error")
+        else:
+            await refuse(visit)
+
+    async with (
+        hand_backend(script) as first,
+        hand_backend(refuse) as second,
+        staged(tmp_path, two_of(("one", "two"), first, second)) as stage,
+    ):
+        for _ in range(FLOOR + 5):
+            assert (await bad(stage)).status_code == 403
+        assert len(second.visits) == FLOOR
+        broken = True
+        assert (await stage.chat()).status_code == 200
 
 
 async def test_a_request_is_not_at_fault_where_another_backend_was_merely_full(tmp_path: Path) -> None:
