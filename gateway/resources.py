@@ -36,7 +36,7 @@ from gateway.admin.models import endpoints as model_endpoints
 from gateway.admin.organization import endpoints as organization
 from gateway.admin.presets import endpoints as presets
 from gateway.admin.prices import endpoints as price_endpoints
-from gateway.admin.rights import allows
+from gateway.admin.rights import allows, sees_costs
 from gateway.admin.routes import endpoints as route_endpoints
 from gateway.admin.teams import endpoints as team_endpoints
 from gateway.admin.workspaces import endpoints as workspaces
@@ -103,7 +103,8 @@ def _keys(gateway: Gateway) -> Iterator[APIRouter]:
 
 
 def _boards(gateway: Gateway) -> Iterator[APIRouter]:
-    around = boards.Surroundings(gateway.books, lambda: gateway.boards, _any_key(gateway), _operator(gateway))
+    authenticate, operator = _any_key(gateway), _operator(gateway)
+    around = boards.Surroundings(gateway.books, lambda: gateway.boards, authenticate, operator, sees_costs)
     yield boards.build_router(around)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 from starlette.responses import Response
 
-from dashboards import figures
+from dashboards import figures, forms
 from dashboards.visit import Page, Visit
 from gateway.console.question import AUDIT_LOG, AuditQuestion, Entry
 from gateway.console.roles import Permission
@@ -69,9 +69,8 @@ async def listed(visit: Visit) -> Response:
     """Show a page of it."""
     reached = visit.reach(Permission.AUDIT_SEE)
     noun, actor, subject = visit.asked("noun"), visit.asked("actor"), visit.asked("subject")
-    before = visit.asked("before", "0")
     question = AuditQuestion(
-        before=int(before) if before.isdigit() and len(before) < 19 else 0,
+        before=forms.cursor(visit.asked("before")),
         limit=PAGE + 1,
         teams=None if reached.everything else tuple(sorted(reached.teams)),
         noun=noun if noun in NOUNS else "",

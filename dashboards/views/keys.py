@@ -106,7 +106,7 @@ async def create(visit: Visit) -> Response:
             form.get("team", ""),
             forms.names(form, "models"),
             forms.limits(form),
-            forms.day_end(form, "expires"),
+            forms.day_end(form, "expires_at"),
         )
         issued = await visit.site.books.create_key(wanted)
     except (forms.Wrong, BadRequest) as error:

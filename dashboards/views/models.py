@@ -60,13 +60,13 @@ async def listed(visit: Visit) -> Response:
 async def _listed(visit: Visit, errors: dict[str, str], status: int = 200) -> Response:
     sees_cost = visit.may(Permission.COST_SEE)
     changes = visit.may(Permission.PRICES_CHANGE)
-    before, model = visit.asked("before", "0"), visit.asked("model")
+    model = visit.asked("model")
     fleet = visit.site.registry.fleet
     query = VersionQuery(
         kind=None if sees_cost else Kind.SELL.value,
         model=model or None,
         place=None,
-        before=int(before) if before.isdigit() and len(before) < 19 else 0,
+        before=forms.cursor(visit.asked("before")),
         limit=PAGE,
     )
     versions = await visit.site.books.ask(VERSIONS, (query,))

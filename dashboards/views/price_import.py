@@ -122,7 +122,7 @@ async def _difference(visit: Visit, found: Found, errors: dict[str, str] | None 
 def _taken(visit: Visit, found: Found) -> set[tuple[str, str]]:
     """Return model and place of the lines that are ticked."""
     every = visit.form.get("all") == "yes"
-    numbers = {int(each) for each in visit.many.get("take", ()) if each.isascii() and each.isdigit()}
+    numbers = {forms.whole(each) for each in visit.many.get("take", ())}
     return {
         (offer.target.model, offer.target.place)
         for number, offer in enumerate(found.offers)

@@ -192,10 +192,10 @@ def _read(section: str, form: Mapping[str, str]) -> dict[str, Any]:
                 raise forms.Wrong(member.name, f"{' or '.join(member.choices)}, or as in the file")
             found[member.name] = text == "yes" if member.choices == ("yes", "no") else text
         elif member.name == "milestones":
-            numbers = text.replace("_", "").split(",")
-            if not all(number.strip().isascii() and number.strip().isdigit() for number in numbers):
+            numbers = {forms.whole(number.strip()) for number in text.replace("_", "").split(",")}
+            if None in numbers:
                 raise forms.Wrong(member.name, "whole numbers separated by commas, without points")
-            found[member.name] = sorted({int(number) for number in numbers})
+            found[member.name] = sorted(number for number in numbers if number is not None)
         else:
             if not text.isascii() or not text.isdigit() or len(text) > 12:
                 raise forms.Wrong(member.name, "a whole number, or nothing for what the file says")

@@ -13,6 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from secrets import token_hex
 from typing import Final
@@ -124,7 +125,7 @@ class ManagementKeys:
         if named is not None:
             if allows is None or not allows(named[1]):
                 raise RoleForbidden(f"this management key has the role {named[1]}, which may not do that")
-            return _OPERATOR
+            return replace(_OPERATOR, role=named[1])
         if self._inference is not None and self._inference.recognises(token, now_us):
             raise Forbidden("inference keys cannot manage the gateway; use the management key")
         raise Unauthorized(BAD_KEY)

@@ -22,6 +22,7 @@ class Principal:
         limits: limits of the key.
         management: whether this is a management key, which cannot run inference.
         rule: what guardrails ask of its requests, or None.
+        role: of a management key that has one; the operator's key, which may everything, has none.
     """
 
     key_id: str
@@ -30,6 +31,7 @@ class Principal:
     limits: KeyLimits = _UNLIMITED
     management: bool = False
     rule: Rule | None = None
+    role: str = ""
 
     def may_use(self, model_id: str, alias: str | None = None) -> bool:
         """Return whether the key may use ``model_id``, by that name or by the ``alias`` the caller used."""

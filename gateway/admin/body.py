@@ -56,6 +56,9 @@ def parsed(model: type[M], data: bytes) -> M:
         raise BadRequest("the body is nested too deeply") from None
     except json.JSONDecodeError as error:
         raise BadRequest(f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except ValueError:
+        # Python reads no whole number of more than 4,300 digits.
+        raise BadRequest("the body holds a number that is out of range") from None
     try:
         return model.model_validate_json(data)
     except ValidationError as error:

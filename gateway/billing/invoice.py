@@ -60,12 +60,18 @@ def read_invoice(data: bytes) -> tuple[InvoiceLine, ...]:
         missing = [name for name in _NEEDED if name not in names]
         if missing:
             raise BadRequest(f"the invoice has no column {missing[0]}: the first line names day, model, cost_usd")
+        twice = [name for name in (*_NEEDED, "tokens") if names.count(name) > 1]
+        if twice:
+            raise BadRequest(f"the invoice has two columns {twice[0]}: leave one")
         reader.fieldnames = names
         costs: dict[tuple[int, str], Decimal] = {}
         tokens: dict[tuple[int, str], int | None] = {}
         for number, row in enumerate(reader, 2):
             if number > MOST_LINES:
                 raise BadRequest(f"the invoice has over {MOST_LINES} lines")
+            if any(extra.strip() for extra in row.get(None, ())):
+                # Of `1,234.56` without quotes the cost would be one dollar.
+                raise BadRequest(f"line {number} has more fields than the first line: quote those with commas")
             key = (_day(row, number), _model(row, number))
             costs[key] = costs.get(key, Decimal()) + _usd(row, number)
             counted, before = _tokens(row, number), tokens.get(key, 0)

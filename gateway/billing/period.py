@@ -10,7 +10,7 @@ from gateway.types.day import YEARS, day_named
 from gateway.types.errors import BadRequest
 
 _EPOCH: Final = dt.date(1970, 1, 1).toordinal()
-_FORM: Final = re.compile(r"(\d{4})-(\d{2})")
+_FORM: Final = re.compile(r"([0-9]{4})-([0-9]{2})")
 
 
 def period_of(day: int) -> str:

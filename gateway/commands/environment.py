@@ -105,7 +105,7 @@ def with_keeper(do: Callable[[Reached], Coroutine[Any, Any, T]], *, configured: 
     """
     import asyncio
 
-    from gateway.keeper.address import is_kept
+    from gateway.keeper.address import answers
     from gateway.keeper.process import reaching
     from gateway.types.actor import ACTING, Actor
 
@@ -113,7 +113,7 @@ def with_keeper(do: Callable[[Reached], Coroutine[Any, Any, T]], *, configured: 
     if not settings.home.exists():
         complain(f"a new state folder, {settings.home}: WEIR_HOME names another")
     pepper = settings.obtain_secret().get_secret_value().encode()
-    config = _configuration(settings) if configured and not is_kept(settings.home) else None
+    config = _configuration(settings) if configured and not answers(settings.home) else None
 
     async def reach() -> T:
         ACTING.set(Actor(_user(), "command"))

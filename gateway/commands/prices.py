@@ -133,7 +133,10 @@ def prices_import(
     found = _found(source, kind, names or [], provider, config)
     document = offers_form(found)
     if out is not None:
-        out.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        try:
+            out.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            fail(f"{out} cannot be written: {error.strerror}", 1)
     if as_json:
         print_json(document)
         return

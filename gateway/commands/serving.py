@@ -144,7 +144,7 @@ def _listen(host: str, port: int) -> socket.socket:
 def _days(text: str) -> int:
     """Return the days in a length such as ``90d``. Raises ``BadParameter``."""
     digits = text.removesuffix("d")
-    if not digits.isascii() or not digits.isdigit() or int(digits) > MOST_DAYS:
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 9 or int(digits) > MOST_DAYS:
         raise typer.BadParameter(f"write a number of days up to {MOST_DAYS}, such as 90d", param_hint="--history")
     return int(digits)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.commands.console import Json, moment, print_json, say, table
+from gateway.commands.console import Json, iso, moment, print_json, say, table
 from gateway.commands.environment import with_keeper
 
 app = typer.Typer(help="Teams.", no_args_is_help=True)
@@ -29,6 +29,6 @@ def teams_list(as_json: Json = False) -> None:
 
     teams = with_keeper(lambda keeper: keeper.teams())
     if as_json:
-        print_json([msgspec.to_builtins(team) for team in teams])
+        print_json([msgspec.to_builtins(team) | {"created_at": iso(team.created_at)} for team in teams])
         return
     table(("team", "name", "made"), [(team.slug, team.name, moment(team.created_at)) for team in teams])

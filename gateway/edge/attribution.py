@@ -16,13 +16,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from gateway.leaderboard.attribution import app_of, categories_of, title_of
+from gateway.leaderboard.attribution import OTHER, app_of, categories_of, title_of
 from gateway.leaderboard.question import SIGHT, Sighting
 from gateway.telemetry import logs
 from gateway.types.errors import WeirError
 from gateway.types.method import Asking
 
-OTHER: Final = "other"
 DAY_US: Final = 86_400_000_000
 AGAIN_US: Final = 60_000_000
 """A key over its cap may be asked about again after a minute: an approved app is always good."""

@@ -28,10 +28,15 @@ LONGEST_PATH: Final = 103
 _PRIVATE_PREFIX: Final = "weir-"
 _LOCK_TRIES: Final = 5
 _LOCK_PAUSE_S: Final = 0.02
+_PROBE_S: Final = 1.0
 
 
 class KeeperError(Exception):
     """The keeper cannot start; the message says why and what would mend it."""
+
+
+class KeptError(KeeperError):
+    """The folder has a keeper: a gateway's, or a command that is one for as long as it takes."""
 
 
 class KeeperLock:
@@ -51,7 +56,8 @@ class KeeperLock:
         """Take the lock.
 
         Raises:
-            KeeperError: another process has it, or the folder cannot be used.
+            KeptError: another process has it.
+            KeeperError: the folder cannot be used.
         """
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -64,7 +70,7 @@ class KeeperLock:
             owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
             os.close(descriptor)
             who = f"process {owner}" if owner.isdigit() else "another process"
-            raise KeeperError(f"{who} keeps {self._path.parent} already: stop it, or use another WEIR_HOME")
+            raise KeptError(f"{who} keeps {self._path.parent} already: stop it, or use another WEIR_HOME")
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
         self._descriptor = descriptor
@@ -137,6 +143,17 @@ def socket_path(home: Path) -> Path:
         if text:
             return Path(text)
     return home / SOCKET_FILE
+
+
+def answers(home: Path) -> bool:
+    """Return whether a keeper listens for ``home``; a command that keeps it for a while does not."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_S)
+        try:
+            probe.connect(os.fspath(socket_path(home)))
+        except OSError:
+            return False
+    return True
 
 
 def listen(home: Path) -> tuple[socket.socket, Path]:

@@ -8,19 +8,24 @@ who becomes one: the database's libraries are most of its memory and of a comman
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.config.snapshot import ConfigSnapshot
-from gateway.keeper.address import KeeperError, is_kept
+from gateway.keeper.address import KeptError, answers, is_kept
 from gateway.keeper.client import KeeperClient
 from gateway.keeper.extras import NO_EXTRAS, Extras
 from gateway.types import garbage
 
 if TYPE_CHECKING:
     from gateway.keeper.service import Keeper
+
+_PATIENCE_S: Final = 10.0
+"""How long a command waits for another one that keeps the folder: most take a second."""
+_PAUSE_S: Final = 0.05
 
 
 async def run_keeper(home: Path, database_url: str, pepper: bytes, stop: asyncio.Event) -> None:
@@ -78,31 +83,40 @@ async def reaching(
     """Give the block the keeper of ``home``: the one that runs, else one of its own, which knows ``config``.
 
     The latter has all of the journal in its ledger when it is to be ``fresh``; one that runs is a second behind.
+    Another command that is the keeper for a moment is waited for: nobody can talk to it.
 
     Raises:
         KeeperError: there was no keeper, and none could be made.
         Unavailable: the keeper that runs does not answer, or the database is away.
     """
-    if not is_kept(home):
+    deadline = time.monotonic() + _PATIENCE_S
+    while not await _kept(home, deadline):
         from gateway.keeper.service import Keeper  # noqa: PLC0415 - see above
 
         keeper = Keeper(home, database_url, pepper, config=config)
         try:
             await keeper.start()
-        except KeeperError:
-            if not is_kept(home):
-                raise
-        else:
-            try:
-                if fresh:
-                    await keeper.catch_up()
-                yield keeper
-            finally:
-                await keeper.stop()
-            return
+        except KeptError:  # another one was first
+            continue
+        try:
+            if fresh:
+                await keeper.catch_up()
+            yield keeper
+        finally:
+            await keeper.stop()
+        return
     client = KeeperClient(home)
     try:
         await client.start()
         yield client
     finally:
         await client.stop()
+
+
+async def _kept(home: Path, deadline: float) -> bool:
+    """Return whether somebody keeps ``home``: once that one answers, once nobody does, or after the ``deadline``."""
+    while is_kept(home):
+        if answers(home) or time.monotonic() > deadline:
+            return True
+        await asyncio.sleep(_PAUSE_S)
+    return False

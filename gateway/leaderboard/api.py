@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -40,12 +40,14 @@ class Surroundings:
         boards: returns the owner's rules of now.
         authenticate: tells who holds the key of a request; raises ``Unauthorized`` without one.
         operator: likewise, for the management key alone.
+        sees_costs: whether a management key of a role may be shown what the owner pays.
     """
 
     books: Asking
     boards: Callable[[], BoardsSpec]
     authenticate: Authenticate
     operator: Authenticate
+    sees_costs: Callable[[str], bool]
 
 
 def build_router(around: Surroundings) -> APIRouter:
@@ -72,6 +74,8 @@ async def _admit(around: Surroundings, request: Request, caller: Principal | Non
     """Return what a caller is shown, and count the visit."""
     boards = around.boards()
     view = view_of(caller, by, boards, team)
+    if caller is not None and not around.sees_costs(caller.role):
+        view = replace(view, owner=False)
     visit = visit_of(caller, request.client.host if request.client else "", boards)
     if visit is not None:
         await around.books.ask(asked.VISIT, (visit,))

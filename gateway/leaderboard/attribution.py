@@ -14,6 +14,8 @@ from typing import Final
 
 from gateway.leaderboard.datasets import CATEGORIES
 
+OTHER: Final = "other"
+"""What apps beyond a key's cap are counted under: no app can have it as its host."""
 LONGEST_TITLE: Final = 64
 MOST_CATEGORIES: Final = 2
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -38,7 +40,8 @@ def app_of(referer: bytes) -> str:
     found = _URL.fullmatch(referer)
     if found is None or len(found[1]) > LONGEST_HOST:
         return ""
-    return found[1].decode("ascii").lower()
+    host = found[1].decode("ascii").lower()
+    return host if host != OTHER else ""
 
 
 def title_of(header: bytes) -> str:

@@ -47,8 +47,7 @@ class Boards:
     async def board(self, question: Question) -> Board:
         """Return a board. Raises ``Unavailable``."""
         extent = Extent(question.by, question.team, question.grain, question.first, question.last)
-        columns = columns_of(question.measure, question.basis)
-        stored, stored_before = await self._store.windows(extent, extent.before, columns)
+        stored, stored_before = await self._store.windows(extent, extent.before)
         now, before = _named(question.by, stored), _named(question.by, stored_before)
         whole, earlier = summed(now.values()), summed(before.values())
         unattributed = now.pop("", NOTHING)

@@ -87,12 +87,10 @@ class BoardStore:
         self._database = database
         self._past = Past()
 
-    async def windows(
-        self, extent: Extent, before: Extent, columns: Sequence[str] = _COLUMNS
-    ) -> tuple[dict[str, Totals], dict[str, Totals]]:
-        """Return the totals of two windows by stored name, of the second only ``columns``, as of one moment."""
+    async def windows(self, extent: Extent, before: Extent) -> tuple[dict[str, Totals], dict[str, Totals]]:
+        """Return the totals of two windows by stored name, as of one moment."""
         async with self._reading() as read:
-            return await _totals(read, extent, _COLUMNS), await _totals(read, before, columns)
+            return await _totals(read, extent), await _totals(read, before)
 
     async def stretches(
         self, extent: Extent, columns: Sequence[str], names: Collection[str] | None = None
@@ -209,12 +207,12 @@ def _stretch(first: int, last: int, points: Sequence[Point], columns: Sequence[s
     return stretch_of(first, last - first + 1, points, len(columns))
 
 
-async def _totals(read: Read, extent: Extent, columns: Sequence[str]) -> dict[str, Totals]:
-    """Return the sums of ``columns`` over a window, by stored name."""
-    sums = ", ".join(f"SUM({column})" for column in columns)
-    source, values = _blocks(extent, columns) if extent.grain == "day" else _source(extent, columns)
+async def _totals(read: Read, extent: Extent) -> dict[str, Totals]:
+    """Return the sums over a window, by stored name."""
+    sums = ", ".join(f"SUM({column})" for column in _COLUMNS)
+    source, values = _blocks(extent, _COLUMNS) if extent.grain == "day" else _source(extent, _COLUMNS)
     rows = await read(f"SELECT name, {sums} {source} GROUP BY name", values)
-    return {name: Totals(**dict(zip(columns, map(int, found), strict=True))) for name, *found in rows}
+    return {name: Totals(*map(int, found)) for name, *found in rows}
 
 
 async def _versions(read: Read, extent: Extent, first: int, last: int) -> dict[int, Version]:

@@ -72,8 +72,8 @@ def rates_of(document: object, about: str) -> Rates:
         section = PriceSection.model_validate_json(msgspec.json.encode(document))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BadRequest(f"{about}: {place}: {first['msg']}") from None
+        place = ".".join(str(part) for part in first["loc"]) or "price"
+        raise BadRequest(f"{about}: {place}: {first['msg'].removeprefix('Value error, ')}") from None
     for key, fault, mend in tier_faults(section):
         raise BadRequest(f"{about}: {'.'.join(map(str, key))} {fault}: {mend}")
     rates: Rates = section.rates()

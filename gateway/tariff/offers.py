@@ -36,6 +36,9 @@ Point = tuple[str, int, str]
 """Service tier, input tokens above which it holds, class."""
 PICO_PER_USD: Final = 10**12
 _NANO_PER_USD: Final = 10**9
+_FAR: Final = 40
+"""Digits before or behind the point that no price has."""
+_NO_PRICE: Final = Decimal(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,18 +128,23 @@ def _unique(*names: str) -> tuple[str, ...]:
 
 def pico_of(usd: Decimal, per: int = 1) -> int:
     """Return ``usd`` (for ``per`` tokens) as pico-USD per token. Raises ``ValueError`` when that is no whole number."""
-    pico = usd * PICO_PER_USD / per
-    if not usd.is_finite() or pico != pico.to_integral_value() or not 0 <= pico <= MAX_RATE:
+    pico = usd * PICO_PER_USD / per if _near(usd) else _NO_PRICE
+    if pico != pico.to_integral_value() or not 0 <= pico <= MAX_RATE:
         raise ValueError(f"{usd} USD for {per} tokens is finer than can be charged, or no price")
     return int(pico)
 
 
 def nano_of(usd: Decimal, per: int = 1) -> int:
     """Return ``usd`` (for ``per`` requests) as nano-USD per request. Raises ``ValueError`` when that is not whole."""
-    nano = usd * _NANO_PER_USD / per
-    if not usd.is_finite() or nano != nano.to_integral_value() or nano < 0:
+    nano = usd * _NANO_PER_USD / per if _near(usd) else _NO_PRICE
+    if nano != nano.to_integral_value() or nano < 0:
         raise ValueError(f"{usd} USD for {per} requests is finer than can be charged, or no price")
     return int(nano)
+
+
+def _near(usd: Decimal) -> bool:
+    """Return whether ``usd`` can be reckoned with: a power of ten that is far away is an error of arithmetic."""
+    return usd.is_finite() and abs(usd.adjusted()) < _FAR
 
 
 def assembled(points: Mapping[Point, int]) -> Rates:

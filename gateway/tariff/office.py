@@ -170,9 +170,15 @@ class Tariff:
         terms = proposal.terms
         if terms is not None and not (0 <= terms.discount <= BASIS_POINTS and 0 <= terms.markup <= MOST_MARKUP):
             raise BadRequest(f"{about}: a discount is 0 to 10000 basis points, a markup 0 to {MOST_MARKUP}")
+        if terms is not None and not proposal.place:
+            raise BadRequest(f"{about}: terms are a team's: say whose, as its place")
         # What there is can be withdrawn also when it is not in the file any more, or nothing would ever end it.
         there = self._subjects if said else {*self._subjects, *spoken}
-        if proposal.kind is not Kind.TERMS and self._subjects and proposal.subject not in there:
+        if proposal.kind is not Kind.TERMS:
+            known = proposal.subject in there
+        else:
+            known = not said or not proposal.model or any(model == proposal.model for _, model, _ in self._subjects)
+        if self._subjects and not known:
             raise BadRequest(f"{about}: the configuration file has no such model, endpoint or backend")
 
 

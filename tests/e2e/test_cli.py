@@ -205,7 +205,9 @@ def test_tables_are_whole_in_a_pipe(alone: Place) -> None:
     assert row.split()[0] == key.split("-")[2]
     assert "an application with a rather long name  default  qwen/qwen3-235b-a22b-thinking-2507  1000 rpm, " in row
     assert re.search(r"default +Default +20", alone.said("teams", "list"))
-    assert [team["slug"] for team in alone.json("teams", "list")] == ["default"]
+    [team] = alone.json("teams", "list")
+    assert team["slug"] == "default"
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT[0-9:.]+Z", team["created_at"])
     assert "there is no such key" in refusal(alone.weir("keys", "rotate", "zzzzzzzz"), 1)
 
 
@@ -420,6 +422,7 @@ def test_a_simulated_backend_answers_until_it_is_stopped(alone: Place) -> None:
         ("serve", "--port", "70000"),
         ("serve", "--workers", "0"),
         ("keys", "create", "--days", "1e300"),
+        ("demo", "--history", "9" * 5_000 + "d"),
         ("route", "explain", "--body", "/no/such/file"),
         ("keys", "explode"),
     ],

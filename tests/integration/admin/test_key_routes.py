@@ -211,6 +211,7 @@ async def test_a_bad_field_is_named_and_makes_no_key(
         (b'{"name": "\xff"}', "UTF-8"),
         (b"[" * 10_000, "JSON|deep"),
         (b"[" * 100_000 + b"]" * 100_000, "deep"),
+        (b'{"name": "a", "limit": ' + b"9" * 5_000 + b"}", "number"),
         (b'{"name": "a", "name": "b"}', "twice"),
         (b'{"name": "a", "weir": {"models": null, "models": ["m"]}}', "twice"),
         (b'{"name": "a", "weir": {"limits": {"rpm": NaN}}}', "NaN"),

@@ -90,6 +90,7 @@ async def test_mistakes_are_told_before_the_first_byte(stage: Stage) -> None:
         ("/api/v1/exports/focus", {"from": day, "to": day_text(today() - 1)}, 400),
         ("/api/v1/exports/focus", {"from": day, "to": day, "format": "xls"}, 400),
         ("/api/v1/exports/focus", {"period": "2026-1"}, 400),
+        ("/api/v1/exports/focus", {"period": "٢٠٢٦-10"}, 400),
         ("/api/v1/exports/focus", {"from": day, "to": day, "team": "nobody"}, 404),
         ("/api/v1/exports/usage", {"from": day, "to": day, "team": "nobody"}, 404),
         ("/api/v1/exports/statement", {"period": "2026-10"}, 400),

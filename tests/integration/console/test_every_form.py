@@ -24,7 +24,10 @@ OFFER = {
 }
 TYPED: list[tuple[str, dict[str, str], str, tuple[str, ...]]] = [
     ("/console/keys/new", {"name": "a name", "team": MINE, "rpm": "many"}, "rpm", ("a name", "many")),
-    ("/console/keys/new", {"name": "a name", "team": MINE, "expires": "soon"}, "expires", ("a name", "soon")),
+    ("/console/keys/new", {"name": "a name", "team": MINE, "rpm": "9" * 5_000}, "rpm", ("a name",)),
+    ("/console/keys/new", {"name": "a name", "team": MINE, "rpm": "1,5"}, "rpm", ("1,5",)),
+    ("/console/keys/new", {"name": "a name", "team": MINE, "expires_at": "soon"}, "expires_at", ("a name", "soon")),
+    ("/console/keys/new", {"name": "a name", "team": MINE, "expires_at": "2020-01-01"}, "expires_at", ("2020-01-01",)),
     ("/console/keys/new", {"name": "", "team": MINE, "tpm": "5"}, "name", ("5",)),
     (
         "/console/keys/KEY",
@@ -37,6 +40,7 @@ TYPED: list[tuple[str, dict[str, str], str, tuple[str, ...]]] = [
     ("/console/teams", {"slug": "Not A Slug", "name": "My team"}, "slug", ("Not A Slug", "My team")),
     (f"/console/teams/{MINE}/members", {"login": "two words", "role": "viewer"}, "login", ("two words",)),
     ("/console/budgets", {"team": MINE, "limit": "lots", "alerts": "70"}, "limit", ("lots", "70")),
+    ("/console/budgets", {"team": MINE, "limit": "0,50", "alerts": "70"}, "limit", ("0,50", "70")),
     ("/console/budgets", {"team": MINE, "limit": "5", "alerts": "half"}, "alerts", ("5", "half")),
     ("/console/budgets", {"key": "zzzzzzzz", "limit": "5"}, "key", ("zzzzzzzz", "5")),
     ("/console/models", {"model": MODEL, "prompt": "0.1", "completion": "", "why": "w"}, "completion", ("0.1", "w")),
@@ -55,6 +59,7 @@ TYPED: list[tuple[str, dict[str, str], str, tuple[str, ...]]] = [
         ("2031-01-01",),
     ),
     ("/console/users", {"login": "two words", "name": "Ada"}, "login", ("two words", "Ada")),
+    ("/console/settings/boards", {"version": "0", "milestones": "9" * 5_000}, "boards-milestones", ()),
     ("/console/settings/boards", {"version": "0", "milestones": "a lot", "per_day": "7"}, "boards-milestones", ("7",)),
     ("/console/settings/retention", {"version": "0", "ledger_days": "5"}, "retention-ledger_days", ("5",)),
     (
@@ -117,6 +122,20 @@ def test_a_form_keeps_what_was_typed_and_says_what_is_wrong(
     values = {unescape(value) for value in re.findall(r'value="([^"]*)"', answer.text)}
     assert set(kept) <= values
     assert "wrong one" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/console/models", "/console/audit"])
+def test_a_link_that_begins_nowhere_shows_the_newest(house: House, path: str) -> None:
+    """Also with a digit that is no number."""
+    with house.client("owner") as client:
+        assert client.get(path, params={"before": "²"}).status_code == 200
+
+
+def test_a_line_that_there_is_not_cannot_be_ticked(house: House) -> None:
+    """Whatever its number is."""
+    answer = post(house, "owner", "/console/models/import/accept", take="9" * 5_000, offers=json.dumps(OFFER), why="w")
+    assert answer.status_code == 400
+    assert "tick what is to be accepted" in answer.text
 
 
 def test_closing_a_period_is_asked_for_by_its_name(house: House) -> None:

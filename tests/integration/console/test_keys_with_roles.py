@@ -39,6 +39,7 @@ CASES: list[tuple[str, str, dict[str, object] | None, frozenset[str]]] = [
     ("GET", "/api/v1/content/choices", None, frozenset({"owner", "admin"})),
     ("GET", "/api/v1/organization/members", None, frozenset({"owner", "admin", "billing", "viewer"})),
     ("GET", "/metrics", None, frozenset({"owner", "admin", "viewer"})),
+    ("GET", "/api/v1/rankings", None, frozenset({"owner", "admin", "billing", "viewer"})),
     ("GET", "/openapi.json", None, frozenset({"owner", "admin", "billing", "viewer"})),
 ]
 ROLES = ("owner", "admin", "billing", "viewer")
@@ -67,6 +68,18 @@ def keys(house: House) -> dict[str, str]:
     found = {role: made(house, role) for role in ROLES}
     until(house, found["viewer"], 200)
     return found
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_board_shows_costs_to_who_sees_costs(house: House, keys: dict[str, str], role: str) -> None:
+    """Who sees the usage of all sees every board whole; what the owner pays is for the same roles as elsewhere."""
+    with house.client() as client:
+        headers = {"authorization": f"Bearer {keys[role]}"}
+        answer = client.get("/api/v1/rankings?by=team", headers=headers)
+        cost = client.get("/api/v1/rankings?dollar=cost", headers=headers)
+    assert answer.status_code == 200
+    assert ("cost" in answer.json()["totals"]) == (role != "viewer")
+    assert cost.status_code == (403 if role == "viewer" else 200)
 
 
 @pytest.mark.parametrize("role", ROLES)

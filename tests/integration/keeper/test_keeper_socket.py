@@ -413,3 +413,15 @@ async def test_a_folder_with_a_long_path_works_too(tmp_path: Path) -> None:
         await client.start()
         assert len(await client.teams()) == 1
         await client.stop()
+
+
+async def test_commands_side_by_side_take_turns(home: Path) -> None:
+    """Each is the keeper for a moment, and none of the others is told that the keeper is away."""
+
+    async def make(name: str) -> None:
+        async with reaching(home, url_of(home), PEPPER) as keeper:
+            await keeper.create_key(NewKey(name=name, team="default"))
+
+    await asyncio.gather(*(make(f"k{number}") for number in range(4)))
+    async with reaching(home, url_of(home), PEPPER) as keeper:
+        assert {record.name for record in await keeper.keys()} == {"k0", "k1", "k2", "k3"}

@@ -108,6 +108,8 @@ async def test_boards_are_the_ledger(office: Desk) -> None:
             want, before = expected(rows, by, first, last, team), expected(rows, by, first - 3, first - 1, team)
             board = await office.ask(BOARD, Question(by, "tokens", first, last, team=team, limit=3))
             assert board.totals == sum(want.values(), Totals())
+            later = await office.ask(BOARD, Question(by, "tokens", first + 3, last + 3, team=team, limit=3))
+            assert later.previous == board.totals
             shown = sum((row.totals for row in board.rows), Totals())
             assert shown + board.other + board.unattributed == board.totals
             want.pop("", None)

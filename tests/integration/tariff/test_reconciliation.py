@@ -117,10 +117,12 @@ async def test_lines_of_a_day_are_added(database: Database) -> None:
         ("day,model,cost_usd\n2024-10-04,a,1e5\n", "line 2: cost_usd"),
         ("day,model,cost_usd\n2024-10-04,,1\n", "line 2: model"),
         ("day,model,cost_usd,tokens\n2024-10-04,a,1,1.5\n", "line 2: tokens"),
+        ("day,model,cost_usd\n2024-10-04,a,1,234.56\n", "line 2 has more"),
+        ("day,model,cost_usd,Cost_USD\n2024-10-04,a,1,2\n", "two columns cost_usd"),
         ("", "no column day"),
         ('day,model,cost_usd\n"2024', "not CSV"),
     ],
-    ids=["column", "day", "first day", "last day", "cost", "model", "tokens", "empty", "quote"],
+    ids=["column", "day", "first day", "last day", "cost", "model", "tokens", "more", "twice", "empty", "quote"],
 )
 def test_what_cannot_be_read_is_refused(invoice: str, said: str) -> None:
     """With its line."""

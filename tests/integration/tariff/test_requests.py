@@ -236,6 +236,14 @@ def told(runner: CliRunner, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
+def test_what_cannot_be_written_is_one_sentence(runner: CliRunner, tmp_path: Path) -> None:
+    """Not a trace."""
+    place = tmp_path / "nowhere" / "offers.json"
+    done = runner.invoke(app, ["prices", "import", "genai-prices", "--out", str(place)])
+    assert done.exit_code == 1
+    assert f"{place} cannot be written: No such file or directory" in " ".join(done.stderr.split())
+
+
 def test_from_source_to_version(runner: CliRunner, tmp_path: Path) -> None:
     """Import writes offers and applies nothing; diff shows them against what is valid; accept makes versions.
 

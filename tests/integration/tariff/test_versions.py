@@ -260,6 +260,8 @@ REFUSED = [
     (sell(DEARER, valid_from_us=NOW - 3_600_000_000), "in the past"),
     (sell(DEARER, kind=Kind.TERMS), "something else"),
     (sell(None, terms=Terms(10_001, 0), kind=Kind.TERMS), "basis points"),
+    (sell(None, terms=Terms(500, 0), kind=Kind.TERMS), "say whose"),
+    (sell(None, terms=Terms(500, 0), kind=Kind.TERMS, place="search", model="qwen/unknown"), "has no such model"),
     (sell(None, hourly=Hourly(5)), "something else"),
     (sell(DEARER, model="qwen/unknown"), "has no such model"),
     (sell(DEARER, why="a\nb"), "one line"),

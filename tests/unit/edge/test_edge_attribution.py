@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.edge.attribution import AGAIN_US, DAY_US, MOST, OTHER, Attribution
+from gateway.edge.attribution import AGAIN_US, DAY_US, MOST, Attribution
+from gateway.leaderboard.attribution import OTHER
 from gateway.leaderboard.question import Sighting
 from gateway.types.errors import Unavailable
 

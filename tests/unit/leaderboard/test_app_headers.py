@@ -19,6 +19,8 @@ from gateway.leaderboard.attribution import LONGEST_TITLE, app_of, categories_of
         (b"https://app.example.", "app.example"),
         (b"http://localhost:3000/", "localhost"),
         (b"https://xn--80ak6aa92e.com/", "xn--80ak6aa92e.com"),
+        (b"https://Other:8080/", ""),
+        (b"https://other.example/", "other.example"),
         (b"app.example", ""),
         (b"ftp://app.example/", ""),
         (b"javascript:alert(1)//https://app.example", ""),

@@ -14,6 +14,7 @@ from gateway.tariff.offers import (
     assembled,
     change_form,
     changes,
+    nano_of,
     offers_form,
     offers_of,
     pico_of,
@@ -198,11 +199,18 @@ def test_targets_are_what_the_owner_buys_or_sells() -> None:
     assert [(each.model, each.place) for each in targets(snapshot, Kind.SELL)] == [(BIG, ""), ("qwen/small", "")]
 
 
-@pytest.mark.parametrize("usd", ["1e-13", "-1e-6", "NaN", "Infinity", "2"])
+@pytest.mark.parametrize("usd", ["1e-13", "-1e-6", "NaN", "Infinity", "2", "1e999999", "1e-999999"])
 def test_no_rate_is_guessed(usd: str) -> None:
     """Too fine, negative, no number, or over a dollar a token: refused."""
     with pytest.raises(ValueError, match="finer"):
         pico_of(Decimal(usd))
+
+
+@pytest.mark.parametrize("usd", ["1e-13", "-1", "NaN", "1e999999", "1e-999999"])
+def test_no_fee_is_guessed(usd: str) -> None:
+    """Too fine, negative, or no amount: refused."""
+    with pytest.raises(ValueError, match="finer"):
+        nano_of(Decimal(usd))
 
 
 def test_percent_is_exact() -> None:
