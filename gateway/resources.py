@@ -36,13 +36,14 @@ from gateway.admin.models import endpoints as model_endpoints
 from gateway.admin.organization import endpoints as organization
 from gateway.admin.presets import endpoints as presets
 from gateway.admin.prices import endpoints as price_endpoints
-from gateway.admin.rights import allows, sees_costs
+from gateway.admin.rights import allows
 from gateway.admin.routes import endpoints as route_endpoints
 from gateway.admin.teams import endpoints as team_endpoints
 from gateway.admin.workspaces import endpoints as workspaces
 from gateway.app import Gateway, load_policies, now_us, preset_folder
 from gateway.app import presets as policy_names
 from gateway.billing import api as billing
+from gateway.console.roles import sees_costs
 from gateway.desk import route_request
 from gateway.edge import catalogue, openai_chat, openai_responses_api
 from gateway.edge.body import decode

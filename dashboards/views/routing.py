@@ -13,6 +13,7 @@ from dashboards.visit import Page, Visit
 from gateway.console.roles import Permission
 from gateway.routing.decisions.record import FIND, RECENT, unpacked
 from gateway.routing.decisions.shown import whole
+from gateway.routing.explain import without_costs
 from gateway.types import ids
 from gateway.types.errors import NotFound, WeirError
 
@@ -62,7 +63,8 @@ def _what_if(visit: Visit) -> tuple[dict[str, Any] | None, str]:
     if longest is not None:
         body["max_tokens"] = longest
     try:
-        return visit.site.explain(msgspec.json.encode(body), visit.asked("preset")), ""
+        explained = visit.site.explain(msgspec.json.encode(body), visit.asked("preset"))
+        return explained if visit.may(Permission.COST_SEE) else without_costs(explained), ""
     except WeirError as error:
         return {"candidates": [], "drops": error.metadata.get("drops", []), "pick": ""}, error.message
 
@@ -74,7 +76,7 @@ async def decision(visit: Visit) -> Response:
     if found is None:
         raise NotFound("there is no such decision: only some are kept, for some days")
     try:
-        told = whole(found, unpacked(found.content))
+        told = whole(found, unpacked(found.content), owner=visit.may(Permission.COST_SEE))
     except ValueError:
         raise NotFound("this decision was kept by another version of Weir and cannot be read") from None
     return visit.render("decision.html", told=told, found=found)

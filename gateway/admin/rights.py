@@ -49,11 +49,6 @@ def permission(method: str, path: str) -> Permission:
     return Permission.OWNERS_CHANGE
 
 
-def sees_costs(role: str) -> bool:
-    """Return whether ``role``, or the operator's key, which has none, may be shown what the owner pays."""
-    return not role or (role in set(Role) and Role(role) in PERMISSIONS[Permission.COST_SEE])
-
-
 def allows(method: str, path: str) -> Callable[[str], bool]:
     """Return what says of a role whether it may."""
     needed = PERMISSIONS[permission(method, path)]

@@ -126,6 +126,11 @@ class Reach:
         return self.everything or team in self.teams
 
 
+def sees_costs(role: str) -> bool:
+    """Return whether a management key of ``role``, or the operator's, which has none, is shown what the owner pays."""
+    return not role or (role in set(Role) and Role(role) in PERMISSIONS[Permission.COST_SEE])
+
+
 def reach(grants: Iterable[Grant], permission: Permission) -> Reach:
     """Return how far ``permission`` reaches for who has ``grants``."""
     roles = PERMISSIONS[permission]

@@ -16,6 +16,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from gateway.access.principal import Principal
 from gateway.config.snapshot import BoardsSpec
+from gateway.console.roles import sees_costs
 from gateway.edge.anthropic_models import anthropic_model, anthropic_page, speaks_anthropic
 from gateway.edge.endpoints import endpoints_of, listed, providers, zero_retention
 from gateway.edge.generation import cached_object, generation_object
@@ -160,7 +161,8 @@ def _generations(ledger: Ledger, known: Any) -> APIRouter:
         if not (caller.management or record.attempts[-1].team == caller.team):
             raise NotFound("no such generation", param="id")
         kept = await ledger.ask(FIND, (request_id,))
-        decision = for_caller(kept, owner=caller.management) if kept is not None else None
+        owner = caller.management and sees_costs(caller.role)
+        decision = for_caller(kept, owner=owner) if kept is not None else None
         return _json({"data": generation_object(record) | {"decision": decision}})
 
     return router

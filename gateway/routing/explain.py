@@ -5,6 +5,7 @@ Pure; any plan can be shown. Scores are rounded for people, never used to decide
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.fleet.snapshot import Candidate
@@ -64,6 +65,16 @@ def explanation(plan: Plan) -> dict[str, Any]:
         "candidates": candidates,
         "drops": [shown_drop(drop) for drop in plan.drops],
     }
+
+
+def without_costs(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an explanation without what the owner would pay; scores stay: they only compare candidates."""
+    kept = [each | {"predicted": _free(each["predicted"])} for each in document.get("candidates", ())]
+    return {**document, "candidates": kept}
+
+
+def _free(predicted: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in predicted.items() if name != "cost_usd"}
 
 
 def _predicted(found: Prediction) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """``POST /api/v1/route/explain``: what would be decided about a request now, and why.
 
 The body is an inference request; nothing is sent to a backend, nothing is metered. The same code decides as for real
-requests, on the live fleet. Needs the management key.
+requests, on the live fleet. Needs the management key; what the owner pays is for the roles that see costs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 
 from gateway.access.principal import Principal
+from gateway.console.roles import sees_costs
+from gateway.routing.explain import without_costs
 from gateway.types.errors import WeirError
 
 Explain = Callable[[bytes, str], dict[str, Any]]
@@ -25,13 +27,15 @@ def build_router(explain: Explain, authenticate: Callable[[Request], Principal |
     router = APIRouter(prefix="/api/v1/route", tags=["management"])
 
     @router.post("/explain", summary="Explain a routing decision")
-    async def explained(request: Request, preset: str = "", _operator: Principal = operator) -> Response:
+    async def explained(request: Request, preset: str = "", caller: Principal = operator) -> Response:
         try:
             document = explain(await request.body(), preset)
         except WeirError as error:
             if "drops" not in error.metadata:
                 raise
             document = {"refused": error.message, "status": error.code, **error.metadata}
+        if not sees_costs(caller.role):
+            document = without_costs(document)
         return Response(msgspec.json.encode(document), media_type="application/json")
 
     return router

@@ -6,6 +6,7 @@ import datetime as dt
 from typing import Any, Final
 
 from gateway.routing.decisions.record import Amounts, Decision, Details, unpacked
+from gateway.routing.explain import without_costs
 from gateway.types import ids
 from gateway.types.money import usd_text
 
@@ -41,15 +42,16 @@ def for_caller(decision: Decision, *, owner: bool) -> dict[str, Any]:
     }
 
 
-def whole(decision: Decision, details: Details) -> dict[str, Any]:
-    """Return all that was kept, but the image."""
-    return for_caller(decision, owner=True) | {
+def whole(decision: Decision, details: Details, *, owner: bool = True) -> dict[str, Any]:
+    """Return all that was kept, but the image; costs only for the ``owner``."""
+    explained = details.explanation if owner else without_costs(details.explanation)
+    return for_caller(decision, owner=owner) | {
         "requested": details.requested,
         "version": details.version,
         "inputs": "whole" if details.whole else "as of the failover",
         "tries": [{"candidate": each.candidate, "cause": each.cause, "status": each.status} for each in details.tries],
-        "candidates": details.explanation["candidates"],
-        "drops": details.explanation["drops"],
+        "candidates": explained["candidates"],
+        "drops": explained["drops"],
     }
 
 

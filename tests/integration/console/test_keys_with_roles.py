@@ -6,6 +6,7 @@ import json
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -80,6 +81,42 @@ def test_a_board_shows_costs_to_who_sees_costs(house: House, keys: dict[str, str
     assert answer.status_code == 200
     assert ("cost" in answer.json()["totals"]) == (role != "viewer")
     assert cost.status_code == (403 if role == "viewer" else 200)
+
+
+def test_a_decision_shows_costs_to_who_sees_costs(house: House, keys: dict[str, str]) -> None:
+    """Who may see why a request went where it did sees what it cost the owner only where that is seen elsewhere."""
+    question = {"model": "qwen/qwen3-32b", "messages": [{"role": "user", "content": "Hello"}]}
+    with house.client() as client:
+        asked = client.post(
+            "/v1/chat/completions", json=question, headers={"authorization": f"Bearer {house.stage.key}"}
+        )
+        identity = asked.headers["x-generation-id"]
+        for role, sees in (("admin", True), ("viewer", False)):
+            headers = {"authorization": f"Bearer {keys[role]}"}
+            told = client.post("/api/v1/route/explain", json=question, headers=headers).json()
+            assert all(("cost_usd" in each["predicted"]) == sees for each in told["candidates"]), told
+            decision = decided(client, identity, headers)
+            assert ("cost_usd" in decision["predicted"]) == ("cost_usd" in decision["real"]) == sees
+    for user, sees in (("owner", True), ("viewer", False)):
+        with house.client(user) as client:
+            for page in (f"/console/routing/{identity}", "/console/routing?model=qwen/qwen3-32b&prompt=Hello"):
+                told = client.get(page)
+                assert told.status_code == 200
+                assert "gpu-a" in told.text
+                assert (re.search(r">\$[0-9.]+<", told.text) is not None) == sees, page
+            assert ("/h</span>" in client.get("/console/fleet").text) == sees
+
+
+def decided(client: httpx.Client, identity: str, headers: dict[str, str]) -> dict[str, Any]:
+    """Wait until the decision about a request is in the ledger."""
+    ends = time.monotonic() + 20
+    while True:
+        found = client.get("/api/v1/generation", params={"id": identity}, headers=headers)
+        if found.status_code == 200 and found.json()["data"]["decision"] is not None:
+            decision: dict[str, Any] = found.json()["data"]["decision"]
+            return decision
+        assert time.monotonic() < ends, found.text
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize("role", ROLES)
