@@ -280,7 +280,6 @@ def test_the_page_of_a_model_says_how_often_it_answered_and_what_a_dollar_buys(h
 @pytest.mark.usefixtures("boards")
 def test_charts_of_a_model_come_as_files(house: House) -> None:
     """Days and speeds as CSV and JSON say what the leaderboard says; other forms and models are 404."""
-    house.forget()  # what another test looked at before today's first request
     with house.client() as client:
         days = client.get("/models/qwen/qwen3-32b/days.json?days=30").json()["data"]
         [board] = [

@@ -243,6 +243,8 @@ async def test_forbidden_fields_reach_nobody(scene: Scene) -> None:
         "route": "fallback",
         "preset": "balanced",
         "priority": "batch",
+        "plugins": [{"id": "web", "enabled": False, "api_base": "http://169.254.169.254/"}],
+        "transforms": ["middle-out"],
     }
     for kind in KINDS:
         paths = {"/v1/chat/completions": {"messages": CHAT["messages"]}, "/v1/completions": {"prompt": "a"}}

@@ -285,3 +285,4 @@ async def _refused(stage: Stage) -> Any:
                 assert int(asked.result().headers["retry-after"]) >= 1
                 return asked.result().json()
             asked.cancel()
+            await asyncio.wait({asked})  # a cancelled client is still busy with its connection
