@@ -99,7 +99,7 @@ class Pace:
     """How long a model may keep its callers waiting, in seconds; None leaves it to the timeouts of the backend.
 
     Attributes:
-        ttft: to the first token of an attempt, after which another replica is asked.
+        ttft: to the first token of an attempt that streams, after which another replica is asked.
         inter_token: between two chunks of an answer, after which it counts as stalled.
         hedge_after: to the first token of a stream, after which a second replica is asked too; None never does.
     """

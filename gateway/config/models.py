@@ -79,7 +79,7 @@ class ModelLimitsSection(Section):
     """How long a model may keep its callers waiting, in seconds."""
 
     ttft: Seconds | None = Field(
-        None, description="Seconds to the first token of an attempt. Default: the backend's timeouts.first_byte."
+        None, description="Seconds to the first token of a stream. Default: the backend's timeouts.first_byte."
     )
     inter_token: Seconds | None = Field(
         None, description="Seconds between two chunks of an answer. Default: the backend's timeouts.idle."
