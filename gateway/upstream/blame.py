@@ -37,6 +37,8 @@ _MODERATED: Final = re.compile(
     "contentfilter|contentpolicy|contentmoderation|datainspection|moderationblocked|sensitivecontent|responsibleai"
 )
 """Codes and types of moderation, without regard to case and to what parts their words."""
+_NO_VERDICT: Final = re.compile("timeout|timedout|unavailable|failure")
+"""What such a code says of a moderation that did not come to one: that is the provider's fault."""
 _FLAGGED: Final = (
     "content exists risk",
     "content management policy",
@@ -125,7 +127,8 @@ def status_inside(document: Mapping[str, Any]) -> int | None:
 
 def _moderated(status: int, document: Mapping[str, Any], lowered: str) -> bool:
     """Whether an error speaks of moderation: by its code, by what it flagged, or, of a 403, in its words."""
-    if any(_MODERATED.search(_PARTING.sub("", kind.lower())) for kind in _kinds(document)):
+    kinds = (_PARTING.sub("", kind.lower()) for kind in _kinds(document))
+    if any(_MODERATED.search(kind) and not _NO_VERDICT.search(kind) for kind in kinds):
         return True
     if status != 403:
         return False
