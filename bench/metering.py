@@ -35,7 +35,7 @@ from gateway.metering.journal import Durability, Journal
 from gateway.metering.meter import Meter
 from gateway.types import garbage
 from gateway.types.call import Call, Need, Operation
-from gateway.types.chunk import Chunk, ListSink, TextChunk
+from gateway.types.chunk import Chunk, ListSink, Passed, TextChunk
 from gateway.types.ids import RequestId, RequestIds
 
 AT_ONCE: Final = 64
@@ -108,6 +108,12 @@ class Caller:
     def say(self, chunk: TextChunk) -> None:
         """See ``Sink``."""
         self.given[:] = (chunk,)
+
+    def direct(self, probe: TextChunk) -> None:
+        """See ``Sink``."""
+
+    def passed(self, run: Passed) -> None:
+        """See ``Sink``."""
 
 
 def settle(meter: Meter) -> None:

@@ -115,6 +115,9 @@ class Nowhere:
     def write(self, data: bytes) -> None:
         """Lose a piece."""
 
+    def framed(self) -> None:
+        """See ``Exchange``: there are none."""
+
     def close(self, data: bytes) -> None:
         """Lose the last piece."""
 

@@ -69,6 +69,9 @@ class AsgiExchange:
         if self._queued > QUEUE_HIGH and self._flow is not None:
             self._flow.pause()
 
+    def framed(self) -> None:
+        """See ``Exchange``: the server makes the pieces."""
+
     @property
     def silent(self) -> bool:
         """See ``Patient``."""

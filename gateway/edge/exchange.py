@@ -5,7 +5,7 @@ Two roads implement it: the native one (``gateway.edge.native``) and the plain A
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from gateway.types.ids import RequestId
@@ -52,6 +52,12 @@ class Exchange(Protocol):
 
     def write(self, data: bytes) -> None:
         """Send a piece of a streamed response now."""
+
+    def framed(self) -> Callable[[bytes], None] | None:
+        """Return what sends pieces of a chunked body as they are, sizes and all, behind what ``write`` has sent.
+
+        Not to be called any more once the caller has left or does not read. None where pieces cannot be sent so.
+        """
 
     def close(self, data: bytes) -> None:
         """Send the last piece (may be empty) and end the streamed response."""

@@ -131,6 +131,9 @@ class Recording:
         self._record(data)
         self._exchange.write(data)
 
+    def framed(self) -> None:
+        """See ``Exchange``: all that is sent is recorded."""
+
     def close(self, data: bytes) -> None:
         """See ``Exchange``. The end of an answer waits for ``keep``."""
         if self._settled:

@@ -7,7 +7,7 @@ See ``gateway.edge.exchange.Exchange``. What uvicorn's protocol expects of a req
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from gateway.access.principal import Principal
@@ -216,6 +216,12 @@ class NativeExchange:
             data = self._head + data
             self._head = b""
         self._line.transport.write(data)
+
+    def framed(self) -> Callable[[bytes], None] | None:
+        """See ``Exchange``."""
+        if self.gone or self.response_complete or self.silent or not self._chunked:
+            return None
+        return self._line.transport.write
 
     @property
     def silent(self) -> bool:

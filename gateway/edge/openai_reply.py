@@ -18,7 +18,7 @@ from gateway.edge.exchange import Exchange
 from gateway.edge.reply import DialectReply
 from gateway.types import ids
 from gateway.types.call import WHOLE, Call, Operation
-from gateway.types.chunk import Chunk, TextChunk
+from gateway.types.chunk import PROBE, Chunk, Direct, TextChunk
 from gateway.types.errors import WeirError
 from gateway.types.money import usd_json
 from gateway.types.reply import Bill
@@ -31,6 +31,7 @@ _STREAM: Final = (
 )
 _DONE: Final = b"data: [DONE]\n\n"
 _TEXT: Final = b'%s%d,"delta":%s,"logprobs":null,"finish_reason":null}]}\n\n'
+_WORDS: Final = _encode(PROBE)
 _REASONING: Final = ("reasoning", "reasoning_content", "reasoning_details")
 _OBJECTS: Final = {Operation.CHAT: "chat.completion.chunk", Operation.COMPLETIONS: "text_completion"}
 
@@ -73,6 +74,17 @@ class OpenAIReply(DialectReply[Call]):
     def say(self, chunk: TextChunk) -> None:
         """See ``Reply``."""
         self._exchange.write(self._text(chunk))
+
+    def direct(self, probe: TextChunk) -> Direct | None:
+        """See ``Reply``."""
+        write = self._exchange.framed()
+        if write is None or self._hides:
+            return None
+        event = self._text(probe)
+        if event.count(_WORDS) != 1:
+            return None
+        before, _, after = event.partition(_WORDS)
+        return Direct(before + b'"', b'"' + after, write)
 
     def finish(self, chunks: Sequence[Chunk], bill: Bill) -> None:
         """See ``Reply``."""

@@ -219,6 +219,9 @@ class Run:
         elif self._caller is not None:
             self._caller.write(data)
 
+    def framed(self) -> None:
+        """See ``Exchange``: every event is kept."""
+
     def close(self, data: bytes) -> None:
         """See ``Exchange``."""
         self.write(data)

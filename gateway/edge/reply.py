@@ -7,6 +7,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from gateway.edge.exchange import Exchange
 from gateway.edge.tool_calls import ToolCalls
 from gateway.types.call import Call, Need
+from gateway.types.chunk import Direct, Passed, TextChunk
 from gateway.types.reply import Flow, Reply
 
 COMFORT: Final = b": OPENROUTER PROCESSING\n\n"
@@ -66,6 +67,13 @@ class DialectReply(Generic[CallT]):
     def steer(self, flow: Flow) -> None:
         """See ``Reply``."""
         self._exchange.steer(flow)
+
+    def direct(self, probe: TextChunk) -> Direct | None:  # noqa: ARG002 - of whoever can
+        """See ``Reply``."""
+        return None
+
+    def passed(self, run: Passed) -> None:
+        """See ``Reply``."""
 
     def route(self, text: str) -> None:
         """See ``Reply``."""

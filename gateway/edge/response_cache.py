@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, cast
@@ -89,6 +89,10 @@ class Marked:
     def write(self, data: bytes) -> None:
         """See ``Exchange``."""
         self._exchange.write(data)
+
+    def framed(self) -> Callable[[bytes], None] | None:
+        """See ``Exchange``."""
+        return self._exchange.framed()
 
     def close(self, data: bytes) -> None:
         """See ``Exchange``."""

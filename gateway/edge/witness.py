@@ -12,7 +12,7 @@ import msgspec
 
 from gateway.edge.reply import CallerReply, OpeningReply
 from gateway.types.call import Call
-from gateway.types.chunk import Chunk, TextChunk
+from gateway.types.chunk import Chunk, Passed, TextChunk
 from gateway.types.errors import WeirError
 from gateway.types.ids import RequestId
 from gateway.types.reply import Bill, Flow
@@ -131,6 +131,12 @@ class Witness:
     def say(self, chunk: TextChunk) -> None:
         """See ``Reply``."""
         self.send([chunk])
+
+    def direct(self, probe: TextChunk) -> None:
+        """See ``Reply``: every piece is noted."""
+
+    def passed(self, run: Passed) -> None:
+        """See ``Reply``."""
 
     def finish(self, chunks: Sequence[Chunk], bill: Bill) -> None:
         """See ``Reply``."""

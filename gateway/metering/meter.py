@@ -21,7 +21,7 @@ from gateway.pricing.charge import NOTHING, payable
 from gateway.types.budgets import Paid
 from gateway.types.call import Call
 from gateway.types.charge import NO_CHARGE, Charge
-from gateway.types.chunk import Chunk, Sink, TextChunk
+from gateway.types.chunk import MOST_PASSED, Chunk, Direct, Passed, Sink, TextChunk
 from gateway.types.failure import Cause, Failure
 from gateway.types.ids import RequestId
 from gateway.types.tokens import NO_USAGE, Usage, UsageSource
@@ -216,6 +216,32 @@ class Meter:
         sink.say(chunk)
         if tap.deltas - self._progress_deltas >= PROGRESS_TOKENS or now - self._progress_at >= PROGRESS_SECONDS:
             self._advanced(now)
+
+    def direct(self, probe: TextChunk) -> Direct | None:
+        """See ``Sink``."""
+        tap, sink = self.tap, self._sink
+        if tap.finished or not tap.countable or sink is None:
+            return None
+        found = sink.direct(probe)
+        if found is not None:
+            found.tokens, found.bounds = tap.bound, self._bounds
+        return found
+
+    def passed(self, run: Passed) -> None:
+        """See ``Sink``."""
+        self.tap.passed(run)
+        leg, last = self._leg, run.last
+        if not leg.first:
+            leg.first = self._progress_at = last
+        leg.last = last
+        if self._sink is not None:
+            self._sink.passed(run)
+        self._advanced(last)
+
+    def _bounds(self) -> tuple[int, float]:
+        """Return after how many pieces, and when, progress is to be journalled."""
+        left = self._progress_deltas + PROGRESS_TOKENS - self.tap.deltas
+        return min(left, MOST_PASSED), self._progress_at + PROGRESS_SECONDS
 
     def _saw(self) -> float:
         """Take note of when output was seen; return the time."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.types.call import WHOLE, Operation
-from gateway.types.chunk import Chunk, TextChunk, TextUsage
+from gateway.types.chunk import Chunk, Passed, TextChunk, TextUsage
 from gateway.types.money import DEFAULT_TIER
 from gateway.types.tokens import NO_USAGE, Usage, UsageSource
 
@@ -140,11 +140,25 @@ class Tap:
         usage = chunk.usage
         if usage is not None:
             tokens = usage.completion_tokens
-            if (self._most or self._bound()) >= tokens >= self._reported_tokens:
+            if (self._most or self.bound) >= tokens >= self._reported_tokens:
                 self._reported_tokens = tokens
                 self._reported = usage
             if self._several is not None:
                 self._several.report(usage.document(), ({"index": choice.index},))
+
+    def passed(self, run: Passed) -> None:
+        """Count pieces of text that have passed, see ``countable``; their usage is within ``bound``."""
+        self.deltas += len(run.pieces)
+        self._output_bytes += _bytes("".join(run.pieces))
+        usage = run.usage
+        if usage is not None and usage.completion_tokens >= self._reported_tokens:
+            self._reported_tokens = usage.completion_tokens
+            self._reported = usage
+
+    @property
+    def countable(self) -> bool:
+        """Whether pieces of text can be counted together: the answer has one choice."""
+        return self._several is None
 
     def answer(self, answer: Mapping[str, Any]) -> None:
         """Count a whole canonical answer."""
@@ -237,14 +251,17 @@ class Tap:
         """Keep the engine's usage unless an earlier one counted more tokens."""
         if type(usage) is dict:
             tokens = _count(usage.get("completion_tokens"))
-            if (self._most or self._bound()) >= tokens >= self._reported_tokens:
+            if (self._most or self.bound) >= tokens >= self._reported_tokens:
                 self._reported_tokens = tokens
                 self._reported = usage
 
-    def _bound(self) -> int:
-        """Return the completion tokens beyond which usage is none, looked up once."""
-        self._most = self._basis.most
-        return self._most
+    @property
+    def bound(self) -> int:
+        """The completion tokens beyond which usage is none, looked up once."""
+        most = self._most
+        if not most:
+            most = self._most = self._basis.most
+        return most
 
 
 class _Several:

@@ -7,11 +7,17 @@ dictionary it was decoded to. Nothing here can fail.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, final
+from typing import Any, Final, Literal, NamedTuple, Protocol, final
 
 import msgspec
 from msgspec import UNSET, UnsetType
+
+PROBE: Final = "the words go here"
+"""Words that an event is rendered with to see what is around them."""
+MOST_PASSED: Final = 64
+"""Pieces of text that may pass untold."""
 
 
 class TextDelta(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
@@ -79,6 +85,40 @@ class TextChunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 Chunk = dict[str, Any] | TextChunk
 
 
+class Direct(msgspec.Struct, gc=False):
+    """How pieces of text that differ in nothing but their words get to the caller without their sink.
+
+    Attributes:
+        before: bytes of the event before the words.
+        after: bytes behind them.
+        write: takes the event, in a piece of a chunked body.
+        tokens: most completion tokens that usage can say; one that says more is no such piece.
+        bounds: returns how many pieces may pass until ``Sink.passed`` is due, and until when in monotonic seconds.
+    """
+
+    before: bytes
+    after: bytes
+    write: Callable[[bytes], None]
+    tokens: int = 0
+    bounds: Callable[[], tuple[int, float]] = lambda: (MOST_PASSED, math.inf)
+
+
+class Passed(NamedTuple):
+    """Pieces of text that have passed.
+
+    Attributes:
+        pieces: their words.
+        member: of the delta that they were.
+        last: monotonic seconds at which the last of them came.
+        usage: what an engine had counted by then, where it says so with every piece.
+    """
+
+    pieces: list[str]
+    member: str
+    last: float
+    usage: TextUsage | None
+
+
 class Sink(Protocol):
     """Takes what an answer says, in order."""
 
@@ -87,6 +127,15 @@ class Sink(Protocol):
 
     def say(self, chunk: TextChunk) -> None:
         """Take a piece of text that came alone, as nearly all do: the same as ``send([chunk])``, without detours."""
+
+    def direct(self, probe: TextChunk) -> Direct | None:
+        """Return how pieces like ``probe``, whose words are ``PROBE``, may pass by this sink; None when they may not.
+
+        What has passed is told by ``passed``, before anything else comes.
+        """
+
+    def passed(self, run: Passed) -> None:
+        """Take note of pieces that have passed: the same as ``say`` of each, but that they have been sent."""
 
 
 @final
@@ -101,3 +150,9 @@ class ListSink:
     def say(self, chunk: TextChunk) -> None:
         """See ``Sink``."""
         self.send([chunk])
+
+    def direct(self, probe: TextChunk) -> None:
+        """See ``Sink``."""
+
+    def passed(self, run: Passed) -> None:
+        """See ``Sink``."""

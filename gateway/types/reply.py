@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from gateway.types.chunk import Chunk, TextChunk
+from gateway.types.chunk import Chunk, Direct, Passed, TextChunk
 from gateway.types.errors import WeirError
 from gateway.types.ids import RequestId
 from gateway.types.tokens import Usage
@@ -87,6 +87,12 @@ class Reply(Protocol):
 
     def say(self, chunk: TextChunk) -> None:
         """Send a piece of text that came alone: the same as ``send([chunk])``."""
+
+    def direct(self, probe: TextChunk) -> Direct | None:
+        """See ``gateway.types.chunk.Sink``; for as long as the caller neither leaves nor stops reading."""
+
+    def passed(self, run: Passed) -> None:
+        """See ``gateway.types.chunk.Sink``."""
 
     def finish(self, chunks: Sequence[Chunk], bill: Bill) -> None:
         """Send the last chunks, usage where it is wanted, and the end of the stream."""

@@ -16,6 +16,7 @@ from gateway.types.call import Operation
 from gateway.types.chunk import Chunk, Sink, TextChunk
 from gateway.types.failure import Cause, Failure
 from gateway.upstream.event_stream import NOT_JSON, EventStream, Heard
+from gateway.upstream.fast_path import FastPath, entered
 from gateway.upstream.openai import decode_mended, decode_ranking, error_event, failure_of, is_error, mend_answer
 from gateway.upstream.plain_answer import plain_answer
 from gateway.upstream.wire import Connection
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 
 MAX_ANSWER: Final = 128 * 1024 * 1024
+ALIKE: Final = 2
+"""Pieces of text that came one by one, after which those that follow may take the fast path; four times as many when
+it could not begin there."""
 MAX_ERROR: Final = 64 * 1024
 """Bytes of an error that are read; no engine has more to say."""
 ERROR_TIME: Final = 5.0
@@ -33,6 +37,7 @@ HOLD: Final = 64 * 1024
 """Bytes of a stream that wait for its sink; the backend is not read beyond them. One read can be 256 KiB, and a loop
 takes 32 of them in a row before it wakes the task that attaches."""
 _CHAT: Final = Operation.CHAT
+_TOO_MUCH: Final = Failure(Cause.MALFORMED, "the backend's answer is too large", 200)
 _TOO_DEEP: Final = Failure(Cause.MALFORMED, "an event of the backend is nested too deeply", 200)
 
 
@@ -55,21 +60,24 @@ class Attempt:
         answer: the whole answer, when it was JSON.
         failure: why it failed, or None.
         began_at: monotonic seconds of the first event or the whole answer; 0 before.
-        last_at: monotonic seconds of the last event.
         ended_at: monotonic seconds at which it was over; 0 before.
         upstream_id: the engine's own id of the answer.
-        chunks: how many chunks came.
     """
 
     __slots__ = (
+        "_alike",
+        "_begins_at",
         "_begun",
         "_body",
+        "_chunks",
         "_connection",
         "_done",
         "_engine",
         "_events",
+        "_fast",
         "_held",
         "_idle",
+        "_last_at",
         "_left",
         "_loop",
         "_operation",
@@ -81,12 +89,10 @@ class Attempt:
         "_translator",
         "answer",
         "began_at",
-        "chunks",
         "deadline",
         "ended_at",
         "failure",
         "headers",
-        "last_at",
         "status",
         "upstream_id",
     )
@@ -123,9 +129,12 @@ class Attempt:
         self.headers: list[tuple[bytes, bytes]] = []
         self.answer: dict[str, Any] | None = None
         self.failure: Failure | None = None
-        self.began_at = self.last_at = self.ended_at = 0.0
+        self.began_at = self.ended_at = 0.0
         self.upstream_id = ""
-        self.chunks = 0
+        self._fast: FastPath | None = None
+        self._last_at = 0.0
+        self._chunks = self._alike = 0
+        self._begins_at = ALIKE
 
     # What the walk and the relay do with it
 
@@ -175,12 +184,16 @@ class Attempt:
 
     def pause(self) -> None:
         """Stop reading from the backend; while it is not read it cannot be idle."""
+        if self._fast is not None:
+            self._fast.tell()
         self._paused = True
         self._stop_reading()
 
     def resume(self) -> None:
         """Read again, unless what came still waits for the sink; a limit that stood still goes on."""
         self._paused = False
+        if self._fast is not None:
+            self._fast.leave()  # the caller may have left: what is read on then is not written any more
         if self._connection is not None and not self._held:
             if self.deadline == math.inf:
                 self.deadline = monotonic() + (self._idle if self._begun.done() else self._left)
@@ -191,10 +204,53 @@ class Attempt:
         """Whether no more will come."""
         return self._connection is None
 
+    @property
+    def chunks(self) -> int:
+        """How many chunks came."""
+        if self._fast is not None:
+            self._fast.tell()
+        return self._chunks
+
+    @property
+    def last_at(self) -> float:
+        """Monotonic seconds of the last event; 0 before the first."""
+        if self._fast is not None:
+            self._fast.tell()
+        return self._last_at
+
+    # The fast path
+
+    def passed(self, count: int, size: int, last: float) -> None:
+        """See ``gateway.upstream.fast_path.Passing``."""
+        self._chunks += count
+        self._last_at = last
+        if self.deadline < math.inf:
+            self.deadline = last + self._idle
+        self._size += size
+        if self._size > MAX_ANSWER:
+            self._fail(_TOO_MUCH)
+
+    def slowed(self) -> None:
+        """See ``gateway.upstream.fast_path.Passing``."""
+        self._fast = None
+        self._alike, self._begins_at = 0, ALIKE
+
+    def _enter(self, read: bytes, event: bytes) -> None:
+        """Take the fast path from here on, where there is one."""
+        if self._connection is not None and self._sink is not None:
+            self._fast = entered(self, self._connection, self._sink, read, event)
+        if self._fast is None:
+            self._begins_at *= 4
+
     # Deadlines
 
     def expire(self) -> None:
         """The first-byte or the idle limit has struck."""
+        if self._fast is not None:
+            self._fast.tell()
+            if self._connection is not None and self.deadline >= monotonic():
+                self._connection.deadlines.watch(self)  # pieces came since it was last told
+                return
         if self._begun.done():
             self._fail(Failure(Cause.IDLE, f"the backend sent nothing for {self._idle:g} s", self.status))
         elif self.status in {0, 200}:
@@ -220,7 +276,7 @@ class Attempt:
         """Take the body bytes of one read."""
         self._size = size = self._size + len(data)
         if size > MAX_ANSWER:
-            self._fail(Failure(Cause.MALFORMED, "the backend's answer is too large", self.status))
+            self._fail(_TOO_MUCH)
             return
         events = self._events
         if events is None:
@@ -240,10 +296,13 @@ class Attempt:
         if sink is None or not self.began_at:
             self._deliver([text])
             return
-        self.last_at = now = monotonic()
+        self._last_at = now = monotonic()
         self.deadline = now + self._idle
-        self.chunks += 1
+        self._chunks += 1
         sink.say(text)
+        self._alike += 1
+        if self._alike == self._begins_at and self._connection is not None:
+            self._connection.on_piece = self._enter
 
     def end(self) -> None:
         """The message is complete."""
@@ -303,9 +362,9 @@ class Attempt:
             self._fail(Failure(Cause.CUT, "the backend ended its answer before it began", self.status), broken=False)
 
     def _deliver(self, chunks: list[Chunk]) -> None:
-        self.last_at = now = monotonic()
+        self._last_at = now = monotonic()
         self.deadline = now + self._idle
-        self.chunks += len(chunks)
+        self._chunks += len(chunks)
         if not self.began_at:
             self.began_at = now
             first = chunks[0]
@@ -359,6 +418,8 @@ class Attempt:
 
     def _close(self, broken: Failure | None) -> None:
         """Let go of the connection and wake whoever waits."""
+        if self._fast is not None:
+            self._fast.leave()
         connection, self._connection = self._connection, None
         self.ended_at = monotonic()
         if connection is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from gateway.types.chunk import Chunk, Sink, TextChunk
+from gateway.types.chunk import Chunk, Direct, Passed, Sink, TextChunk
 from gateway.types.dialect import NATIVE
 
 LONGEST: Final = 1 << 20
@@ -52,6 +52,20 @@ class Transcript:
         """Send a piece of text to the caller."""
         self._to.say(chunk)
         self._read_text(chunk)
+
+    def direct(self, probe: TextChunk) -> Direct | None:
+        """See ``Sink``."""
+        return self._to.direct(probe)
+
+    def passed(self, run: Passed) -> None:
+        """See ``Sink``."""
+        self._to.passed(run)
+        if run.member == "content":
+            self._pieces += run.pieces
+            if len(self._pieces) >= _PIECES:
+                self._join()
+        else:
+            self._think("".join(run.pieces))
 
     @property
     def text(self) -> str:

@@ -61,6 +61,7 @@ class Connection(asyncio.Protocol):
     """One connection to a backend; carries one request at a time.
 
     Attributes:
+        on_piece: called once with a read and the piece of a body that it was, behind the receiver; or None.
         idle_since: monotonic seconds at which it came into its pool, 0 while it is not there.
         deadline: monotonic seconds until which a detached one may end its message.
         fresh: whether it has carried no request before the current one.
@@ -83,6 +84,7 @@ class Connection(asyncio.Protocol):
         "fresh",
         "idle_since",
         "on_body",
+        "on_piece",
         "transport",
     )
 
@@ -93,6 +95,7 @@ class Connection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self.on_body = self._parts.append  # the parser calls it with each piece of a body
         self._parser = httptools.HttpResponseParser(self)
+        self.on_piece: Callable[[bytes, bytes], None] | None = None
         self._bulky = False
         self._head_bytes = 0
         self._started = False
@@ -122,7 +125,7 @@ class Connection(asyncio.Protocol):
 
     def detach(self) -> None:
         """Forget the receiver: pool the connection, now or when its message ends shortly."""
-        self._receiver = None
+        self._receiver = self.on_piece = None
         if self._paused:
             self.resume()  # who paused it will not; nobody would read the answer to the next request
         if self._complete:
@@ -152,6 +155,11 @@ class Connection(asyncio.Protocol):
         self._paused = False
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
+
+    @property
+    def deadlines(self) -> Deadlines:
+        """Who watches time limits."""
+        return self._pool.deadlines
 
     @property
     def usable(self) -> bool:
@@ -184,6 +192,9 @@ class Connection(asyncio.Protocol):
                 parts.clear()
             if self._receiver is not None:
                 self._receiver.data(body)
+            if self.on_piece is not None:
+                on_piece, self.on_piece = self.on_piece, None
+                on_piece(data, body)
         else:
             self._head_bytes += len(data)
             broken = broken or self._head_bytes > MAX_HEAD

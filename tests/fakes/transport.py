@@ -26,6 +26,15 @@ class FakeTransport(asyncio.Transport):
         self.paused = self.ended = self.aborted = False
         self.fill = 0
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Tell ``protocol`` from now on."""
+        assert isinstance(protocol, asyncio.Protocol)
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.Protocol:
+        """Return who is told."""
+        return self._protocol
+
     def write(self, data: Any) -> None:
         """Keep what is written while it is open."""
         if not self._closing:
@@ -39,7 +48,7 @@ class FakeTransport(asyncio.Transport):
         """Close."""
         if not self._closing:
             self._closing = True
-            self._loop.call_soon(self._protocol.connection_lost, None)
+            self._loop.call_soon(self._lost)
 
     def abort(self) -> None:
         """Close at once."""
@@ -51,6 +60,9 @@ class FakeTransport(asyncio.Transport):
         if not self._closing:
             self._closing = True
             self._protocol.connection_lost(error)
+
+    def _lost(self) -> None:
+        self._protocol.connection_lost(None)
 
     def can_write_eof(self) -> bool:
         """As on TCP."""

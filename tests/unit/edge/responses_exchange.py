@@ -47,6 +47,9 @@ class KeptExchange:
         self.sent += data
         self.writes += 1
 
+    def framed(self) -> None:
+        """See ``Exchange``: there are none."""
+
     def close(self, data: bytes) -> None:
         """Keep the last piece."""
         self.write(data)

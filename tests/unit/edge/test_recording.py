@@ -76,6 +76,9 @@ class Caller:
         """See ``Exchange``."""
         self.said.append(data)
 
+    def framed(self) -> None:
+        """See ``Exchange``: there are none."""
+
     def close(self, data: bytes) -> None:
         """See ``Exchange``."""
         self.said.append((data,))
