@@ -1,8 +1,8 @@
 """Who is at the door of the console: cookies, the token that forms carry, where a request came from, headers.
 
 A form is taken only from a page of this very site: the session's cookie is not sent by other sites (SameSite=Lax), the
-``Origin`` must be this host, and the form must hold a token made of the cookie.
-If any of the three fails it is ``Forbidden``.
+``Origin`` must be this host (without one, ``Sec-Fetch-Site`` must say so), and the form must hold a token made of the
+cookie. If any of the three fails it is ``Forbidden``.
 """
 
 from __future__ import annotations
@@ -82,9 +82,12 @@ def check_form(request: Request, cookie: str, token: str) -> None:
     host = request.headers.get("host", "")
     if origin is None:
         fetched = request.headers.get("sec-fetch-site", "")
-        if fetched not in ("same-origin", ""):
+        if not fetched:
+            # Every browser of this decade says one or the other; a proxy may take both away.
+            raise Forbidden("this form does not say where it came from: its Origin header is missing")
+        if fetched != "same-origin":
             raise Forbidden("this form came from another site")
-    elif urlsplit(origin).netloc != host:
+    elif not host or urlsplit(origin).netloc != host:
         raise Forbidden("this form came from another site")
     if not cookie or not hmac.compare_digest(form_token(cookie).encode(), token.encode()):
         raise Forbidden("this form is too old: go back, load the page anew, and send it again")

@@ -69,6 +69,7 @@ FRESH_S: Final = 8.0
 RECORDS_S: Final = 60.0
 RECORD_DAYS: Final = 366
 _KEPT: Final = 256
+_OUT_OF_REACH: Final = "your role does not reach the rankings: an admin can give you another one"
 _IDLE_ZEROS: Final = re.compile(r"(?:\.0+|(?<=\.[1-9])0+)(?=[KMBT]?$)")
 
 
@@ -156,16 +157,21 @@ def look(visit: Visit, by: By, team: str = "") -> View:
     """Return what a visitor is shown of a board.
 
     Who has signed in and sees the usage of all sees every board; who sees that of some teams sees of it what keys of
-    these teams see; a stranger sees what callers without a key see.
+    these teams see; a stranger, and somebody without any role, sees what callers without a key see.
     """
     boards = visit.site.boards
-    if visit.session is None:
-        return view_of(None, by, boards, team)
+    if visit.roleless:
+        try:
+            return view_of(None, by, boards, team)
+        except Unauthorized:
+            if visit.session is None:
+                raise
+            raise Forbidden(_OUT_OF_REACH) from None  # a sign-in page would send them straight back
     reached = visit.reach(Permission.USAGE_SEE)
     if reached.everything:
         return View(team, owner=visit.may(Permission.COST_SEE), approved=False)
     if not reached:
-        raise Forbidden("your role does not reach the rankings: an admin can give you another one")
+        raise Forbidden(_OUT_OF_REACH)
     if team and team not in reached.teams:
         raise NotFound("there is no such thing here")
     visibility = getattr(boards, by)
@@ -192,7 +198,7 @@ async def kept(
 ) -> T:
     """Return the answer to a question, one of a moment ago if there is.
 
-    Without one a stranger's visit is ``counted`` where there are as many questions as somebody can think of; where
+    Without one a visit without a role is ``counted`` where there are as many questions as somebody can think of; where
     there are few, what is kept is bound enough.
     """
     shelf: OrderedDict[Any, tuple[float, Any]] = visit.site.shelf.setdefault("boards", OrderedDict())
@@ -205,7 +211,7 @@ async def kept(
         found: T = known[1]
         visit.answers[name] = found
         return found
-    if counted and visit.session is None:
+    if counted and visit.roleless:
         who = visit_of(None, visit.address, visit.site.boards)
         if who is not None:
             await visit.site.books.ask(VISIT, (who,))

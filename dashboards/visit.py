@@ -92,6 +92,11 @@ class Visit:
         return door.session_token(self.request) if self.session is not None else self.visit_cookie
 
     @property
+    def roleless(self) -> bool:
+        """Whether nobody is signed in, or somebody without any role: neither is shown more than the other."""
+        return self.session is None or not self.session.user.grants
+
+    @property
     def theme(self) -> str:
         """The look that was asked for by the URL or the cookie: light, dark, or ``""`` for the system's."""
         wanted = self.request.query_params.get("theme", self.request.cookies.get(door.THEME, ""))

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.app import Gateway, now_us
-from gateway.edge.asgi import App, InferenceApp, Receive, Scope, Send
+from gateway.edge.asgi import App, InferenceApp, Message, Receive, Scope, Send
 from gateway.edge.cors import CorsApp
 from gateway.edge.native import Road
 from gateway.edge.parts import part_of
@@ -138,13 +138,48 @@ class Resources:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         name = self._gateway.management.called(headers.get(b"authorization"), headers.get(b"x-api-key"))
         ACTING.set(Actor(name, "api", client[0] if client else ""))
-        await app(scope, receive, send)
+        bodiless = scope["method"] == "HEAD"
+        told = _Telling(send, bodiless=bodiless)
+        try:
+            # Whoever takes GET takes HEAD; the server goes by the scope of its own.
+            await app({**scope, "method": "GET"} if bodiless else scope, receive, told)
+        except Exception:
+            # Starlette raises again what it has answered and logged. The server would close the connection for it,
+            # without a word in the answer; behind a whole answer there is no need to.
+            if not told.whole:
+                raise
 
     def _made(self, part: str) -> App:
         from gateway.resources import build_part  # noqa: PLC0415 - see above
 
         app: Any = build_part(self._gateway, part)
         return app  # type: ignore[no-any-return] # Starlette's callable has other names for the same types
+
+
+class _Telling:
+    """The way of one answer to the server. A ``bodiless`` one ends behind its head, so that no stream runs for nobody.
+
+    Attributes:
+        whole: whether all of it has been sent.
+    """
+
+    __slots__ = ("_bodiless", "_send", "whole")
+
+    def __init__(self, send: Send, *, bodiless: bool) -> None:
+        self._send = send
+        self._bodiless = bodiless
+        self.whole = False
+
+    async def __call__(self, message: Message) -> None:
+        """Send a message of the answer."""
+        if self.whole and self._bodiless:
+            return
+        await self._send(message)
+        if self._bodiless and message["type"] == "http.response.start":
+            await self._send({"type": "http.response.body", "body": b""})
+            self.whole = True
+        elif message["type"] == "http.response.body":
+            self.whole = not message.get("more_body", False)
 
 
 def _sees_fleet(role: str) -> bool:

@@ -15,6 +15,7 @@ from gateway.types.budgets import (
     ALERTS,
     BUDGETS,
     DELETE_BUDGET,
+    ENDED_BUDGETS,
     SET_BUDGET,
     AlertsQuestion,
     BudgetState,
@@ -35,7 +36,8 @@ async def listed(visit: Visit) -> Response:
 
 async def _listed(visit: Visit, errors: dict[str, str], status: int = 200) -> Response:
     books = visit.site.books
-    found = await books.ask(BUDGETS, (None, None))
+    ended = visit.asked("revoked") == "yes"
+    found = await (books.ask(ENDED_BUDGETS, (None,)) if ended else books.ask(BUDGETS, (None, None)))
     named = tuple({state.budget.scope.key_id for state in found if state.budget.scope.key_id})
     keys = {each.key_id: each for each in await books.ask(KEY_NAMES, (named,))} if named else {}
 
@@ -51,6 +53,7 @@ async def _listed(visit: Visit, errors: dict[str, str], status: int = 200) -> Re
         "budgets.html",
         status=status,
         states=states,
+        ended=ended,
         alerts=alerts,
         keys=keys,
         changes=visit.may(Permission.BUDGETS_CHANGE),

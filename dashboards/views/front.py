@@ -111,7 +111,7 @@ async def theme(visit: Visit) -> Response:
 
 async def root(visit: Visit) -> Response:
     """Go where a visitor can see something."""
-    return visit.go("/rankings" if visit.session is None and visit.site.ranked else "/console")
+    return visit.go("/rankings" if visit.roleless and visit.site.ranked else "/console")
 
 
 async def nothing(_visit: Visit) -> Response:

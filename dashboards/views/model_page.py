@@ -1,8 +1,9 @@
 """The page of a model: who serves it at what price and how well, how much it is used, how to call it.
 
-A stranger sees it where the ranking of models is shown without a key, somebody who has signed in where their role sees
-the models. A model that is not served any more keeps its page as long as the books know of its usage; any other id is
-404. Usage is that of the ranking of models: where a visitor may not see that, the page does without.
+A stranger sees it where the ranking of models is shown without a key, and so does somebody who has signed in and has no
+role; others see it where their role sees the models. A model that is not served any more keeps its page as long as the
+books know of its usage; any other id is 404. Usage is that of the ranking of models: where a visitor may not see that,
+the page does without.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ async def shown(visit: Visit) -> Response:
 
 
 def _admit(visit: Visit) -> None:
-    """Let a visitor in. Raises ``Unauthorized`` for strangers and ``Forbidden`` for who sees no models."""
-    if visit.session is None:
+    """Let a visitor in. Raises ``Unauthorized`` for strangers and ``Forbidden`` for others who see no models."""
+    if visit.roleless:
         standings.look(visit, "model")
     elif not visit.may(Permission.MODELS_SEE):
         raise Forbidden("your role does not reach the models: an admin can give you another one")

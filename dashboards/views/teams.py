@@ -117,8 +117,7 @@ async def add_member(visit: Visit) -> Response:
             wanted = NewUser(login, visit.form.get("name", ""), (grant,), password)
             await visit.site.books.ask(CREATE_USER, (wanted,))
         else:
-            others = tuple(each for each in user.grants if each.team != team.slug)
-            await visit.site.books.ask(UPDATE_USER, (user.user_id, UserPatch(grants=(*others, grant))))
+            await visit.site.books.ask(UPDATE_USER, (user.user_id, UserPatch(grants=(grant,), within=team.slug)))
     except BadRequest as error:
         return await _shown(visit, team, forms.problem(error, "login"), 400)
     if password:
@@ -131,8 +130,7 @@ async def remove_member(visit: Visit) -> Response:
     team = await _found(visit, Permission.MEMBERS_CHANGE)
     for user, _role_there in members(await visit.site.books.ask(USERS), team.slug):
         if user.user_id == visit.form.get("user"):
-            rest = tuple(grant for grant in user.grants if grant.team != team.slug)
-            await visit.site.books.ask(UPDATE_USER, (user.user_id, UserPatch(grants=rest)))
+            await visit.site.books.ask(UPDATE_USER, (user.user_id, UserPatch(grants=(), within=team.slug)))
     return visit.go(f"{PATH}/{team.slug}", done="removed")
 
 

@@ -99,9 +99,8 @@ async def _found(visit: Visit) -> User:
 async def update(visit: Visit) -> Response:
     """Change a user's role everywhere; roles in teams stay."""
     user = await _found(visit)
-    teams = tuple(grant for grant in user.grants if grant.team)
     try:
-        await visit.site.books.ask(UPDATE_USER, (user.user_id, UserPatch(grants=(*_role(visit), *teams))))
+        await visit.site.books.ask(UPDATE_USER, (user.user_id, UserPatch(grants=_role(visit), within="")))
     except BadRequest as error:
         return await _listed(visit, {f"user {user.user_id}": error.message}, 400)
     return visit.go(PATH, done="saved")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+from msgspec import structs
 from sqlalchemy import delete, func
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
@@ -54,13 +55,18 @@ class BudgetStore:
     async def all(self) -> Sequence[Budget]:
         """Return every budget."""
         async with reading(self._database) as session:
-            rows = (await session.scalars(select(BudgetRow))).all()
+            joined = select(BudgetRow, KeyRow.revoked_at).outerjoin(KeyRow, col(KeyRow.key_id) == BudgetRow.key_id)
+            found = (await session.execute(joined)).all()
+            rows = [row for row, _ in found]
             keys: dict[tuple[str, str], tuple[str, ...]] = {}
             if any(row.key_id.startswith(MEMBER) for row in rows):
                 query = select(KeyRow.key_id, KeyRow.team, KeyRow.creator).where(col(KeyRow.creator) != "")
                 for key_id, team, creator in await session.execute(query.order_by(col(KeyRow.key_id))):
                     keys[team, MEMBER + creator] = (*keys.get((team, MEMBER + creator), ()), key_id)
-            return tuple(budget_of(row, keys.get((row.team, row.key_id), ())) for row in rows)
+            return tuple(
+                budget_of(row, keys.get((row.team, row.key_id), ()), ended=revoked is not None)
+                for row, revoked in found
+            )
 
     async def set(self, new: NewBudget) -> Budget:
         """Set a budget; the one with its scope and window is replaced. Raises ``BadRequest``."""
@@ -147,6 +153,10 @@ class BudgetStore:
                 updated_at=now,
             )
             session.add(row)
+        elif new.source == "key":
+            new = structs.replace(new, alerts=tuple(row.alerts))  # a key's fields say nothing of them
+        elif new.hard and row.source == "key":
+            new = structs.replace(new, source="key")  # it is the limit of the key, whoever changes it
         row.limit_nano, row.hard, row.alerts = new.limit_nano, new.hard, list(new.alerts)
         row.source, row.updated_at = new.source, now
         await _note(session, before, budget_of(row))
@@ -198,7 +208,7 @@ async def spent(session: AsyncSession, budget: Budget, window_day: int) -> int:
     return int(await session.scalar(query) or 0)
 
 
-def budget_of(row: BudgetRow, keys: tuple[str, ...] = ()) -> Budget:
+def budget_of(row: BudgetRow, keys: tuple[str, ...] = (), *, ended: bool = False) -> Budget:
     """Return ``row`` as the value the rest of the gateway sees; ``keys`` are those of the member that it is for."""
     return Budget(
         row.budget_id,
@@ -211,6 +221,7 @@ def budget_of(row: BudgetRow, keys: tuple[str, ...] = ()) -> Budget:
         row.created_at,
         row.updated_at,
         keys,
+        ended,
     )
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from gateway.access.alerts import TURN_S, Alerts
 from gateway.access.treasury import ROUND_S, Treasury
 from gateway.db.office import Duty, Office
-from gateway.types.budgets import ALERTS, BUDGETS, DELETE_BUDGET, FILE_BUDGETS, LEASES, RELEASE, SET_BUDGET
+from gateway.types.budgets import (
+    ALERTS,
+    BUDGETS,
+    DELETE_BUDGET,
+    ENDED_BUDGETS,
+    FILE_BUDGETS,
+    LEASES,
+    RELEASE,
+    SET_BUDGET,
+)
 from gateway.types.errors import BadRequest
 
 
@@ -21,6 +30,7 @@ def open_office(treasury: Treasury, alerts: Alerts) -> Office:
         handlers={
             SET_BUDGET: treasury.set,
             BUDGETS: treasury.states,
+            ENDED_BUDGETS: treasury.ended,
             DELETE_BUDGET: treasury.delete,
             FILE_BUDGETS: treasury.follow_file,
             LEASES: treasury.store.leases,

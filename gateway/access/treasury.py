@@ -212,8 +212,24 @@ class Treasury:
         return tuple(sorted({scope for budget in self.budgets.values() if budget.hard for scope in budget.scopes}))
 
     async def states(self, team: str | None, key_ids: Sequence[str] | None) -> Sequence[BudgetState]:
-        """Return budgets and where they stand now: all, or those for a team and for keys that are named."""
+        """Return budgets and where they stand now: all, or those for a team and for keys that are named.
+
+        Those of revoked keys are among them only where their key is named.
+        """
         keys = None if key_ids is None else frozenset(key_ids)
+
+        def asked(budget: Budget) -> bool:
+            if keys is None:
+                return not budget.ended
+            return budget.scope.key_id in keys or not keys.isdisjoint(budget.keys)
+
+        return await self._states(team, asked)
+
+    async def ended(self, team: str | None) -> Sequence[BudgetState]:
+        """Return the budgets of revoked keys: all, or those that name a team."""
+        return await self._states(team, lambda budget: budget.ended)
+
+    async def _states(self, team: str | None, asked: Callable[[Budget], bool]) -> Sequence[BudgetState]:
         async with self._books:
             await self._confirmation.ship()
             await self.reload()
@@ -221,8 +237,7 @@ class Treasury:
             wanted = [
                 (budget, budget.window.start(day))
                 for budget in sorted(self.budgets.values(), key=lambda each: (each.scope, each.window))
-                if team in (None, budget.scope.team)
-                and (keys is None or budget.scope.key_id in keys or not keys.isdisjoint(budget.keys))
+                if team in (None, budget.scope.team) and asked(budget)
             ]
             spent = await self.store.spent(wanted)
             others = await self._leases.others()

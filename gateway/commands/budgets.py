@@ -59,21 +59,26 @@ def budgets_set(
 def budgets_list(
     team: Annotated[str | None, typer.Option(help="Only this team's.")] = None,
     key: Annotated[str | None, typer.Option(help="Only this key's.")] = None,
+    revoked: Annotated[bool, typer.Option("--revoked", help="Only those of keys that are revoked.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List budgets and where they stand now."""
-    from gateway.types.budgets import BUDGETS
+    """List budgets and where they stand now; those of a revoked key only where the key or --revoked is named."""
+    from gateway.types.budgets import BUDGETS, ENDED_BUDGETS
     from gateway.types.money import usd_text
 
     keys = None if key is None else (key,)
-    states = with_keeper(lambda keeper: keeper.ask(BUDGETS, (team, keys)), fresh=True)
+    if revoked:
+        found = with_keeper(lambda keeper: keeper.ask(ENDED_BUDGETS, (team,)), fresh=True)
+        states = [state for state in found if key in (None, state.budget.scope.key_id)]
+    else:
+        states = list(with_keeper(lambda keeper: keeper.ask(BUDGETS, (team, keys)), fresh=True))
     if as_json:
         print_json([_shown(state) for state in states])
         return
     rows = [
         (
             state.budget.budget_id,
-            str(state.budget.scope),
+            str(state.budget.scope) + (" (revoked)" if state.budget.ended else ""),
             state.budget.window.value,
             usd_text(state.budget.limit_nano) + ("" if state.budget.hard else " (soft)"),
             usd_text(state.spent),
@@ -148,6 +153,7 @@ def _shown(state: BudgetState) -> dict[str, Any]:
         "hard": budget.hard,
         "alerts": list(budget.alerts),
         "source": budget.source,
+        "revoked": budget.ended,
         "limit_usd": usd_text(budget.limit_nano),
         "spent_usd": usd_text(state.spent),
         "reserved_usd": usd_text(state.reserved),

@@ -303,13 +303,11 @@ def _found(source: str, kind: str, names: list[str], provider: str | None, confi
 
 
 def _read_offers(path: Path) -> Found:
-    import json
-
-    from gateway.tariff.offers import offers_of
+    from gateway.tariff.offers import document_of, offers_of
     from gateway.types.errors import BadRequest
 
     try:
-        return offers_of(json.loads(bytes_of(path)))
+        return offers_of(document_of(bytes_of(path)))
     except (ValueError, RecursionError):
         raise BadRequest(f"{path} is not JSON: make a file of offers with `weir prices import --out FILE`") from None
 

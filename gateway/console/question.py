@@ -100,10 +100,15 @@ class NewUser(msgspec.Struct, frozen=True):
 
 
 class UserPatch(msgspec.Struct, frozen=True):
-    """A change of a user; None stays as it is. ``grants`` are all of theirs."""
+    """A change of a user; None stays as it is.
+
+    ``grants`` are all of theirs; with ``within`` all that they have in this team, or everywhere where it is ``""``, and
+    their other roles stay what they are by then.
+    """
 
     name: str | None = None
     grants: tuple[Grant, ...] | None = None
+    within: str | None = None
     disabled: bool | None = None
 
 

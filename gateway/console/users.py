@@ -130,7 +130,7 @@ class Users:
             if patch.disabled is not None:
                 row.disabled = patch.disabled
             if patch.grants is not None:
-                await _grant(session, user_id, patch.grants)
+                await _grant(session, user_id, patch.grants, patch.within)
             row.updated_at = _now_us()
             await session.flush()
             await _keep_an_owner(session)
@@ -214,9 +214,11 @@ async def _row(session: AsyncSession, user_id: str) -> ConsoleUser:
     return row
 
 
-async def _grant(session: AsyncSession, user_id: str, grants: Sequence[Grant]) -> None:
-    """Make ``grants`` all the roles of a user. Raises ``BadRequest``."""
+async def _grant(session: AsyncSession, user_id: str, grants: Sequence[Grant], within: str | None = None) -> None:
+    """Make ``grants`` all the roles of a user, or all ``within`` a team. Raises ``BadRequest``."""
     teams = [grant.team for grant in grants]
+    if within is not None and set(teams) - {within}:
+        raise BadRequest("this role is of another team than the one that is changed", param="team")
     if len(set(teams)) != len(teams):
         raise BadRequest("a user has one role in a team, and one everywhere", param="role")
     for grant in grants:
@@ -225,7 +227,8 @@ async def _grant(session: AsyncSession, user_id: str, grants: Sequence[Grant]) -
             raise BadRequest(f"the role {grant.role.value} cannot be given {where}", param="role")
         if grant.team and await session.get(TeamRow, grant.team) is None:
             raise BadRequest(f"there is no team {grant.team!r}", param="team")
-    await session.execute(delete(ConsoleGrant).where(col(ConsoleGrant.user_id) == user_id))
+    gone = delete(ConsoleGrant).where(col(ConsoleGrant.user_id) == user_id)
+    await session.execute(gone if within is None else gone.where(col(ConsoleGrant.team) == within))
     session.add_all([ConsoleGrant(user_id=user_id, team=grant.team, role=grant.role.value) for grant in grants])
     await session.flush()
 

@@ -9,6 +9,7 @@ before they accept it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -19,7 +20,7 @@ import msgspec
 from gateway.config.snapshot import EXTERNAL, ConfigSnapshot
 from gateway.tariff.form import CLASSES, change_percent, rates_form, rates_of
 from gateway.tariff.overlay import cost_place
-from gateway.tariff.version import Kind, Proposal, Valid
+from gateway.tariff.version import Kind, Proposal, Subject, Valid
 from gateway.types.errors import BadRequest
 from gateway.types.money import (
     DEFAULT_TIER,
@@ -55,6 +56,11 @@ class Target:
     place: str
     provider: str
     names: tuple[str, ...]
+
+    @property
+    def subject(self) -> Subject:
+        """What the price is of."""
+        return self.kind.value, self.model, self.place
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,8 +261,23 @@ def _named(target: Target) -> dict[str, Any]:
     return {"kind": target.kind.value, "model": target.model, "place": target.place}
 
 
+def document_of(data: bytes) -> object:
+    """Return the JSON document in a file. Raises ``ValueError`` when there is none, ``BadRequest`` for a double key."""
+    return json.loads(data, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        if name in found:
+            within = f", behind {shown}" if (shown := found.get("model")) else ""
+            raise BadRequest(f"{name[:64]!r} is there twice in one object of the file{within}: keep one of them")
+        found[name] = value
+    return found
+
+
 def offers_of(document: object) -> Found:
-    """Return the offers in a file's ``document``. Raises ``BadRequest`` when it is no such file."""
+    """Return the offers in a file's ``document``. Raises ``BadRequest`` when it is no such file, or says one twice."""
     if not isinstance(document, dict) or not isinstance(document.get("offers"), list):
         raise BadRequest("this is no file of offers: make one with `weir prices import`")
     return Found(
@@ -267,11 +288,16 @@ def offers_of(document: object) -> Found:
 
 
 def _offers(entries: Iterable[object]) -> Iterator[Offer]:
+    places: dict[Subject, int] = {}
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict) or entry.get("kind") not in (Kind.SELL, Kind.COST):
             raise BadRequest(f"offers.{number}: needs kind sell or cost, model, place and price")
         about = f"offers.{number} ({entry.get('model')})"
         target = Target(Kind(entry["kind"]), str(entry.get("model") or ""), str(entry.get("place") or ""), "", ())
+        first = places.setdefault(target.subject, number)
+        if first != number:
+            of = " ".join(word for word in target.subject if word)
+            raise BadRequest(f"{about}: the price of {of} is there twice, first in offers.{first}: keep one of them")
         yield Offer(target, str(entry.get("matched") or ""), rates_of(entry.get("price"), about))
 
 

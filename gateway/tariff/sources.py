@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 GENAI: Final = "genai-prices"
 LITELLM: Final = "litellm"
+Pairs = list[tuple[str, Any]]
 Priced = tuple[dict[Point, int], list[str]]
 """Points, and notes on what they leave out."""
 
@@ -126,7 +127,7 @@ def from_litellm(data: bytes, targets: Sequence[Target], names: Mapping[str, str
     if len(data) > _LARGEST_FILE:
         raise BadRequest("the file is over 64 MB: that is no price map")
     try:
-        entries = json.loads(data, parse_float=Decimal, parse_int=Decimal)
+        entries = json.loads(data, parse_float=Decimal, parse_int=Decimal, object_pairs_hook=_told)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the file is not JSON: {error}") from None
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
@@ -139,13 +140,37 @@ def from_litellm(data: bytes, targets: Sequence[Target], names: Mapping[str, str
         for tried in dict.fromkeys(tries):
             entry = entries.get(tried)
             if entry is not None and (name or provider is None or entry.get("litellm_provider") == provider):
-                return tried, partial(_of_litellm, entry)
+                return tried, partial(_of_litellm, entries, tried)
         return None
 
     return _collect(LITELLM, hashlib.sha256(data).hexdigest()[:16], targets, look)
 
 
-def _of_litellm(entry: Mapping[str, Any]) -> Priced:
+class _Doubled(dict[str, Any]):
+    """An object that says some of its ``names`` twice and differently: nobody can say which of the two counts."""
+
+    names: frozenset[str]
+
+
+def _told(pairs: Pairs) -> dict[str, Any]:
+    """Return the object of ``pairs``; what is repeated word for word is said once."""
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    doubled = _Doubled(found)
+    doubled.names = frozenset(name for name, value in pairs if value != found[name])
+    return doubled
+
+
+def _once_in(entries: Mapping[str, Any], name: str) -> None:
+    """Raise ``ValueError`` when ``entries`` says ``name`` twice and differently."""
+    if isinstance(entries, _Doubled) and name in entries.names:
+        raise ValueError(f"{name} is in the file twice, and differently: keep one of them")
+
+
+def _of_litellm(entries: Mapping[str, Any], tried: str) -> Priced:
+    _once_in(entries, tried)
+    entry = entries[tried]
     points: dict[Point, int] = {}
     notes: list[str] = []
     for key, value in entry.items():
@@ -155,6 +180,7 @@ def _of_litellm(entry: Mapping[str, Any]) -> Priced:
         if match is None:
             notes.append(f"{key} is not charged here")
             continue
+        _once_in(entry, key)
         class_, tier = _LITELLM_CLASSES[match[1]], {None: DEFAULT_TIER, "batches": "batch"}.get(match[3], match[3])
         above = int(match[2]) * 1_000 if match[2] else 0
         points[tier, above, class_] = nano_of(value) if class_ == "request" else pico_of(value)

@@ -13,7 +13,9 @@ from sqlalchemy import func, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
+from gateway.config.problem import choice
 from gateway.db.engine import Database
+from gateway.db.tables.access import TeamRow
 from gateway.db.tables.tariff import PriceVersion
 from gateway.db.trail import note
 from gateway.db.unit_of_work import reading, writing
@@ -32,7 +34,7 @@ from gateway.tariff.version import (
     VersionQuery,
     standing,
 )
-from gateway.types.errors import Conflict
+from gateway.types.errors import BadRequest, Conflict
 from gateway.types.money import Rates
 
 _FORMS: Final[Mapping[Kind, type[Content]]] = {
@@ -128,12 +130,23 @@ class TariffStore:
     ) -> tuple[Version, ...]:
         """Make versions, all or none; none is valid before ``since_us``.
 
-        Raises ``Conflict`` when a ``revision`` is given and it is not the newest one any more.
+        Raises ``Conflict`` when a ``revision`` is given and it is not the newest one any more, ``BadRequest`` for terms
+        of a team that there is not.
         """
         async with writing(self._database) as session:
+            await _teams_there(session, proposals)
             if revision is not None and revision != await _newest(session):
                 raise Conflict("somebody else made a version meanwhile")
             return await _add(session, proposals, now_us, since_us)
+
+
+async def _teams_there(session: AsyncSession, proposals: Iterable[Proposal]) -> None:
+    """Refuse terms that would hold for nobody; those of a team that is gone can still be withdrawn."""
+    for team in sorted({each.place for each in proposals if each.terms is not None}):
+        if await session.get(TeamRow, team) is None:
+            teams = list(await session.scalars(select(TeamRow.slug).order_by(col(TeamRow.slug))))
+            mend = choice(team, teams, none="make it first")
+            raise BadRequest(f"terms {team}: there is no team {team[:64]!r}: {mend}", param="place")
 
 
 async def _newest(session: AsyncSession) -> int:

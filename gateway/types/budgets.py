@@ -131,7 +131,7 @@ class NewBudget(msgspec.Struct, frozen=True):
 class Budget(msgspec.Struct, frozen=True):
     """A budget as it is kept; see ``NewBudget``. Times are microseconds since 1970.
 
-    ``keys`` are the keys of the member, where it is for a member.
+    ``keys`` are the keys of the member, where it is for a member; ``ended`` says that its key is revoked.
     """
 
     budget_id: str
@@ -144,6 +144,7 @@ class Budget(msgspec.Struct, frozen=True):
     created_at: int
     updated_at: int
     keys: tuple[str, ...] = ()
+    ended: bool = False
 
     @property
     def scopes(self) -> tuple[Scope, ...]:
@@ -315,7 +316,14 @@ SET_BUDGET: Final[Method[Budget]] = method("budgets.set", tuple[NewBudget], Budg
 BUDGETS: Final[Method[Sequence[BudgetState]]] = method(
     "budgets.list", tuple[str | None, tuple[str, ...] | None], tuple[BudgetState, ...], seconds=30.0
 )
-"""Budgets and where they stand: all, or those of a team and of keys that are named (``""`` names those of none)."""
+"""Budgets and where they stand: all, or those of a team and of keys that are named (``""`` names those of none).
+
+Those of revoked keys limit nothing any more and are told where their key is named alone.
+"""
+ENDED_BUDGETS: Final[Method[Sequence[BudgetState]]] = method(
+    "budgets.ended", tuple[str | None], tuple[BudgetState, ...], seconds=30.0
+)
+"""Budgets of revoked keys and where they stood: all, or those that name a team."""
 DELETE_BUDGET: Final[Method[None]] = method("budgets.delete", tuple[str], None)
 FILE_BUDGETS: Final[Method[None]] = method("budgets.file", tuple[tuple[NewBudget, ...]], None)
 """Bring the budgets that came from the configuration file to what it says now."""

@@ -20,7 +20,7 @@ from gateway.admin.budgets.schemas import (
     window_start,
 )
 from gateway.admin.door import management_only
-from gateway.types.budgets import BUDGETS, DELETE_BUDGET, LEASES, SET_BUDGET
+from gateway.types.budgets import BUDGETS, DELETE_BUDGET, ENDED_BUDGETS, LEASES, SET_BUDGET
 from gateway.types.method import Asking
 from gateway.types.money import usd_text
 
@@ -55,8 +55,12 @@ def build_router(books: Asking, management: ManagementKeys) -> APIRouter:
     async def list_all(
         team: Annotated[str | None, Query(description="Only budgets of this team.")] = None,
         key: Annotated[str | None, Query(description="Only budgets of the key with this `weir.key_id`.")] = None,
+        revoked: Annotated[bool, Query(description="Only budgets of keys that are revoked.")] = False,
     ) -> BudgetsAnswer:
-        """List budgets and where they stand now."""
+        """List budgets and where they stand now; those of a revoked key only where the key or `revoked` is named."""
+        if revoked:
+            ended = await books.ask(ENDED_BUDGETS, (team,))
+            return BudgetsAnswer(data=[budget_data(each) for each in ended if key in (None, each.budget.scope.key_id)])
         states = await books.ask(BUDGETS, (team, None if key is None else (key,)))
         return BudgetsAnswer(data=[budget_data(state) for state in states])
 

@@ -59,6 +59,7 @@ class BudgetData(BaseModel):
     hard: bool
     alerts: list[int]
     source: str
+    revoked: bool = Field(description="Whether its key is revoked, so that it limits nothing any more.")
     created_at: datetime
     updated_at: datetime
 
@@ -115,6 +116,7 @@ def budget_data(state: BudgetState) -> BudgetData:
         hard=budget.hard,
         alerts=list(budget.alerts),
         source=budget.source,
+        revoked=budget.ended,
         created_at=moment(budget.created_at),
         updated_at=moment(budget.updated_at),
     )

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from html import unescape
+from typing import Any
 
 import pytest
 
 from dashboards.door import form_token
 from dashboards.pages import PAGES
+from gateway.console.question import CREATE_USER, USER, USERS, NewUser
+from gateway.console.roles import Grant, Role
 from gateway.db.engine import Database
+from gateway.keeper.service import Keeper
 from gateway.types.errors import NotFound
 from gateway.types.keys import NewKey
 from tests.integration.console.conftest import post
@@ -169,6 +175,37 @@ def test_ids_of_others_and_of_nobody_are_the_same_to_every_form(house: House) ->
         looked += 1
     assert looked >= 9
     assert house.do(house.stage.keeper.key(key)).name == "theirs"
+
+
+@pytest.mark.parametrize("remove", [False, True], ids=["add", "remove"])
+def test_two_admins_at_the_same_moment_undo_nothing_of_each_other(
+    house: House, monkeypatch: pytest.MonkeyPatch, remove: bool
+) -> None:
+    """Both have read who is there before either writes; each changes the role in the own team alone."""
+    mine, others = Grant(Role.VIEWER, MINE), Grant(Role.VIEWER, OTHERS)
+    user = house.do(
+        house.stage.keeper.ask(CREATE_USER, (NewUser(f"shared-{remove}", "", (others,) if remove else ()),))
+    )
+    met, ask = asyncio.Barrier(2), Keeper.ask
+
+    async def together(keeper: Keeper, asked: Any, arguments: Any = ()) -> Any:
+        found = await ask(keeper, asked, arguments)
+        if asked is USERS:
+            await asyncio.wait_for(met.wait(), 20)
+        return found
+
+    monkeypatch.setattr(Keeper, "ask", together)
+    member = {"login": user.login, "role": "viewer", "user": user.user_id}
+    theirs = f"/console/teams/{OTHERS}/members{'/remove' if remove else ''}"
+    with ThreadPoolExecutor(2) as pool:
+        tried = [
+            pool.submit(post, house, "team_admin", f"/console/teams/{MINE}/members", **member),
+            pool.submit(post, house, "owner", theirs, **member),
+        ]
+        assert [each.result().status_code for each in tried] == [303, 303]
+    monkeypatch.undo()
+    grants = house.do(house.stage.keeper.ask(USER, (user.user_id,))).grants
+    assert set(grants) == ({mine} if remove else {mine, others})
 
 
 def test_a_broken_database_is_said_on_every_page_and_inference_goes_on(house: House) -> None:

@@ -20,6 +20,7 @@ from gateway.db.tables.tariff import AllocationHour
 from gateway.db.unit_of_work import writing
 from gateway.tariff.version import VERSIONS, Version, VersionQuery
 from gateway.types.budgets import SET_BUDGET, NewBudget, Scope, Window
+from gateway.types.keys import NewKey
 from tests.integration.console.conftest import post
 from tests.ui.house import MINE, OTHERS, House
 
@@ -107,6 +108,22 @@ def test_alerts_are_shown_with_what_came_of_them(house: House) -> None:
         page = client.get("/console/budgets").text
         assert page.count("answered 204") == 1
         assert OTHERS not in page
+
+
+def test_budgets_of_revoked_keys_are_on_a_page_of_their_own(house: House) -> None:
+    """They are not among those that hold; who sees a team alone sees those of its keys alone."""
+    keeper = house.stage.keeper
+    for name, team in (("revoked-of-mine", MINE), ("revoked-of-others", OTHERS)):
+        key = house.do(keeper.create_key(NewKey(name, team))).record.key_id
+        house.do(keeper.ask(SET_BUDGET, (NewBudget(Scope(key_id=key), Window.MONTHLY, 10**9),)))
+        with house.client("owner") as client:
+            assert name in client.get("/console/budgets").text
+        house.do(keeper.revoke_key(key))
+    for role, seen in (("owner", {"revoked-of-mine", "revoked-of-others"}), ("team_viewer", {"revoked-of-mine"})):
+        with house.client(role) as client:
+            assert "revoked-of" not in client.get("/console/budgets").text
+            page = client.get("/console/budgets?revoked=yes").text
+        assert set(re.findall(r"revoked-of-\w+", page)) == seen
 
 
 MODELS = ("qwen/qwen3-32b", "qwen/qwen3-8b")

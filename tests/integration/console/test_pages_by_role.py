@@ -163,7 +163,7 @@ def test_an_admin_makes_and_changes_no_owner(house: House) -> None:
 
 
 def test_a_form_of_another_site_is_refused(house: House) -> None:
-    """Without the token, with another session's token, or from another origin nothing is changed."""
+    """Without the token, with another session's token, from another origin or none at all nothing is changed."""
     before = house.do(house.stage.keeper.teams())
     token = form_token(house.tokens["owner"])
     cases: list[tuple[dict[str, str], dict[str, str]]] = [
@@ -172,11 +172,15 @@ def test_a_form_of_another_site_is_refused(house: House) -> None:
         ({"slug": "evil", "csrf": token}, {"origin": "https://evil.example"}),
         ({"slug": "evil", "csrf": token}, {"origin": "null"}),
         ({"slug": "evil", "csrf": token}, {"sec-fetch-site": "cross-site"}),
+        ({"slug": "evil", "csrf": token}, {"sec-fetch-site": "none"}),
+        ({"slug": "evil", "csrf": token}, {}),
     ]
     with house.client("owner") as client:
         for fields, headers in cases:
             assert client.post("/console/teams", data=fields, headers=headers).status_code == 403
         assert client.post("/console/teams", json={"slug": "evil", "csrf": token}).status_code == 400
+        own = client.post("/console/teams", data={"csrf": token}, headers={"sec-fetch-site": "same-origin"})
+        assert own.status_code == 400, "a browser that sends no Origin may say so otherwise"
     assert house.do(house.stage.keeper.teams()) == before
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from gateway.sim import SimConfig, SimFleet
 from gateway.types.budgets import BUDGETS, SET_BUDGET, Budget, BudgetState, NewBudget, Scope, Window
-from gateway.types.keys import LimitBook
+from gateway.types.keys import LimitBook, NewKey
 from tests.engine.llama_server import LlamaServer
 from tests.fakes.backend import HandBackend, Visit, hand_backend
 from tests.harness import Backend, Stage, chat_body, configuration, over, staged
@@ -348,6 +348,62 @@ async def test_keys_have_spending_limits_as_openrouter_has_them(tmp_path: Path) 
         manager = (await stage.http.get(f"{stage.url}/api/v1/key", headers=stage.admin)).json()["data"]
         assert manager["is_management_key"]
         assert (own["workspace_id"], manager["workspace_id"]) == ("default", None)
+
+
+async def test_the_limit_of_a_key_is_one_budget_whoever_sets_it(tmp_path: Path) -> None:
+    """Set as a budget it is the field, set as the field it is the budget; a soft one is no limit, and none is none."""
+    async with (
+        SimFleet([SimConfig("vllm", name="gpu-a")]) as fleet,
+        staged(tmp_path, configuration(over(*fleet))) as stage,
+    ):
+        keys, budgets = f"{stage.url}/api/v1/keys", f"{stage.url}/api/v1/budgets"
+        made = (await stage.http.post(keys, json={"name": "n", "limit": 5}, headers=stage.admin)).json()
+        path, key_id = f"{keys}/{made['data']['hash']}", made["data"]["weir"]["key_id"]
+        own = {"authorization": f"Bearer {made['key']}"}
+
+        async def limits() -> tuple[object, object]:
+            shown = (await stage.http.get(path, headers=stage.admin)).json()["data"]
+            return shown["limit"], (await stage.http.get(f"{stage.url}/api/v1/key", headers=own)).json()["data"][
+                "limit"
+            ]
+
+        body = {"key": key_id, "window": "total", "limit_usd": "2", "alerts": [90]}
+        told = (await stage.http.post(budgets, json=body, headers=stage.admin)).json()["data"]
+        assert (await limits(), told["source"]) == ((2, 2), "key")
+        assert (await stage.http.patch(path, json={"limit": 3}, headers=stage.admin)).json()["data"]["limit"] == 3
+        (told,) = (await stage.http.get(budgets, params={"key": key_id}, headers=stage.admin)).json()["data"]
+        assert (told["limit_usd"], told["alerts"]) == ("3", [90])
+        await stage.http.post(budgets, json=body | {"window": "daily"}, headers=stage.admin)
+        assert await limits() == (3, 3), "a budget of another window stands beside it"
+        await stage.http.post(budgets, json=body | {"hard": False}, headers=stage.admin)
+        assert await limits() == (None, None)
+        await stage.http.patch(path, json={"limit": 4}, headers=stage.admin)
+        assert await limits() == (4, 4)
+        await stage.http.delete(f"{budgets}/{told['id']}", headers=stage.admin)
+        assert await limits() == (None, None)
+
+
+async def test_budgets_of_revoked_keys_are_listed_where_they_are_asked_for(tmp_path: Path) -> None:
+    """They limit nothing any more: the usual list leaves them out, the key's own and that of revoked keys mark them."""
+    async with (
+        SimFleet([SimConfig("vllm", name="gpu-a")]) as fleet,
+        staged(tmp_path, configuration(over(*fleet))) as stage,
+    ):
+        url = f"{stage.url}/api/v1/budgets"
+        keys = [(await stage.keeper.create_key(NewKey(name, "default"))).record.key_id for name in ("a", "b")]
+        for key in keys:
+            await stage.http.post(url, json={"key": key, "window": "daily", "limit_usd": "1"}, headers=stage.admin)
+
+        async def listed(**query: str) -> list[tuple[str, bool]]:
+            found = (await stage.http.get(url, params=query, headers=stage.admin)).json()["data"]
+            return [(each["key"], each["revoked"]) for each in found]
+
+        assert sorted(await listed()) == sorted((key, False) for key in keys)
+        assert await listed(revoked="true") == []
+        await stage.keeper.revoke_key(keys[0])
+        assert await listed() == [(keys[1], False)]
+        assert await listed(key=keys[0]) == await listed(revoked="true") == [(keys[0], True)]
+        assert await listed(revoked="true", key=keys[1]) == await listed(revoked="true", team="default") == []
 
 
 async def test_budgets_are_managed_over_http(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ async def test_two_workers_follow_one_keeper(tmp_path: Path) -> None:
             follower = Follower(client, snapshot_of(), applied.append)
             await follower.start()
             running.append(asyncio.create_task(follower.run()))
+        await clients[0].create_team("search", "Search")
         proposed = partial(Proposal, who="ada", why="", source="cli")
         made = await clients[0].ask(
             ACCEPT,

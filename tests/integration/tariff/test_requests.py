@@ -277,6 +277,9 @@ def test_terms_and_reports_of_the_command_line(runner: CliRunner, tmp_path: Path
 
     An invoice of a provider that never served is refused.
     """
+    assert runner.invoke(app, ["teams", "create", "search"]).exit_code == 0
+    refused = runner.invoke(app, ["prices", "set", "terms", "--place", "serach", "--discount", "12.5"])
+    assert "there is no team 'serach': did you mean \"search\"?" in str(refused.exception)
     made = told(runner, "set", "terms", "--place", "search", "--discount", "12.5", "--why", "contract")
     assert (made[0]["discount_percent"], made[0]["markup_percent"]) == ("12.5", "0")
     assert told(runner, "set", "terms", "--place", "search", "--withdraw")[0]["withdrawn"] is True

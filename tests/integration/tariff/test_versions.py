@@ -15,6 +15,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
+from gateway.access.store import AccessStore
+from gateway.access.workspaces import WorkspaceStore
 from gateway.config.snapshot import ConfigSnapshot
 from gateway.db.engine import Database
 from gateway.db.office import Premises
@@ -378,6 +380,7 @@ async def test_terms_of_teams(books: Books) -> None:
     """A team's terms are part of its rates; those for a model go before those for all; others pay the list price."""
     first = snapshot_of()
     team: dict[str, Any] = {"kind": Kind.TERMS, "who": "ada", "why": "", "source": "cli", "place": "search"}
+    await AccessStore(books.database, b"pepper").create_team("search", "Search")
     await books.ask(
         ACCEPT,
         ((Proposal(**team, terms=Terms(1_000, 0)), Proposal(**team, model=BIG, terms=Terms(0, 250))),),
@@ -393,6 +396,19 @@ async def test_terms_of_teams(books: Books) -> None:
     known = await books.ask(TARIFF, (known.revision,))
     again = priced(first, valid(known.versions, soon()))
     assert not again.models["qwen/small"].endpoints[0].team_prices
+
+
+async def test_terms_are_of_a_team_that_there_is(books: Books) -> None:
+    """Others are refused with the team that was perhaps meant; of a team that is gone they can still be withdrawn."""
+    store = AccessStore(books.database, b"pepper")
+    await store.create_team("search", "Search")
+    terms = sell(None, model="", place="serach", kind=Kind.TERMS, terms=Terms(500, 0))
+    with pytest.raises(BadRequest, match=r'terms serach: there is no team .serach.: did you mean "search"\?'):
+        await books.ask(ACCEPT, ((sell(DEARER), terms),))
+    assert await books.ask(VERSIONS, (VersionQuery(),)) == (), "none of them was made"
+    await books.ask(ACCEPT, ((msgspec.structs.replace(terms, place="search"),),))
+    await WorkspaceStore(books.database).delete("search")
+    await books.ask(ACCEPT, ((msgspec.structs.replace(terms, place="search", terms=None),),))
 
 
 async def test_the_clock_of_a_machine(books: Books) -> None:

@@ -14,6 +14,7 @@ from gateway.tariff.offers import (
     assembled,
     change_form,
     changes,
+    document_of,
     nano_of,
     offers_form,
     offers_of,
@@ -142,13 +143,45 @@ def test_a_file_of_offers_there_and_back() -> None:
             },
             "does not say cache_read",
         ),
+        (
+            {
+                "offers": [
+                    {"kind": "cost", "model": "m", "place": "acme", "price": {"prompt": "1", "completion": "1"}},
+                    {"kind": "sell", "model": "m", "price": {"prompt": "1", "completion": "1"}},
+                    {"kind": "cost", "model": "m", "place": "acme", "price": {"prompt": "2", "completion": "2"}},
+                ]
+            },
+            r"offers\.2 \(m\): the price of cost m acme is there twice, first in offers\.0: keep one of them",
+        ),
     ],
-    ids=["list", "kind", "float", "tier"],
+    ids=["list", "kind", "float", "tier", "twice"],
 )
 def test_an_edited_file_is_judged_as_the_configuration_is(document: object, said: str) -> None:
     """The place is named."""
     with pytest.raises(BadRequest, match=said):
         offers_of(document)
+
+
+def test_a_file_that_says_a_key_twice_is_refused() -> None:
+    """The last one would win, and nobody who reads the file would know."""
+    with pytest.raises(BadRequest, match="'price' is there twice in one object of the file, behind m: keep one"):
+        document_of(b'{"offers": [{"kind": "sell", "model": "m", "price": {}, "price": {}}]}')
+
+
+def test_a_price_that_the_map_says_twice_is_not_taken() -> None:
+    """Said twice and differently it is unclear, with the reason; the same words twice harm nobody."""
+    target = Target(Kind.COST, "m", "acme", "acme", ("acme/m", "m"))
+    line = '{"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}'
+    other = '{"input_cost_per_token": 3e-6, "output_cost_per_token": 2e-6}'
+    rate = '{"input_cost_per_token": 1e-6, "input_cost_per_token": 2e-6, "output_cost_per_token": 2e-6}'
+    for entries, said in (
+        (f'"m": {line}, "m": {other}', "m: m is in the file twice, and differently: keep one of them"),
+        (f'"m": {rate}', "m: input_cost_per_token is in the file twice, and differently: keep one of them"),
+    ):
+        found = from_litellm(b"{%s}" % entries.encode(), [target], {}, None)
+        assert (found.offers, found.unclear) == ((), ((target, said),))
+    found = from_litellm(f'{{"m": {line}, "m": {line}, "n": {rate}, "n": {line}}}'.encode(), [target], {}, None)
+    assert [offer.rates.prompt for offer in found.offers] == [1_000_000]
 
 
 @settings(deadline=None, max_examples=60)
