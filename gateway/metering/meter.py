@@ -239,7 +239,9 @@ class Meter:
         self._advanced(last)
 
     def _bounds(self) -> tuple[int, float]:
-        """Return after how many pieces, and when, progress is to be journalled."""
+        """Return after how many pieces, and when, progress is to be journalled; see ``Direct``."""
+        if self.tap.finished:
+            return 0, 0.0  # what finishes the answer is held back, and so is what comes behind it
         left = self._progress_deltas + PROGRESS_TOKENS - self.tap.deltas
         return min(left, MOST_PASSED), self._progress_at + PROGRESS_SECONDS
 

@@ -93,7 +93,8 @@ class Direct(msgspec.Struct, gc=False):
         after: bytes behind them.
         write: takes the event, in a piece of a chunked body.
         tokens: most completion tokens that usage can say; one that says more is no such piece.
-        bounds: returns how many pieces may pass until ``Sink.passed`` is due, and until when in monotonic seconds.
+        bounds: returns how many pieces may pass until ``Sink.passed`` is due, and until when in monotonic seconds;
+            0 once none may pass any more.
     """
 
     before: bytes

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MAX_ANSWER: Final = 128 * 1024 * 1024
 ALIKE: Final = 2
 """Pieces of text that came one by one, after which those that follow may take the fast path; four times as many when
-it could not begin there."""
+it could not begin there, or nothing followed that was alike."""
 MAX_ERROR: Final = 64 * 1024
 """Bytes of an error that are read; no engine has more to say."""
 ERROR_TIME: Final = 5.0
@@ -230,10 +230,15 @@ class Attempt:
         if self._size > MAX_ANSWER:
             self._fail(_TOO_MUCH)
 
-    def slowed(self) -> None:
+    def slowed(self, *, fruitful: bool) -> None:
         """See ``gateway.upstream.fast_path.Passing``."""
         self._fast = None
-        self._alike, self._begins_at = 0, ALIKE
+        self._alike, self._begins_at = 0, ALIKE if fruitful else 4 * self._begins_at
+
+    @property
+    def plain(self) -> bool:
+        """See ``gateway.upstream.fast_path.Passing``."""
+        return self._events is not None and self._events.plain
 
     def _enter(self, read: bytes, event: bytes) -> None:
         """Take the fast path from here on, where there is one."""

@@ -80,6 +80,11 @@ class EventStream(EventReader):
         """Whether the last document is not whole."""
         return bool(self._partial)
 
+    @property
+    def plain(self) -> bool:
+        """Whether what comes next is read by itself, and may be a piece of text."""
+        return self._chat and not self._tail and not self.boundaries
+
     def text(self, data: bytes) -> TextChunk | None:
         """Return the piece of text that ``data`` is; None when it is anything else, which ``read`` understands."""
         if self._chat:

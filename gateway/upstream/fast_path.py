@@ -7,7 +7,8 @@ costs that comes long after the one before (docs/decisions/0043-fast-path.md).
 
 A read that is not exactly such a piece goes the long way, behind everything that came before it: words with a
 backslash, text that ends a line, several events in a read, the end. So does every piece once the caller pauses the
-stream. Nothing is passed on here that the long way would have refused, or in other bytes.
+stream, and every piece behind a read that leaves something open: half a piece of a body, half a line, a finish that is
+held back. Nothing is passed on here that the long way would have refused, or in other bytes.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ STRANGERS: Final = 3
 """Reads in a row that are no such piece after which another pattern is looked for."""
 _SIZE_LINE: Final = 12
 """Bytes in which the size of a piece of a body is said: nobody needs more."""
+_HEX: Final = frozenset(b"0123456789abcdefABCDEF")
 _PLACE: Final = re.compile(rb'"(content|reasoning_content|reasoning)"[ \t]*:[ \t]*"')
 _COUNTS: Final = re.compile(rb'"(completion_tokens|total_tokens)"[ \t]*:[ \t]*([0-9]+)')
 _PROBE: Final = PROBE.encode()
@@ -63,8 +65,12 @@ class Passing(Protocol):
     def passed(self, count: int, size: int, last: float) -> None:
         """Take note of ``count`` pieces of ``size`` bytes, the last of them at ``last``."""
 
-    def slowed(self) -> None:
-        """What comes from now on goes the long way."""
+    def slowed(self, *, fruitful: bool) -> None:
+        """What comes from now on goes the long way; ``fruitful`` is whether any piece passed before that."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing that came by the long way waits for what comes next, or changes how that is read."""
 
 
 def learned(event: bytes) -> Pattern | None:
@@ -163,6 +169,19 @@ def entered(attempt: Passing, connection: Connection, sink: Sink, read: bytes, e
     return path
 
 
+def _whole(data: bytes) -> bool:
+    """Whether ``data`` is nothing but whole pieces of a body, so that whoever reads them is between two again."""
+    place = 0
+    while place < len(data):
+        end = data.find(b"\r\n", place, place + _SIZE_LINE)
+        if end <= place or not _HEX.issuperset(data[place:end]):
+            return False
+        place = end + 2 + int(data[place:end], 16) + 2
+        if data[place - 2 : place] != b"\r\n":
+            return False
+    return True
+
+
 class FastPath(asyncio.Protocol):
     """Stands in for ``connection`` while its reads are pieces that follow ``pattern``."""
 
@@ -175,7 +194,9 @@ class FastPath(asyncio.Protocol):
         "_counts",
         "_event_length",
         "_foot",
+        "_fruitful",
         "_head",
+        "_here",
         "_last",
         "_most",
         "_most_tokens",
@@ -205,6 +226,7 @@ class FastPath(asyncio.Protocol):
         self._strangers = 0
         self._pieces: list[str] = []
         self._last = 0.0
+        self._here, self._fruitful = True, False
 
     # asyncio.Protocol
 
@@ -228,9 +250,9 @@ class FastPath(asyncio.Protocol):
         self._last = now = monotonic()
         pieces = self._pieces
         pieces.append(words)
-        self._write(b"%x\r\n%s%s%s" % (self._event_length + end - start, self._head, raw, self._foot))
         if counts is not None:
-            self._count(counts)
+            self._count(counts)  # before it is written: a caller that is full then asks for what has passed
+        self._write(b"%x\r\n%s%s%s" % (self._event_length + end - start, self._head, raw, self._foot))
         if len(pieces) >= self._most or now >= self._until:
             self.tell()
         return None
@@ -251,15 +273,18 @@ class FastPath(asyncio.Protocol):
         pieces = self._pieces
         if not pieces:
             return
-        self._pieces, self._strangers = [], 0
+        self._pieces, self._strangers, self._fruitful = [], 0, True
         self._attempt.passed(len(pieces), sum(map(len, pieces)) + len(pieces) * self._before_length, self._last)
         self._sink.passed(Passed(pieces, self._pattern.member, self._last, self._usage()))
         self._most, self._until = self._bounds()
 
     def leave(self) -> None:
-        """Give the connection its reads back."""
+        """Give the connection its reads back, once."""
         self.tell()
-        self._attempt.slowed()
+        if not self._here:
+            return
+        self._here = False
+        self._attempt.slowed(fruitful=self._fruitful)
         transport = self._connection.transport
         if transport is not None:
             transport.set_protocol(self._connection)
@@ -270,9 +295,13 @@ class FastPath(asyncio.Protocol):
         """Have ``data`` read the long way."""
         self.tell()
         self._strangers += 1
-        if self._strangers >= STRANGERS:
+        if self._strangers >= STRANGERS or not _whole(data):
             self.leave()
         self._connection.data_received(data)
+        if self._here:
+            self._most, self._until = self._bounds()  # what went round counts towards them
+            if self._most <= 0 or not self._attempt.plain:
+                self.leave()
 
     def _counted(self, rest: bytes) -> tuple[int, int] | None:
         """Return the counts that ``rest`` says, or None where it says anything but counts that may be."""

@@ -363,6 +363,32 @@ def test_a_piece_of_a_body_that_is_not_whole_begins_no_fast_path() -> None:
     assert not taken
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        frame(event(FINISH)),
+        frame(b": ping"),
+        frame(b"data: {"),
+        frame(b"data: {\n"),
+        frame(b"data: [1\r"),
+        frame(event(json.dumps(piece("x")).replace('"x"', '"\\ud83d"'))),
+        b"1000\r\n",
+    ],
+)
+def test_nothing_passes_what_a_read_left_open(odd: bytes) -> None:
+    """A finish that is held back, half a line, half a character, half a piece of a body: the rest stays behind it."""
+    like: list[bytes | str] = [frame(event(piece(f" {number}"))) for number in range(8)]
+    _, taken = both([HEAD, *like, odd, *like[:2], frame(DONE), LAST])
+    assert taken == 8 - SLOW + 1
+
+
+def test_what_never_follows_is_looked_for_seldom() -> None:
+    """An engine that says something new with every piece costs a look now and then, not at every fifth one."""
+    like = [frame(event(piece(" w", created=number))) for number in range(300)]
+    _, taken = both([HEAD, *like, frame(DONE), LAST])
+    assert taken <= 4 * STRANGERS
+
+
 @pytest.fixture
 async def fast(tmp_path: Path) -> World:
     """Return an answer that is on the fast path."""
@@ -459,3 +485,43 @@ async def test_a_connection_that_breaks_is_told_to_the_attempt(fast: World) -> N
     assert fast.attempt.failure is not None
     assert fast.attempt.chunks == 7
     assert isinstance(fast.backend.get_protocol(), Connection)
+
+
+async def test_no_more_than_progress_allows_goes_untold_behind_many_at_once(
+    fast: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces that came by the long way in one read count towards the next progress, too."""
+    behind = told = 0
+
+    def progress(meter: Meter) -> None:
+        nonlocal told
+        told = meter.tap.deltas
+
+    monkeypatch.setattr(Meter, "_progress", progress)
+    monkeypatch.setattr(metering, "PROGRESS_SECONDS", 1000.0)
+    count = 6
+    fast.attempt.chunks  # noqa: B018 - to ask is to be told what has passed, and how many more may
+    for many in [metering.PROGRESS_TOKENS - 20] + 40 * [0]:
+        read = b"".join(frame(event(piece(" w"))) for _ in range(max(1, many)))
+        fast.read(read)
+        count += max(1, many)
+        behind = max(behind, count - told)
+    assert behind <= metering.PROGRESS_TOKENS
+
+
+async def test_a_caller_that_is_full_is_told_of_all_its_tokens(tmp_path: Path) -> None:
+    """The write that fills it has what passed told at once: with the usage that came with the last piece."""
+    world = World(tmp_path)
+    for read in [HEAD, *[frame(event(counted(" w", 5 * each))) for each in range(1, 8)]]:
+        world.read(read)
+    path = world.backend.get_protocol()
+    assert isinstance(path, FastPath)
+    write = path._write
+
+    def full(data: bytes) -> None:
+        write(data)
+        world.attempt.pause()
+
+    path._write = full
+    world.read(frame(event(counted(" w", 40))))
+    assert world.end()[3][0].completion == 40
