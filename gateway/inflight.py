@@ -32,6 +32,7 @@ from gateway.types.chunk import ListSink
 from gateway.types.errors import WeirError
 from gateway.types.failure import Cause, Failure
 from gateway.types.reply import Bill, Reply
+from gateway.types.step import STEP
 from gateway.upstream.attempt import Attempt
 from gateway.upstream.attempts import Walk
 from gateway.upstream.continuation import Continuation
@@ -152,6 +153,7 @@ class InFlight:
                 folder = self._folder = Folder(call.operation)
                 attempt.attach(meter.to(ListSink(folder.feed)))
             failure = _verdict(await walk.finish(attempt), meter.tap)
+            await STEP
             walk.judge(failure)
             if failure is None:
                 return attempt, None

@@ -20,16 +20,18 @@ from gateway.types.call import Call
 from gateway.types.errors import Unavailable, UpstreamFailed, WeirError
 from gateway.types.failure import Cause, Failure
 from gateway.types.reply import Reply
+from gateway.types.step import STEP
 from gateway.upstream.tries import refused
 from gateway.upstream.wire import AttemptFailed
 
 
 async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> None:
-    """Answer one request.
+    """Answer one request, in step with those that came with it.
 
     Raises:
         WeirError: the caller is to be told; ``reply`` has not been failed yet.
     """
+    await STEP
     request = InFlight(call, principal, reply, desk)
     trace = request.trace
     try:
@@ -39,6 +41,7 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
             await request.admit()
 
         # Queue: go on at once while there is room; else wait for a fair turn, or be told when to come back.
+        await STEP
         ticket = request.ticket = desk.gate.enter(call, principal.team, request.expected)
         if ticket is not None and ticket.state is State.QUEUED:
             trace.stop(Stop.QUEUE)
@@ -54,16 +57,19 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
 
         # Stream: chunks go through the meter to the caller in the loop step in which they arrive.
         trace.stop(Stop.STREAM)
+        await STEP
         attempt, failure = await request.stream(attempt)
 
         # Settle: price it, write CLOSE, and wait for the disk before the caller sees the end.
         trace.stop(Stop.SETTLE)
+        await STEP
         receipt = request.settle(attempt, failure)
         if reply.gone:
             return
         await desk.journal.commit()
 
         # Done: the last bytes, or an honest error.
+        await STEP
         if failure is not None:
             raise _error(failure)
         request.finish(attempt, receipt)

@@ -42,6 +42,7 @@ from gateway.telemetry import logs
 from gateway.types import ids
 from gateway.types.call import Call
 from gateway.types.errors import Internal, Unavailable, WeirError
+from gateway.types.step import STEP
 
 SPOKEN: Final = CONTROL_HEADERS | HEADERS | {b"http-referer", b"referer", b"traceparent", b"tracestate"}
 """Headers that say something about a request; most callers send none of them."""
@@ -187,6 +188,7 @@ class Inference:
 
     def start(self, exchange: Exchange, inlet: Inlet, principal: Principal) -> None:
         """Serve an exchange in a task of its own."""
+        STEP.came(exchange.arrived)
         self.active[exchange] = self.desk.loop.create_task(self.serve(exchange, inlet, principal))
 
     async def serve(self, exchange: Exchange, inlet: Inlet, principal: Principal) -> None:
@@ -208,6 +210,7 @@ class Inference:
                 if keeping is not None and keeping.answered:
                     return
             exchange.body = b""
+            await STEP
             reply = inlet.reply(exchange, call) if keeping is None else keeping.reply(inlet, call)
             if spoken:
                 self._heed(call, headers, principal)

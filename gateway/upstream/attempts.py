@@ -22,6 +22,7 @@ from gateway.telemetry.traces import RequestTrace
 from gateway.types.call import Call
 from gateway.types.failure import Cause, Failure
 from gateway.types.ids import RequestId
+from gateway.types.step import STEP
 from gateway.types.tokens import Usage
 from gateway.upstream.attempt import Attempt
 from gateway.upstream.backends import Upstream
@@ -141,6 +142,7 @@ class Walk:
                 break
             trial = self._open(candidate)
             self._trial, self.candidate = trial, candidate
+            await STEP  # it is in the books now: who decides next knows of it
             after = candidate.endpoint.pace.hedge_after
             if after is None or not self._may_race(candidate):
                 attempt = await self._run(trial)

@@ -17,6 +17,7 @@ from gateway.telemetry.traces import AttemptTrace
 from gateway.types.call import WHOLE, Call
 from gateway.types.dialect import Dialect
 from gateway.types.failure import Cause
+from gateway.types.step import STEP
 from gateway.upstream.attempt import Attempt
 from gateway.upstream.backends import Upstream
 from gateway.upstream.speech import speech_of
@@ -102,6 +103,10 @@ class Trial:
 
     async def run(self, pool: Pool, request: bytes) -> Attempt:
         """Send ``request`` over ``pool`` and wait until the answer begins or fails; return the attempt."""
+        await STEP
+        if self._aborted:  # called off before anything was sent
+            self.attempt.abort()
+            return self.attempt
         connection = pool.take()
         while True:
             attempt = self.attempt
