@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from gateway.db import sqlite as engine
-from gateway.db.bulk import bulk
+from gateway.db.bulk import Bulk, bulk
 from gateway.db.engine import Database
 from gateway.db.unit_of_work import reading, writing
 from gateway.metering import rollups
@@ -230,21 +231,23 @@ async def test_a_deadlock_is_tried_again(
     inserted = asyncio.Event()
     real = rollups.post
 
-    async def post(*args: object) -> None:
+    async def post(connection: Bulk, *args: Any) -> None:
         tries.append(args)
         inserted.set()
-        await real(*args)  # type: ignore[arg-type] # passed through
+        # Who has waited so long looks for a deadlock, once: this one when the other waits for it in turn.
+        await connection.run("SET LOCAL deadlock_timeout = '4s'")
+        await real(connection, *args)
 
     monkeypatch.setattr(rollups, "post", post)
     async with bulk(database) as other:
+        await other.run("SET LOCAL deadlock_timeout = '60s'")
         await other.guard()
         shipping = asyncio.create_task(shipper.ship())
         await inserted.wait()
         async with asyncio.timeout(60):
             while query(home, WAITING) == [(0,)]:
                 await asyncio.sleep(0.01)
-        # The batch has the ledger and wants the rollups; this has the rollups and wants the ledger. The server ends the
-        # one that waited first.
+        # The batch has the ledger and wants the rollups; this has the rollups and wants the ledger.
         await other.run("LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE")
     assert (await shipping).inserted == 5
     assert len(tries) == 2
