@@ -25,6 +25,7 @@ from gateway.routing.decisions.recorder import Note
 from gateway.routing.explain import header
 from gateway.routing.interface import Plan, RouteRequest
 from gateway.routing.metadata import router_metadata
+from gateway.step import STEP
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.traces import RequestTrace
 from gateway.types.call import Call
@@ -32,7 +33,6 @@ from gateway.types.chunk import ListSink
 from gateway.types.errors import WeirError
 from gateway.types.failure import Cause, Failure
 from gateway.types.reply import Bill, Reply
-from gateway.types.step import STEP
 from gateway.upstream.attempt import Attempt
 from gateway.upstream.attempts import Walk
 from gateway.upstream.continuation import Continuation

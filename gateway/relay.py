@@ -15,12 +15,12 @@ from gateway.desk import Desk
 from gateway.inflight import InFlight
 from gateway.routing.admission.gate import CallerLeft
 from gateway.routing.admission.ticket import State
+from gateway.step import STEP
 from gateway.telemetry.traces import Stop
 from gateway.types.call import Call
 from gateway.types.errors import Unavailable, UpstreamFailed, WeirError
 from gateway.types.failure import Cause, Failure
 from gateway.types.reply import Reply
-from gateway.types.step import STEP
 from gateway.upstream.tries import refused
 from gateway.upstream.wire import AttemptFailed
 

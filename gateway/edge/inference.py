@@ -38,11 +38,11 @@ from gateway.edge.presets import Defaults
 from gateway.edge.repetition import HEADERS, Keeping, Repetitions
 from gateway.edge.reply import CallerReply, OpeningReply
 from gateway.relay import relay
+from gateway.step import STEP
 from gateway.telemetry import logs
 from gateway.types import ids
 from gateway.types.call import Call
 from gateway.types.errors import Internal, Unavailable, WeirError
-from gateway.types.step import STEP
 
 SPOKEN: Final = CONTROL_HEADERS | HEADERS | {b"http-referer", b"referer", b"traceparent", b"tracestate"}
 """Headers that say something about a request; most callers send none of them."""

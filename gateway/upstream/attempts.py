@@ -18,11 +18,11 @@ from gateway.fleet.booking import Work
 from gateway.fleet.keychain import UpstreamKey
 from gateway.fleet.load import ReplicaLoad
 from gateway.fleet.snapshot import Candidate
+from gateway.step import STEP
 from gateway.telemetry.traces import RequestTrace
 from gateway.types.call import Call
 from gateway.types.failure import Cause, Failure
 from gateway.types.ids import RequestId
-from gateway.types.step import STEP
 from gateway.types.tokens import Usage
 from gateway.upstream.attempt import Attempt
 from gateway.upstream.backends import Upstream

@@ -13,11 +13,11 @@ from typing import Final
 from gateway.fleet import orca
 from gateway.fleet.booking import Booking, Work
 from gateway.fleet.snapshot import Candidate
+from gateway.step import STEP
 from gateway.telemetry.traces import AttemptTrace
 from gateway.types.call import WHOLE, Call
 from gateway.types.dialect import Dialect
 from gateway.types.failure import Cause
-from gateway.types.step import STEP
 from gateway.upstream.attempt import Attempt
 from gateway.upstream.backends import Upstream
 from gateway.upstream.speech import speech_of

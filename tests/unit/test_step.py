@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.types.step import STEP, TOGETHER_S
+from gateway.step import STEP, TOGETHER_S
 
 
 @pytest.mark.parametrize(("gap", "turns"), [(0.0, 1), (TOGETHER_S / 2, 1), (2 * TOGETHER_S, 0), (5.0, 0)])
