@@ -68,7 +68,7 @@ class DialectReply(Generic[CallT]):
         """See ``Reply``."""
         self._exchange.steer(flow)
 
-    def direct(self, probe: TextChunk) -> Direct | None:  # noqa: ARG002 - of whoever can
+    def direct(self, probe: TextChunk) -> Direct | None:  # noqa: ARG002 - a reply that can render it overrides this
         """See ``Reply``."""
         return None
 

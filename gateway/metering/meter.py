@@ -230,13 +230,10 @@ class Meter:
     def passed(self, run: Passed) -> None:
         """See ``Sink``."""
         self.tap.passed(run)
-        leg, last = self._leg, run.last
-        if not leg.first:
-            leg.first = self._progress_at = last
-        leg.last = last
+        self._leg.last = run.last  # words came before it by ``say``, or there would be nothing that is alike
         if self._sink is not None:
             self._sink.passed(run)
-        self._advanced(last)
+        self._advanced(run.last)
 
     def _bounds(self) -> tuple[int, float]:
         """Return after how many pieces, and when, progress is to be journalled; see ``Direct``."""

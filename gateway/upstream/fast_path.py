@@ -63,7 +63,7 @@ class Passing(Protocol):
     """The attempt whose pieces take the fast path."""
 
     def passed(self, count: int, size: int, last: float) -> None:
-        """Take note of ``count`` pieces of ``size`` bytes, the last of them at ``last``."""
+        """Take note of ``count`` pieces, about ``size`` bytes as they came, the last of them at ``last``."""
 
     def slowed(self, *, fruitful: bool) -> None:
         """What comes from now on goes the long way; ``fruitful`` is whether any piece passed before that."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway import relay
+from gateway.edge.native_exchange import NativeExchange
 from gateway.inflight import InFlight
 from gateway.upstream import attempts, trial
 from gateway.upstream.attempts import Walk
@@ -96,7 +97,8 @@ class Leaving:
 
     def __await__(self) -> Generator[None, None, None]:
         for exchange in list(self._stage.gateway.inference.active):
-            exchange.lost()  # type: ignore[attr-defined] # on the native road all have it
+            assert isinstance(exchange, NativeExchange)
+            exchange.lost()
         yield
 
 

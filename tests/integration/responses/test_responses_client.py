@@ -467,7 +467,8 @@ async def test_a_stream_that_breaks_ends_in_an_honest_error(tmp_path: Path) -> N
         said = "".join(event.delta for event in events if event.type == "response.output_text.delta")
         assert events[-1].response.output_text == said != ""
         (item,) = events[-1].response.output
-        assert item.status == "incomplete"  # type: ignore[union-attr]  # a message has one
+        assert item.type == "message"
+        assert item.status == "incomplete"
         assert not any(event.type in {"response.completed", "response.incomplete"} for event in events)
         with pytest.raises(openai.NotFoundError):
             await scene.client.responses.retrieve(events[-1].response.id)

@@ -463,7 +463,7 @@ async def test_progress_is_journalled_on_the_fast_path(tmp_path: Path, monkeypat
     assert world.fast
     assert told == [metering.PROGRESS_TOKENS, 2 * metering.PROGRESS_TOKENS]
     monkeypatch.setattr(metering, "PROGRESS_SECONDS", 0.0)
-    world.attempt.chunks  # noqa: B018 - to ask is to be told what has passed, and until when more may
+    assert world.attempt.chunks  # to ask is to be told what has passed, and until when more may
     world.read(frame(event(piece(" w"))))
     assert len(told) > 2
 
@@ -500,7 +500,7 @@ async def test_no_more_than_progress_allows_goes_untold_behind_many_at_once(
     monkeypatch.setattr(Meter, "_progress", progress)
     monkeypatch.setattr(metering, "PROGRESS_SECONDS", 1000.0)
     count = 6
-    fast.attempt.chunks  # noqa: B018 - to ask is to be told what has passed, and how many more may
+    assert fast.attempt.chunks  # to ask is to be told what has passed, and how many more may
     for many in [metering.PROGRESS_TOKENS - 20] + 40 * [0]:
         read = b"".join(frame(event(piece(" w"))) for _ in range(max(1, many)))
         fast.read(read)
