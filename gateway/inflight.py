@@ -25,6 +25,7 @@ from gateway.routing.decisions.recorder import Note
 from gateway.routing.explain import header
 from gateway.routing.interface import Plan, RouteRequest
 from gateway.routing.metadata import router_metadata
+from gateway.step import STEP
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.telemetry.traces import RequestTrace
 from gateway.types.call import Call
@@ -152,6 +153,7 @@ class InFlight:
                 folder = self._folder = Folder(call.operation)
                 attempt.attach(meter.to(ListSink(folder.feed)))
             failure = _verdict(await walk.finish(attempt), meter.tap)
+            await STEP
             walk.judge(failure)
             if failure is None:
                 return attempt, None

@@ -57,10 +57,12 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
 
         # Stream: chunks go through the meter to the caller in the loop step in which they arrive.
         trace.stop(Stop.STREAM)
+        await STEP
         attempt, failure = await request.stream(attempt)
 
         # Settle: price it, write CLOSE, and wait for the disk before the caller sees the end.
         trace.stop(Stop.SETTLE)
+        await STEP
         receipt = request.settle(attempt, failure)
         if reply.gone:
             return

@@ -5,8 +5,8 @@ predictors hold little of its beginning. So requests that are there together go 
 way between two stops, and what the first of them brought into the caches serves the others. Nobody waits for anybody,
 and a request that comes alone goes on at once (docs/decisions/0044-side-by-side.md).
 
-Whatever must not be seen half done has no step in it: from the gate until the request is sent there is none. All that
-came together would choose the same replica, and a caller could leave between the OPEN of a try and the try.
+Whatever must not be seen half done by other requests has no step in it: from the gate to the entry in the books of the
+replica that was chosen there is none, or all of them would choose the same one.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from gateway.fleet.booking import Work
 from gateway.fleet.keychain import UpstreamKey
 from gateway.fleet.load import ReplicaLoad
 from gateway.fleet.snapshot import Candidate
+from gateway.step import STEP
 from gateway.telemetry.traces import RequestTrace
 from gateway.types.call import Call
 from gateway.types.failure import Cause, Failure
@@ -141,6 +142,7 @@ class Walk:
                 break
             trial = self._open(candidate)
             self._trial, self.candidate = trial, candidate
+            await STEP  # it is in the books now: who decides next knows of it
             after = candidate.endpoint.pace.hedge_after
             if after is None or not self._may_race(candidate):
                 attempt = await self._run(trial)

@@ -13,6 +13,7 @@ from typing import Final
 from gateway.fleet import orca
 from gateway.fleet.booking import Booking, Work
 from gateway.fleet.snapshot import Candidate
+from gateway.step import STEP
 from gateway.telemetry.traces import AttemptTrace
 from gateway.types.call import WHOLE, Call
 from gateway.types.dialect import Dialect
@@ -102,6 +103,10 @@ class Trial:
 
     async def run(self, pool: Pool, request: bytes) -> Attempt:
         """Send ``request`` over ``pool`` and wait until the answer begins or fails; return the attempt."""
+        await STEP
+        if self._aborted:  # called off before anything was sent
+            self.attempt.abort()
+            return self.attempt
         connection = pool.take()
         while True:
             attempt = self.attempt

@@ -13,6 +13,7 @@ import pytest
 from gateway import relay
 from gateway.edge.native_exchange import NativeExchange
 from gateway.inflight import InFlight
+from gateway.upstream import attempts, trial
 from gateway.upstream.attempts import Walk
 from tests.fakes.backend import HandBackend, Visit, hand_backend, whole
 from tests.fakes.raw_client import post, raw_client
@@ -61,7 +62,7 @@ async def test_each_stop_is_passed_by_all_before_the_next(tmp_path: Path, monkey
         answers = await at_once(stage, stack)
         assert await answers() == [200] * TOGETHER
     first = passed[: 3 * TOGETHER]
-    assert first == ["__init__"] * TOGETHER + ["route", "_run"] * TOGETHER
+    assert first == ["__init__"] * TOGETHER + ["route"] * TOGETHER + ["_run"] * TOGETHER
 
 
 async def test_those_that_come_together_do_not_choose_the_same_replica(tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ class Leaving:
         yield
 
 
-@pytest.mark.parametrize("module", [relay])
+@pytest.mark.parametrize("module", [relay, attempts, trial])
 async def test_a_caller_that_leaves_in_a_step_before_its_request_is_sent_costs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any
 ) -> None:
