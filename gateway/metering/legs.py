@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from time import monotonic
 from typing import Final
 
 import msgspec
 
 from gateway.fleet.snapshot import Candidate, Endpoint
-from gateway.metering.record import Dimensions
+from gateway.metering.record import Close, Dimensions, RowKind, Status
 from gateway.metering.tap import Basis, Tap
 from gateway.pricing.charge import charge
 from gateway.types.call import WHOLE, Call, Need
 from gateway.types.charge import NO_CHARGE, Charge
+from gateway.types.ids import RequestId
 from gateway.types.money import DEFAULT_TIER, Rates
 from gateway.types.tokens import NO_USAGE, Usage, UsageSource
 
@@ -105,6 +107,59 @@ def opening(number: int, candidate: Candidate, call: Call, team: str, key_id: st
         _longest_prompt(call, endpoint) if call.operation in WHOLE else 0,
     )
     return Leg(number, candidate, dims, rates, time.time_ns() // 1000, Tap(basis))
+
+
+def closing(
+    leg: Leg,
+    request_id: RequestId,
+    arrived: float,
+    status: Status,
+    usage: Usage,
+    source: UsageSource,
+    paid: Charge,
+    spent: Charge,
+    discount: Charge = NO_CHARGE,
+    *,
+    replayed: int = 0,
+    later: bool = False,
+) -> Close:
+    """Return the end of ``leg`` for the journal.
+
+    Args:
+        leg: an attempt that has ended, now.
+        request_id: of the request.
+        arrived: monotonic seconds at which that came.
+        status: how the attempt ended.
+        usage: what the team has to pay for.
+        source: where the counts are from.
+        paid: what the team pays.
+        spent: what the owner pays.
+        discount: what the team pays less than the list price.
+        replayed: tokens read or made once more.
+        later: whether another one went before it, whose first output was that of the answer.
+    """
+    first, last = leg.first, leg.last
+    return Close(
+        request_id,
+        leg.number,
+        RowKind.USAGE,
+        leg.dims,
+        leg.opened_us,
+        status,
+        leg.tap.finish_reason[:64],
+        leg.http_status,
+        usage,
+        source,
+        paid,
+        spent,
+        int((first - arrived) * 1e6) if first and not later else 0,
+        int((monotonic() - arrived) * 1e6),
+        int((last - first) * 1e6),
+        leg.upstream_id[:128],
+        leg.error,
+        replayed,
+        None if discount is NO_CHARGE else discount,
+    )
 
 
 def _longest_prompt(call: Call, endpoint: Endpoint) -> int:

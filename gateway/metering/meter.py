@@ -13,14 +13,14 @@ from typing import Any, Final, Protocol
 from gateway.fleet.snapshot import Candidate
 from gateway.metering.ceiling import Ceiling
 from gateway.metering.journal import Journal
-from gateway.metering.legs import Leg, at_served_tier, cost, opening, share, shares
+from gateway.metering.legs import Leg, at_served_tier, closing, cost, opening, share, shares
 from gateway.metering.receipt import Receipt, summed
-from gateway.metering.record import Close, Open, Progress, RowKind, Status
+from gateway.metering.record import Open, Progress, Status
 from gateway.metering.tap import Tap
 from gateway.pricing.charge import NOTHING, payable
 from gateway.types.budgets import Paid
 from gateway.types.call import Call
-from gateway.types.charge import NO_CHARGE, Charge
+from gateway.types.charge import NO_CHARGE
 from gateway.types.chunk import MOST_PASSED, Chunk, Direct, Passed, Sink, TextChunk
 from gateway.types.failure import Cause, Failure
 from gateway.types.ids import RequestId
@@ -140,8 +140,9 @@ class Meter:
         usage, source = (NO_USAGE, UsageSource.NONE) if self.tap.silent else self.tap.count()
         leg = self._leg.ended(failure.status, "", failure.cause.value)
         self._open = False
+        spent, later = cost(leg.candidate, usage, leg.dims.tier), bool(self._legs)
         self._journal.append(
-            self._close(leg, status, usage, source, NO_CHARGE, cost(leg.candidate, usage, leg.dims.tier))
+            closing(leg, self._request_id, self._arrived, status, usage, source, NO_CHARGE, spent, later=later)
         )
         if self._beside is not None:
             self._take(self._beside)
@@ -312,7 +313,7 @@ class Meter:
         if self.ceiling is not None:
             paid, discount = self.ceiling.bounded(leg.dims.model, paid, discount)
         spent = cost(leg.candidate, usage, tap.tier or tier)
-        record = self._close(leg, status, usage, source, paid, spent, 0, discount)
+        record = closing(leg, self._request_id, self._arrived, status, usage, source, paid, spent, discount)
         self._journal.append(record)
         return Receipt(
             status,
@@ -343,7 +344,19 @@ class Meter:
                     due, discount = self.ceiling.bounded(leg.dims.model, due, discount)
             taken = leg.tap.count()[0] if source is not UsageSource.NONE else NO_USAGE
             spent = cost(leg.candidate, taken, leg.tap.tier or tier)
-            record = self._close(leg, status if ends else made, own, source, due, spent, read, discount)
+            record = closing(
+                leg,
+                self._request_id,
+                self._arrived,
+                status if ends else made,
+                own,
+                source,
+                due,
+                spent,
+                discount,
+                replayed=read,
+                later=later,
+            )
             self._journal.append(record)
             usage, replayed = summed(usage, own), replayed + read
             paid, owed, spared = summed(paid, due), summed(owed, spent), spared + discount.total
@@ -384,37 +397,3 @@ class Meter:
         number = self._leg.number
         later = any(leg.number != number for leg in self._legs)
         self._journal.append(Progress(self._request_id, number, share(usage, 0)[0] if later else usage, source))
-
-    def _close(
-        self,
-        leg: Leg,
-        status: Status,
-        usage: Usage,
-        source: UsageSource,
-        paid: Charge,
-        spent: Charge,
-        replayed: int = 0,
-        discount: Charge = NO_CHARGE,
-    ) -> Close:
-        first = leg.first if leg.first and not (self._legs and leg.number != self._legs[0].number) else 0.0
-        return Close(
-            self._request_id,
-            leg.number,
-            RowKind.USAGE,
-            leg.dims,
-            leg.opened_us,
-            status,
-            leg.tap.finish_reason[:64],
-            leg.http_status,
-            usage,
-            source,
-            paid,
-            spent,
-            int((first - self._arrived) * 1e6) if first else 0,
-            int((monotonic() - self._arrived) * 1e6),
-            int((leg.last - leg.first) * 1e6),
-            leg.upstream_id[:128],
-            leg.error,
-            replayed,
-            None if discount is NO_CHARGE else discount,
-        )

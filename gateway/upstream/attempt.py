@@ -16,9 +16,10 @@ from gateway.types.call import Operation
 from gateway.types.chunk import Chunk, Sink, TextChunk
 from gateway.types.failure import Cause, Failure
 from gateway.upstream.event_stream import NOT_JSON, EventStream, Heard
-from gateway.upstream.fast_path import FastPath, entered
-from gateway.upstream.openai import decode_mended, decode_ranking, error_event, failure_of, is_error, mend_answer
-from gateway.upstream.plain_answer import plain_answer
+from gateway.upstream.fast_path import entered
+from gateway.upstream.openai import failure_of
+from gateway.upstream.reading import Reading
+from gateway.upstream.whole_answer import whole_answer
 from gateway.upstream.wire import Connection
 
 if TYPE_CHECKING:
@@ -36,12 +37,11 @@ ERROR_TIME: Final = 5.0
 HOLD: Final = 64 * 1024
 """Bytes of a stream that wait for its sink; the backend is not read beyond them. One read can be 256 KiB, and a loop
 takes 32 of them in a row before it wakes the task that attaches."""
-_CHAT: Final = Operation.CHAT
 _TOO_MUCH: Final = Failure(Cause.MALFORMED, "the backend's answer is too large", 200)
 _TOO_DEEP: Final = Failure(Cause.MALFORMED, "an event of the backend is nested too deeply", 200)
 
 
-class Attempt:
+class Attempt(Reading):
     """Receives one upstream response (see ``gateway.upstream.wire.Receiver``).
 
     Args:
@@ -67,21 +67,14 @@ class Attempt:
     __slots__ = (
         "_alike",
         "_begins_at",
-        "_begun",
         "_body",
         "_chunks",
-        "_connection",
         "_done",
         "_engine",
         "_events",
-        "_fast",
-        "_held",
-        "_idle",
         "_last_at",
-        "_left",
         "_loop",
         "_operation",
-        "_paused",
         "_pending",
         "_sink",
         "_size",
@@ -89,7 +82,6 @@ class Attempt:
         "_translator",
         "answer",
         "began_at",
-        "deadline",
         "ended_at",
         "failure",
         "headers",
@@ -107,31 +99,24 @@ class Attempt:
         strict: bool = False,
         translator: Translator | None = None,
     ) -> None:
+        super().__init__(loop, first_byte, idle)
         self._loop = loop
         self._engine = engine
         self._operation = operation
         self._translator = translator
-        self._idle = idle
         self._strict = strict
-        self._begun: asyncio.Future[None] = loop.create_future()
         self._done: asyncio.Future[None] | None = None
-        self._connection: Connection | None = None
         self._events: EventStream | None = None
         self._body: list[bytes] = []
         self._size = 0
         self._pending: list[Chunk] | None = None
         self._sink: Sink | None = None
-        self._paused = False  # the caller does not keep up
-        self._held = False  # more came than may wait for the sink
-        self._left = first_byte  # seconds of the limit that stood still when reading was stopped
-        self.deadline = monotonic() + first_byte
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.answer: dict[str, Any] | None = None
         self.failure: Failure | None = None
         self.began_at = self.ended_at = 0.0
         self.upstream_id = ""
-        self._fast: FastPath | None = None
         self._last_at = 0.0
         self._chunks = self._alike = 0
         self._begins_at = ALIKE
@@ -142,10 +127,6 @@ class Attempt:
         """Send the request."""
         self._connection = connection
         connection.send(request, self)
-
-    def begun(self) -> asyncio.Future[None]:
-        """Return what is done once the attempt has begun or failed; look at ``failure`` then."""
-        return self._begun
 
     async def done(self) -> None:
         """Wait until the answer is over, well or badly; look at ``failure``."""
@@ -159,11 +140,9 @@ class Attempt:
         """Send everything that came so far, and all that comes, to ``sink``."""
         self._sink = sink
         pending, self._pending = self._pending, None
-        held, self._held = self._held, False
         if pending:
             sink.send(pending)
-        if held and not self._paused:
-            self.resume()
+        self.release()
 
     def redirect(self, sink: Sink) -> None:
         """Send all that comes from now on to ``sink``."""
@@ -181,28 +160,6 @@ class Attempt:
     def abort(self) -> None:
         """Give up: close the upstream socket at once."""
         self._fail(Failure(Cause.ABORTED, "the caller left"))
-
-    def pause(self) -> None:
-        """Stop reading from the backend; while it is not read it cannot be idle."""
-        if self._fast is not None:
-            self._fast.tell()
-        self._paused = True
-        self._stop_reading()
-
-    def resume(self) -> None:
-        """Read again, unless what came still waits for the sink; a limit that stood still goes on."""
-        self._paused = False
-        if self._fast is not None:
-            self._fast.leave()  # the caller may have left: what is read on then is not written any more
-        if self._connection is not None and not self._held:
-            if self.deadline == math.inf:
-                self.deadline = monotonic() + (self._idle if self._begun.done() else self._left)
-            self._connection.resume()
-
-    @property
-    def over(self) -> bool:
-        """Whether no more will come."""
-        return self._connection is None
 
     @property
     def chunks(self) -> int:
@@ -324,10 +281,11 @@ class Attempt:
             return
         body = self._body
         whole = body[0] if len(body) == 1 else b"".join(body)
-        if self._operation is _CHAT and self._translator is None and (plain := plain_answer(whole)) is not None:
-            self._take(plain)
+        answer = whole_answer(whole, self._engine, self._operation, self._translator)
+        if isinstance(answer, Failure):
+            self._fail(answer, broken=False)
         else:
-            self._whole(decode_ranking(whole) if self._operation is Operation.RERANK else decode_mended(whole))
+            self._take(answer)
 
     def lost(self, failure: Failure) -> None:
         """The connection broke; of an error the status was said before that."""
@@ -342,13 +300,6 @@ class Attempt:
         """Fail with the error that came, or as much of it as is read; ``broken`` when there is more of it."""
         body = b"".join(self._body)
         self._fail(failure_of(self._engine, self.status, self.headers, body, self._operation), broken=broken)
-
-    def _stop_reading(self) -> None:
-        if self._connection is not None:
-            if self.deadline < math.inf:
-                self._left = self.deadline - monotonic()
-                self.deadline = math.inf
-            self._connection.pause()
 
     def _hear(self, heard: Heard) -> None:
         """Pass on what one read gave, then end the attempt if it gave its end."""
@@ -386,27 +337,9 @@ class Attempt:
         else:
             self._pending += chunks
         if self._size > HOLD:
-            self._held = True
-            self._stop_reading()
+            self.hold()
         if not self._begun.done():
             self._begun.set_result(None)
-
-    def _whole(self, answer: dict[str, Any] | None) -> None:
-        """Take a JSON answer."""
-        if answer is None:
-            self._fail(Failure(Cause.MALFORMED, "the backend's answer is not JSON", self.status), broken=False)
-        elif self._translator is not None:
-            said = self._translator.answer(answer)
-            if isinstance(said, Failure):
-                self._fail(said, broken=False)
-            else:
-                self._take(said)
-        elif is_error(answer):
-            self._fail(error_event(self._engine, answer), broken=False)
-        elif not mend_answer(answer, self._operation):
-            self._fail(Failure(Cause.MALFORMED, "the backend's answer has the wrong shape", 200), broken=False)
-        else:
-            self._take(answer)
 
     def _take(self, answer: dict[str, Any]) -> None:
         self.answer = answer
