@@ -5,8 +5,8 @@ words is known by then, so is what the caller gets around them: bytes are compar
 same for every piece is done for many at once (``Sink.passed``). It touches little memory, which is most of what a chunk
 costs that comes long after the one before (docs/decisions/0043-fast-path.md).
 
-A read that is not exactly such a piece goes the long way, behind everything that came before it: words with a
-backslash, text that ends a line, several events in a read, the end. So does every piece once the caller pauses the
+A read that is not exactly such a piece goes the long way, behind everything that came before it: words in which more
+than the ends of lines is escaped, several events in a read, the end. So does every piece once the caller pauses the
 stream, and every piece behind a read that leaves something open: half a piece of a body, half a line, a finish that is
 held back. Nothing is passed on here that the long way would have refused, or in other bytes.
 """
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 STRANGERS: Final = 3
 """Reads in a row that are no such piece after which another pattern is looked for."""
+LONGEST: Final = 8_192
+"""Bytes of words that a piece may have: up to ``MOST_PASSED`` of them are kept until they are told."""
 _SIZE_LINE: Final = 12
 """Bytes in which the size of a piece of a body is said: nobody needs more."""
 _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
@@ -243,8 +245,12 @@ class FastPath(asyncio.Protocol):
             words = raw.decode()
         except UnicodeDecodeError:
             return self._go_round(data)
-        if not (raw and words.isprintable()) or "\\" in words:
+        if not (0 < end - start <= LONGEST and words.isprintable()):
             return self._go_round(data)
+        if "\\" in words:
+            if "\\" in words.replace("\\n", ""):
+                return self._go_round(data)
+            words = words.replace("\\n", "\n")  # the only escape that every encoder writes alike, and often
         if data[:begin].lower() != b"%x\r\n" % (len(data) - begin - 2):
             return self._go_round(data)
         self._last = now = monotonic()

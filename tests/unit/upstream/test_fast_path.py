@@ -17,7 +17,7 @@ from gateway.metering import meter as metering
 from gateway.metering.meter import Meter
 from gateway.upstream import attempt as attempts
 from gateway.upstream.attempt import ALIKE, Attempt
-from gateway.upstream.fast_path import STRANGERS, FastPath, learned
+from gateway.upstream.fast_path import LONGEST, STRANGERS, FastPath, learned
 from gateway.upstream.wire import Connection
 from tests.fakes.attempt import asked
 from tests.fakes.fuzz import cut
@@ -55,7 +55,25 @@ def both(reads: list[bytes | str], **world: Any) -> tuple[tuple[Any, ...], int]:
 
 WORDS = st.one_of(
     st.text(min_size=1, max_size=6),
-    st.sampled_from(["a", " b", '"', "\\", "\n", "é", "字", "\u2028", "\x7f", "the words go here", '"content":"', "𝄞"]),
+    st.sampled_from(
+        [
+            "a",
+            " b",
+            '"',
+            "\\",
+            "\n",
+            "\n\n",
+            "a\nb",
+            "\\n",
+            "é",
+            "字",
+            "\u2028",
+            "\x7f",
+            "the words go here",
+            '"content":"',
+            "𝄞",
+        ]
+    ),
 )
 MEMBERS = st.sampled_from(["content", "content", "content", "reasoning_content", "reasoning"])
 ODD = st.sampled_from(
@@ -153,9 +171,11 @@ def test_one_that_is_odd_where_it_would_begin_only_delays_it() -> None:
 @pytest.mark.parametrize(
     "odd",
     [
-        piece("a\n"),
         piece('say "x"'),
         piece("back\\slash"),
+        piece("back\\new\n"),
+        piece("a\tb"),
+        piece("x" * (LONGEST + 1)),
         piece("soft\xadhyphen"),
         piece(""),
         piece("x", id="chatcmpl-2"),
@@ -167,6 +187,24 @@ def test_one_that_is_odd_goes_round_and_the_next_one_is_fast_again(odd: dict[str
     like = [frame(event(piece(f" {number}"))) for number in range(8)]
     _, taken = both([HEAD, *like, frame(event(odd)), *like, frame(DONE), LAST])
     assert taken == 8 - SLOW + 1 + 8 + 1
+
+
+@pytest.mark.parametrize("words", ["\n", "\n\n", "end.\n\nBegin", "x" * LONGEST])
+def test_ends_of_lines_take_it_as_well(words: str) -> None:
+    """Half of what a model writes in code and lists."""
+    like = [frame(event(piece(f" {number}"))) for number in range(8)]
+    (written, *_, kept), taken = both([HEAD, *like, frame(event(piece(words))), *like, frame(DONE), LAST])
+    assert taken == 8 - SLOW + 1 + 8 + 1
+    assert json.dumps(words).encode() in written
+    assert words in kept[0]
+
+
+def test_a_line_that_an_engine_ends_in_other_letters_goes_round() -> None:
+    """What the caller gets is the same bytes, whatever the engine escapes."""
+    like = [frame(event(piece(f" {number}"))) for number in range(8)]
+    odd = event(piece("a")).replace(b'"a"', b'"\\u000a"')
+    (written, *_), _ = both([HEAD, *like, frame(odd), *like, frame(DONE), LAST])
+    assert b'"\\n"' in written
 
 
 def test_another_pattern_is_learned_when_the_first_one_does_not_come_back() -> None:
