@@ -111,7 +111,13 @@ class GroupCommit:
         if self.flying is not None or self.segment is None or self._syncer is None:
             return
         self._synced_at = time.monotonic()
-        self.flying, self.group = self.group, SyncGroup()
+        group, self.group = self.group, SyncGroup()
+        try:
+            self.segment.flush()
+        except OSError as error:
+            self._landed(SyncJob([], self.segment, None), group, error)
+            return
+        self.flying = group
         self.dirty = False
         job = SyncJob(self.retiring, self.segment, self._folder if self.unlisted else None)
         self.retiring = []

@@ -1,7 +1,8 @@
 """The journal of one worker: every attempt on disk before its caller sees the end of it.
 
 Written on the event loop. A record is in the page cache when ``append`` returns, which survives the death of the
-process; ``commit`` waits until it is on the medium, in a sync that it shares with others (``gateway.metering.commit``).
+process; the end of an attempt is so in the next turn of the loop, in one write with all others of this turn. ``commit``
+waits until it is on the medium, in a sync that it shares with others (``gateway.metering.commit``).
 
 When a write or a sync fails, the segment is never trusted again: what was not yet acknowledged is written anew into a
 new segment as soon as one can be made. Until then new attempts are refused with ``Unavailable``, ends of running
@@ -153,7 +154,7 @@ class Journal:
         self._carry.declared.setdefault(price_id, rates)
 
     def append(self, record: Open | Progress | Close) -> None:
-        """Write ``record``; it outlives this process when this returns.
+        """Write ``record``; it outlives this process when this returns, and the end of an attempt a turn later.
 
         The end of an attempt is always taken: when it cannot be written now it is kept and written later.
 
@@ -242,7 +243,7 @@ class Journal:
         if begun is not None:
             self._series.space.ended(begun)
         data, dims, sync = frame(record), record.dims, self._commit
-        if not self._put(data, dims.price_id, dims.cost_id) or sync.synced:
+        if not self._put(data, dims.price_id, dims.cost_id, at_once=not sync.synced) or sync.synced:
             frames = sync.group.frames
             frames.append(data)
             if len(frames) >= _MOST_UNSYNCED:
@@ -256,25 +257,42 @@ class Journal:
         if not series.space.full or segment is None or series.limit - segment.size > series.space.owed:
             self._put(frame(record), 0, 0)
 
-    def _put(self, data: bytes, price_id: int, cost_id: int) -> bool:
-        """Write a frame, its prices first; return whether it was written. A failure begins the recovery."""
+    def _put(self, data: bytes, price_id: int, cost_id: int, *, at_once: bool = True) -> bool:
+        """Write a frame, its prices first; return whether it was written. A failure begins the recovery.
+
+        One that need not be written ``at_once`` is written in the next turn of the loop, or before the next sync; until
+        then it must be among the frames of the group, from which the recovery writes it anew.
+        """
         segment = self._commit.segment
         if segment is None:
             return False
         series = self._series
-        if segment.size + len(data) > series.limit and not series.space.full:
-            segment = series.rotate(segment)
-        priced = self._carry.priced
-        if price_id not in priced or cost_id not in priced:
-            data = self._carry.prices(price_id, cost_id) + data
         try:
-            segment.write(data)
+            if segment.size + len(data) > series.limit and not series.space.full:
+                segment = series.rotate(segment)
+            priced = self._carry.priced
+            if price_id not in priced or cost_id not in priced:
+                data = self._carry.prices(price_id, cost_id) + data
+            if at_once:
+                segment.write(data)
+            else:
+                if not segment.kept:
+                    self._loop.call_soon(self._flush, segment)
+                segment.keep(data)
         except OSError as error:
             self._fail(error)
             return False
         self._written += len(data)
         self._commit.dirty = True
         return True
+
+    def _flush(self, segment: SegmentWriter) -> None:
+        """Write what was kept since the last turn, unless that has been done."""
+        if segment is self._commit.segment:
+            try:
+                segment.flush()
+            except OSError as error:
+                self._fail(error)
 
     # Syncing
 

@@ -80,15 +80,17 @@ class SegmentWriter:
     Attributes:
         path: where it is.
         fd: its descriptor, for syncing.
-        size: bytes written.
+        size: bytes written, and those that are kept.
+        kept: what is written with whatever comes next.
     """
 
-    __slots__ = ("fd", "path", "size")
+    __slots__ = ("fd", "kept", "path", "size")
 
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
         self.fd = fd
         self.size = 0
+        self.kept: list[bytes] = []
 
     @classmethod
     def create(
@@ -126,10 +128,29 @@ class SegmentWriter:
             raise
         return segment
 
+    def keep(self, data: bytes) -> None:
+        """Append ``data`` with what is written next, or by ``flush``."""
+        self.kept.append(data)
+        self.size += len(data)
+
     def write(self, data: bytes) -> None:
-        """Append ``data``. Raises ``OSError`` when not all of it was taken; the segment is then of no more use."""
+        """Append ``data``, behind what was kept. Raises ``OSError`` as ``flush`` does."""
+        self.size += len(data)
+        if self.kept:
+            self.kept.append(data)
+            self.flush()
+        else:
+            self._write(data)
+
+    def flush(self) -> None:
+        """Write what was kept. Raises ``OSError`` when not all of it was taken; the segment is then of no more use."""
+        kept = self.kept
+        if kept:
+            self.kept = []
+            self._write(kept[0] if len(kept) == 1 else b"".join(kept))
+
+    def _write(self, data: bytes) -> None:
         written = os.write(self.fd, data)
-        self.size += written
         if written != len(data):
             raise OSError(f"only {written} of {len(data)} bytes were written")
 

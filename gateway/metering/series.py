@@ -18,6 +18,9 @@ from gateway.metering.reserve import Reserve, Space
 from gateway.metering.segments import SegmentWriter, new_writer_id
 from gateway.telemetry import logs
 
+_SOON_S: Final = 0.01
+"""Seconds after which what a segment has kept is written."""
+
 log: Final = logs.logger(__name__)
 
 
@@ -99,7 +102,11 @@ class Series:
         return segment
 
     def rotate(self, segment: SegmentWriter) -> SegmentWriter:
-        """End ``segment`` and return the next one, or the same when no other can be made now."""
+        """End ``segment`` and return the next one, or the same when no other can be made now.
+
+        Raises ``OSError`` when what ``segment`` has kept cannot be written.
+        """
+        segment.flush()
         try:
             following = self.begin()
         except OSError as error:
@@ -132,5 +139,7 @@ class Series:
         segment = self._sync.segment
         if segment is None:
             return
-        if segment.size == begun or self.space.full or self.rotate(segment) is segment:
+        if segment.kept:
+            self._timer = self._loop.call_later(_SOON_S, self._expire, begun)
+        elif segment.size == begun or self.space.full or self.rotate(segment) is segment:
             self._timer = self._loop.call_later(self._seconds, self._expire, begun)

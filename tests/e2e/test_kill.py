@@ -42,7 +42,7 @@ def test_failpoints_exist_in_tests_only() -> None:
         "from gateway.metering import checkpoints, kernel_sync, meter, segments, sync\n"
         "from gateway.metering.backlog import Backlog\n"
         "found = lambda: [hasattr(each, '__wrapped__') for each in (meter.Meter.opened, meter.Meter.settle, \n"
-        "    segments.SegmentWriter.write, sync._perform, kernel_sync.KernelSync.submit, \n"
+        "    segments.SegmentWriter._write, sync._perform, kernel_sync.KernelSync.submit, \n"
         "    checkpoints.save, Backlog.remove)]\n"
         "before = found()\n"
         "from pathlib import Path\n"

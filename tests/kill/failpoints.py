@@ -83,7 +83,7 @@ def install(points: Points, archive: Path) -> None:
     around(KernelSync, "submit", lambda *_: points.pass_by("before-sync"), _nothing)
     around(KernelSync, "_complete", lambda *_: points.pass_by("after-sync"), _nothing)
     around(SegmentWriter, "create", _nothing, lambda *_: points.pass_by("new-segment"))
-    around(SegmentWriter, "write", lambda segment, data: _tear(points, segment, data), _nothing)
+    around(SegmentWriter, "_write", lambda segment, data: _tear(points, segment, data), _nothing)
     _in_keeper(points, archive)
 
 
@@ -140,6 +140,6 @@ def _in_the_middle(points: Points, meter: Any) -> None:
 
 def _tear(points: Points, segment: Any, data: bytes) -> None:
     """Write a part of a record and die."""
-    if segment.size and points.disarm("torn-record"):
+    if segment.size > len(data) and points.disarm("torn-record"):
         os.write(segment.fd, data[: random.randrange(1, len(data))])
         os.kill(os.getpid(), signal.SIGKILL)

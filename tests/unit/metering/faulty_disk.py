@@ -33,6 +33,7 @@ class Disk:
         full: whether no segment can be made and nothing can be written.
         gate: syncs wait for it.
         running: set once a sync has begun.
+        written: writes so far.
     """
 
     def __init__(self) -> None:
@@ -42,6 +43,7 @@ class Disk:
         self.gate = threading.Event()
         self.gate.set()
         self.running = threading.Event()
+        self.written = 0
         self._synced: dict[int, int] = {}
         self._tainted: set[int] = set()
 
@@ -66,6 +68,7 @@ class Disk:
 
     def write(self, fd: int, data: bytes) -> int:
         """Write as told."""
+        self.written += 1
         if self.full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         what = self.writes.pop(0) if self.writes else 0

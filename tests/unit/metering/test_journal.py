@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from gateway.metering.journal import Journal
-from gateway.metering.record import Close, Head, Open, Price, Seal, scan
+from gateway.metering.record import Close, Head, Open, Price, Record, Seal, scan
 from gateway.metering.segments import list_segments
+from gateway.metering.sync import SyncJob, SyncThread
 from gateway.types.errors import Unavailable
 from tests.integration.metering.samples import (
     COST,
@@ -31,16 +32,86 @@ from tests.unit.metering.faulty_disk import Disk, begin, disk, eventually, put_u
 __all__ = ["disk"]
 
 
-async def test_a_record_is_in_the_file_when_append_returns(tmp_path: Path) -> None:
-    """The death of the process cannot lose what was appended: no commit is needed for that."""
-    journal = begin(tmp_path)
+@pytest.mark.parametrize("durability", ["disk", "process"])
+async def test_a_record_is_in_the_file_without_a_commit(tmp_path: Path, durability: Any) -> None:
+    """The death of the process cannot lose a beginning once ``append`` returns, nor an end a turn of the loop later."""
+    journal = begin(tmp_path, durability=durability)
     start = opened()
     journal.append(start)
     assert of_type(on_disk(tmp_path), Open) == [start]
     end = closed(start)
     journal.append(end)
+    if durability == "disk":
+        await asyncio.sleep(0)
     assert of_type(on_disk(tmp_path), Close) == [end]
     await journal.close()
+
+
+async def test_ends_of_one_turn_are_one_write_before_whatever_comes_next(tmp_path: Path, disk: Disk) -> None:
+    """In their order; a beginning does not wait for them, and takes them along."""
+    journal = begin(tmp_path)
+    starts = [opened() for _ in range(6)]
+    for start in starts:
+        journal.append(start)
+    before = disk.written
+    ends = [closed(start) for start in starts]
+    for end in ends[:3]:
+        journal.append(end)
+    await asyncio.sleep(0)
+    assert disk.written == before + 1
+    for end in ends[3:5]:
+        journal.append(end)
+    late = opened()
+    journal.append(late)
+    assert disk.written == before + 2
+    assert of_type(on_disk(tmp_path), Close) == ends[:5]
+    assert on_disk(tmp_path)[-1] == late
+    journal.append(ends[5])
+    await journal.close()
+    assert of_type(on_disk(tmp_path), Close) == ends
+
+
+async def test_a_sync_takes_along_what_was_appended_a_moment_before_it(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told that an end is durable which had not been written when its sync began."""
+    journal = begin(tmp_path)
+    starts = [opened(), opened()]
+    for start in starts:
+        journal.append(start)
+    await journal.commit()
+    await asyncio.sleep(0.01)  # the next sync need not keep a distance from this one
+    there: list[list[Record]] = []
+    submit = SyncThread.submit
+
+    def submitted(thread: SyncThread, job: SyncJob) -> None:
+        there.append(on_disk(tmp_path))
+        submit(thread, job)
+
+    monkeypatch.setattr(SyncThread, "submit", submitted)
+    journal.append(closed(starts[0]))
+    asyncio.get_running_loop().call_soon(lambda: journal.append(closed(starts[1])))
+    first = journal.commit()
+    while not there:
+        await asyncio.sleep(0)
+    assert len(journal._commit.flying.frames if journal._commit.flying else []) == len(of_type(there[0], Close))
+    await first
+    await journal.close()
+    assert keys(of_type(on_disk(tmp_path), Close)) == keys(starts)
+
+
+async def test_ends_that_wait_go_into_the_segment_that_ends(tmp_path: Path) -> None:
+    """What is kept is written before a segment is sealed, whether its length or its age ends it."""
+    journal = begin(tmp_path, segment_bytes=2_000, segment_seconds=0.02)
+    starts = [opened() for _ in range(40)]
+    for start in starts:
+        journal.append(start)
+    for start in starts:
+        journal.append(closed(start))
+    await asyncio.sleep(0.1)
+    await journal.close()
+    assert len(list_segments(tmp_path)) > 2
+    assert sorted(keys(of_type(on_disk(tmp_path), Close))) == sorted(keys(starts))
 
 
 async def test_segment_begins_with_its_head_and_holds_rates_before_their_use(tmp_path: Path) -> None:

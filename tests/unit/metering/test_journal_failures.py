@@ -46,6 +46,8 @@ async def test_a_failed_write_is_made_good_in_a_new_segment(
     await journal.commit()
     disk.writes = [failure]
     journal.append(closed(starts[0]))
+    if durability == "disk":
+        await asyncio.sleep(0)  # ends are written together
     disk.full = True
     assert journal.failed
     assert journal.failures == 1
@@ -68,6 +70,34 @@ async def test_a_failed_write_is_made_good_in_a_new_segment(
     assert [record.usage.completion for record in of_type(records, Progress)] == [9]
     assert not old.owned()
     journal.append(opened())
+    await journal.close()
+
+
+@pytest.mark.parametrize("failure", [errno.ENOSPC, errno.EIO, (9,)])
+async def test_ends_that_cannot_be_written_before_a_sync_are_made_good(
+    tmp_path: Path, disk: Disk, failure: Any
+) -> None:
+    """Whoever waits for that sync is told once they are in a segment that works."""
+    journal = begin(tmp_path)
+    starts = [opened() for _ in range(3)]
+    for start in starts:
+        journal.append(start)
+    await journal.commit()
+    told: list[asyncio.Future[None]] = []
+
+    def end() -> None:
+        journal.append(closed(starts[1]))
+        disk.writes = [failure]
+        told.append(journal.commit())
+
+    journal.append(closed(starts[0]))
+    asyncio.get_running_loop().call_soon(end)
+    first = journal.commit()
+    async with asyncio.timeout(20):
+        await first
+        await told[0]
+    assert journal.failures == 1
+    assert sorted(keys(of_type(disk.safe(tmp_path), Close))) == sorted(keys(starts[:2]))
     await journal.close()
 
 
