@@ -4,15 +4,13 @@ Written on the event loop. A record is in the page cache when ``append`` returns
 process; the end of an attempt is so in the next turn of the loop, in one write with all others of this turn. ``commit``
 waits until it is on the medium, in a sync that it shares with others (``gateway.metering.commit``).
 
-When a write or a sync fails, the segment is never trusted again: what was not yet acknowledged is written anew into a
-new segment as soon as one can be made. Until then new attempts are refused with ``Unavailable``, ends of running
-attempts are kept in memory, and whoever waits for a commit waits on, for at most ``PATIENCE_S``. Nothing needs a
-restart. Attempts that are open when a segment ends are repeated at the beginning of the next one, so the segments
-before it can be shipped and deleted.
+When a write or a sync fails, or the disk is full, ``gateway.metering.recovery`` goes on in another segment. Until then
+new attempts are refused with ``Unavailable``, ends of running attempts are kept in memory, and whoever waits for a
+commit waits on, for at most ``PATIENCE_S`` there. Nothing needs a restart. Attempts that are open when a segment ends
+are repeated at the beginning of the next one, so the segments before it can be shipped and deleted.
 
-When the disk is full, the next segment is made of space that was set aside (``gateway.metering.reserve``), enough for
-the ends of all open attempts: these are metered and acknowledged as ever, new ones are refused until as much could be
-set aside again.
+When the disk is full, the ends of all open attempts are metered and acknowledged as ever, in space that was set aside
+(``gateway.metering.reserve``); new attempts are refused until as much could be set aside again.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from typing import Final, Literal
 from gateway.metering.carry import Attempt, Carry
 from gateway.metering.commit import GroupCommit
 from gateway.metering.record import Close, Open, Progress, Seal, frame
-from gateway.metering.reserve import FULL
+from gateway.metering.recovery import Recovery
 from gateway.metering.segments import SegmentWriter
 from gateway.metering.series import Series
 from gateway.metering.sync import SyncGroup, SyncJob
@@ -38,9 +36,6 @@ Durability = Literal["disk", "process"]
 
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
 SEGMENT_SECONDS: Final = 600.0
-PATIENCE_S: Final = 10.0
-RETRY_S: Final = (0.05, 1.0)
-"""First and longest wait before another segment is tried after a failure, in seconds."""
 _MOST_UNSYNCED: Final = 4096
 
 log: Final = logs.logger(__name__)
@@ -52,7 +47,6 @@ class Journal:
     Attributes:
         declared: the rates that were declared, by id.
         records: records appended.
-        failures: writes and syncs that failed.
     """
 
     def __init__(
@@ -65,7 +59,6 @@ class Journal:
         segment_seconds: float,
     ) -> None:
         self.records = 0
-        self.failures = 0
         self._written = 0
         self._loop = loop
         self._carry = Carry()
@@ -76,13 +69,8 @@ class Journal:
         self._series = Series(
             folder, loop, self._carry, self._commit, segment_bytes=segment_bytes, segment_seconds=segment_seconds
         )
-        self._broken: list[SegmentWriter] = []
-        self._closing = False
+        self._recovery = Recovery(loop, self._carry, self._commit, self._series)
         self._stopped = False
-        self._failed_at = 0.0
-        self._retry_s = RETRY_S[0]
-        self._timer: asyncio.TimerHandle | None = None
-        self._room: asyncio.TimerHandle | None = None
 
     @classmethod
     def create(
@@ -118,7 +106,7 @@ class Journal:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             journal._series.begin()
-            journal._provide()
+            journal._recovery.provide()
         except OSError as error:
             journal._stop()
             raise Unavailable(f"The journal cannot be written in {directory}: {error.strerror}.") from error
@@ -143,6 +131,11 @@ class Journal:
     def sync_seconds(self) -> float:
         """Wall seconds spent in syncs, by the thread that does them."""
         return self._commit.seconds
+
+    @property
+    def failures(self) -> int:
+        """Writes and syncs that failed."""
+        return self._recovery.failures
 
     @property
     def failed(self) -> bool:
@@ -174,7 +167,7 @@ class Journal:
     def commit(self) -> asyncio.Future[None]:
         """Return a future that is done when everything appended so far is durable.
 
-        Its error is ``Unavailable`` when the disk has been failing for ``PATIENCE_S``. What was appended is still
+        Its error is ``Unavailable`` when the disk has been failing for too long. What was appended is still
         written as soon as it can be. Cancelling the future harms nobody else.
         """
         group = self._commit.pending(bool(self._carry.open))
@@ -200,15 +193,14 @@ class Journal:
 
         Records that a failing disk does not take even now are counted in the log and lost.
         """
-        if self._closing:
+        if self._series.closing:
             return
-        self._closing = self._series.closing = True
+        self._series.closing = True
         self._series.rest()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._recovery.rest()
         sync = self._commit
         if sync.segment is None:
-            self._recover()
+            self._recovery.recover()
         if sync.segment is not None and not self._carry.open:
             self._put(frame(Seal("")), 0, 0)
         if sync.segment is not None or sync.flying is not None:
@@ -223,7 +215,7 @@ class Journal:
     def _append_open(self, attempt: Attempt, record: Open) -> None:
         dims, carry, space = record.dims, self._carry, self._series.space
         price_id, cost_id = dims.price_id, dims.cost_id
-        if self._commit.segment is None or space.full or self._closing:
+        if self._commit.segment is None or space.full or self._series.closing:
             raise Unavailable("The gateway cannot meter requests at the moment.", retry_after=1.0)
         if price_id not in carry.priced or cost_id not in carry.priced:
             carry.require(price_id)
@@ -280,7 +272,7 @@ class Journal:
                     self._loop.call_soon(self._flush, segment)
                 segment.keep(data)
         except OSError as error:
-            self._fail(error)
+            self._recovery.fail(error)
             return False
         self._written += len(data)
         self._commit.dirty = True
@@ -292,7 +284,7 @@ class Journal:
             try:
                 segment.flush()
             except OSError as error:
-                self._fail(error)
+                self._recovery.fail(error)
 
     # Syncing
 
@@ -309,106 +301,18 @@ class Journal:
         else:
             group.absorb(sync.group)
             sync.group = group
-            self._broken += job.retiring
-            if sync.segment is not None and sync.segment is not job.current and job.current is not None:
-                sync.retiring.remove(job.current)
-                self._broken.append(job.current)
-            self._fail(error)
+            self._recovery.unsynced(job, error)
         if sync.segment is None:
-            self._recover()
+            self._recovery.recover()
         elif sync.group.waiters or sync.group.callbacks or sync.retiring:
             self._schedule()
-
-    # Failing
-
-    def _fail(self, error: OSError) -> None:
-        """Give the segment up; it stays owned until another has taken over what is still open."""
-        self.failures += 1
-        log.error("journal_failed", error=str(error))
-        segment = self._commit.segment
-        if segment is None:
-            return
-        self._broken.append(segment)
-        self._commit.segment = None
-        self._series.space.full = self._series.space.full or error.errno in FULL
-        self._failed_at = self._loop.time()
-        self._retry_s = RETRY_S[0]
-        self._series.rest()
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(self._retry_s, self._recover)
-
-    def _recover(self) -> None:
-        """Try to go on in a new segment. Waits for a running sync, whose outcome decides what must be repeated."""
-        sync = self._commit
-        if sync.segment is not None or sync.flying is not None or self._stopped:
-            return
-        try:
-            self._go_on()
-        except OSError as error:
-            log.warning("journal_still_failing", error=str(error), unwritten=len(sync.group.frames))
-            if self._closing or self._loop.time() - self._failed_at > PATIENCE_S:
-                sync.group.answer(self._loop, Unavailable("The gateway cannot write its journal."))
-            self._retry_s = min(2 * self._retry_s, RETRY_S[1])
-            if self._timer is not None:
-                self._timer.cancel()
-            if not self._closing:
-                self._timer = self._loop.call_later(self._retry_s, self._recover)
-            return
-        log.info("journal_recovered", seconds=round(self._loop.time() - self._failed_at, 3))
-        for segment in (*self._broken, *sync.retiring):
-            segment.close()
-        self._broken, sync.retiring = [], []
-        if sync.synced:
-            sync.dirty = True
-            self._schedule()
-        else:
-            sync.group.frames = []
-            sync.group.answer(self._loop, None)
-
-    def _go_on(self) -> None:
-        """Begin a segment with what was not acknowledged: of the reserve when the disk is full. Raises ``OSError``."""
-        space, unacknowledged = self._series.space, self._commit.group.frames
-        if not space.full:
-            try:
-                self._series.begin(unacknowledged)
-            except OSError as error:
-                space.full = error.errno in FULL  # a write that was cut short does not tell why
-                if not space.full:
-                    raise
-        if self._commit.segment is None:
-            reserve = space.take()
-            segment = self._series.begin(unacknowledged, reserve)
-            if reserve is not None:
-                log.error(
-                    "journal_full", segment=segment.path.name, open=len(self._carry.open), reserve_bytes=reserve.size
-                )
-        self._provide()
-
-    def _provide(self) -> None:
-        """Set space aside for a full disk; while there is no room for it, look again and again."""
-        space, was_full = self._series.space, self._series.space.full
-        taken = space.provide()
-        if space.lacking:
-            if self._room is not None:
-                self._room.cancel()
-            self._room = self._loop.call_later(RETRY_S[1], self._look_for_room)
-        if taken and was_full and self._commit.segment is not None:
-            log.info("journal_has_room")
-            self._series.extend(self._commit.segment)
-
-    def _look_for_room(self) -> None:
-        if not self._closing and self._commit.segment is not None:
-            self._provide()
 
     def _stop(self) -> None:
         """Wait for the last sync and give up every segment."""
         self._stopped = True
-        self._series.space.release()
-        if self._room is not None:
-            self._room.cancel()
         self._commit.stop()
-        for segment in (self._commit.segment, *self._commit.retiring, *self._broken):
+        self._recovery.stop()
+        for segment in (self._commit.segment, *self._commit.retiring):
             if segment is not None:
                 segment.close()
-        self._commit.segment, self._commit.retiring, self._broken = None, [], []
+        self._commit.segment, self._commit.retiring = None, []

@@ -23,8 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from gateway.db.engine import Database
-from gateway.metering import checkpoints
-from gateway.metering import journal as journal_module
+from gateway.metering import checkpoints, recovery
 from gateway.metering.audit import audit
 from gateway.metering.backlog import Backlog, Waiting
 from gateway.metering.journal import Journal
@@ -130,7 +129,7 @@ class Books(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.patch = pytest.MonkeyPatch()
         put_under(self.patch, self.disk)
-        self.patch.setattr(journal_module, "RETRY_S", (0.001, 0.002))
+        self.patch.setattr(recovery, "RETRY_S", (0.001, 0.002))
         self.patch.setattr(Backlog, "remove", self._removing(Backlog.remove))
         self.patch.setattr(checkpoints, "save", self._saving(checkpoints.save))
         self.dies_at = ""

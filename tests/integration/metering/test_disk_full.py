@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.db.engine import Database
-from gateway.metering import journal as journal_module
+from gateway.metering import recovery
 from gateway.metering import reserve as reserve_module
 from gateway.metering.audit import audit
 from gateway.metering.record import Close, Open
@@ -42,7 +42,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look for room twenty times as often."""
-    monkeypatch.setattr(journal_module, "RETRY_S", (0.01, 0.05))
+    monkeypatch.setattr(recovery, "RETRY_S", (0.01, 0.05))
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -68,7 +68,7 @@ async def test_running_attempts_are_metered_on_a_full_disk_and_new_ones_refused(
         for position, start in enumerate(running[:-1]):
             journal.append(progressed(start, position))
             journal.append(closed(start))
-        async with asyncio.timeout(journal_module.PATIENCE_S / 2):
+        async with asyncio.timeout(recovery.PATIENCE_S / 2):
             await journal.commit()
     assert [entry["event"] for entry in said].count("journal_full") == 1
     assert keys(of_type(on_disk(folder), Close)) == keys(running[:-1])

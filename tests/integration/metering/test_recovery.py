@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import shutil
 from pathlib import Path
 
 import pytest
@@ -139,7 +140,7 @@ async def test_a_living_writer_that_changed_segments_has_no_orphans(
     journal.append(start)
     meter(journal, 3)
     await journal.commit()
-    journal._fail(OSError(errno.EIO, "simulated"))
+    journal._recovery.fail(OSError(errno.EIO, "simulated"))
     async with asyncio.timeout(20):
         while journal.failed:
             await asyncio.sleep(0.01)
@@ -220,3 +221,27 @@ async def test_only_attempts_without_an_end_are_orphans(folder: Path) -> None:
     files = list_segments(folder)
     assert len(files) > 2
     assert [row.request_id for row in await find_orphans(files)] == [lost.request_id]
+
+
+async def test_an_end_that_a_copy_of_the_folder_wrote_is_not_believed(
+    folder: Path, home: Path, database: Database, tmp_path: Path
+) -> None:
+    """A segment that is still written to is shipped to its end, also when the ledger was told that it is finished."""
+    journal, shipper = begin(folder), Shipper(folder, database, host="one")
+    ends = meter(journal, 5)
+    await shipper.ship()
+    shipper.close()
+    copied = Shipper(Path(shutil.copytree(folder, tmp_path / "copied")), database, host="one")
+    assert (await copied.ship()).deleted == 1
+    copied.close()
+    ends += meter(journal, 5)
+    shipper = Shipper(folder, database, host="one")
+    await shipper.ship()
+    assert len(list_segments(folder)) == 1
+    ends += meter(journal, 5)
+    await journal.close()
+    await shipper.ship()
+    assert set(ledger_keys(home)) == {(end.request_id, end.attempt) for end in ends}
+    assert (await audit(folder, database)).ok
+    assert list_segments(folder) == []
+    shipper.close()

@@ -14,8 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from gateway.metering import journal as journal_module
-from gateway.metering import segments
+from gateway.metering import recovery, segments
 from gateway.metering.journal import Journal
 from gateway.metering.record import Close, Open, Progress, scan
 from gateway.metering.segments import list_segments
@@ -214,7 +213,7 @@ async def test_waiters_are_told_when_the_disk_fails_for_long(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A caller is not held for ever; what it did is still written when the disk works again."""
-    monkeypatch.setattr(journal_module, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(recovery, "PATIENCE_S", 0.1)
     journal = begin(tmp_path)
     start = opened()
     journal.append(start)
@@ -296,7 +295,7 @@ def test_no_interleaving_of_failures_loses_an_end(
     folder, disk = folders(), Disk()
     with pytest.MonkeyPatch.context() as patch:
         put_under(patch, disk)
-        patch.setattr(journal_module, "RETRY_S", (0.001, 0.002))
+        patch.setattr(recovery, "RETRY_S", (0.001, 0.002))
         asyncio.run(_interleave(folder, disk, actions, durability))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gateway.metering import journal as journal_module
+from gateway.metering import recovery
 from gateway.metering import reserve as reserve_module
 from gateway.metering.reserve import Reserve, Space
 from gateway.metering.segments import SegmentWriter, list_segments, new_writer_id, sweep
@@ -30,7 +30,7 @@ LOCK = fcntl.flock
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set aside little, and look for it twenty times as often."""
     monkeypatch.setattr(reserve_module, "RESERVE_BYTES", 64 * 1024)
-    monkeypatch.setattr(journal_module, "RETRY_S", (0.01, 0.05))
+    monkeypatch.setattr(recovery, "RETRY_S", (0.01, 0.05))
 
 
 def between(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None]) -> list[str]:
