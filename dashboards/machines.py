@@ -138,7 +138,7 @@ def _machine(replica: Replica, models: tuple[str, ...], now: float) -> Machine:
         kv=load.kv_usage,
         hits=load.hit_trust if load.answers else None,
         predicted=load.outlook(now)[2],
-        measured=load.ttft,
+        measured=load.measured_ttft,
         wrong=load.estimate.ttft_error if load.answers else None,
         failures=load.failures,
         ejections=int(load.ejections),

@@ -215,7 +215,7 @@ class RedisLimits:
                     await self._redis.ping()
                 for first in range(0, len(keys), _BATCH):
                     await self._run([self._arguments(key, None) for key in keys[first : first + _BATCH]])
-            except self._errors as error:
+            except Exception as error:  # noqa: BLE001 - whatever the client raises: nobody begins to tell again
                 self._lost(error)
             else:
                 if self.away:

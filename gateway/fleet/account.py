@@ -44,6 +44,8 @@ TOKENIZE_SECONDS: Final = 2e-6
 """Seconds per token that engines take to tokenize a prompt before they queue it."""
 _IDLE: Final = exp(-1.0)
 """What is left of an average after the half minute without requests after which it begins anew."""
+_FADED: Final = 1e-6
+"""What is left of an average that need not fade further."""
 _turns = count(1)
 
 
@@ -65,6 +67,7 @@ class Account(Conditions):
         scraped_at: monotonic seconds of the last good scrape, or None when there is none or it is too old.
         ttft: moving average of the time to first token in seconds, or None before the first sample.
         itl: moving average of the inter-token latency in seconds, or None.
+        faded: what ``fade`` has left of ``ttft``, as far as no answers came since.
         estimate: how long it would take; see ``gateway.fleet.estimate``.
         prefix: what it probably has of prompts already.
         sessions: conversations that it served last.
@@ -113,6 +116,7 @@ class Account(Conditions):
         "disturbed",
         "estimate",
         "facts",
+        "faded",
         "foreign",
         "hit_trust",
         "in_flight",
@@ -164,6 +168,7 @@ class Account(Conditions):
         self.scraped_at: float | None = None
         self.ttft: float | None = None
         self.itl: float | None = None
+        self.faded = 1.0
         self.offers: frozenset[str] = frozenset()
         self.estimate = estimate or Estimate()
         self.prefix = PrefixIndex()
@@ -267,6 +272,8 @@ class Account(Conditions):
         self.waiting_tokens -= prompt_tokens
         self.answers += 1
         self.ttft = ttft if self.ttft is None else self.ttft + EWMA_WEIGHT * (ttft - self.ttft)
+        if self.faded < 1.0:
+            self.faded += EWMA_WEIGHT * (1.0 - self.faded)
 
     def unanswered(self, prompt_tokens: int) -> None:
         """Book a request that ended before its first token."""
@@ -356,10 +363,16 @@ class Account(Conditions):
 
     def fade(self, factor: float) -> None:
         """Scale the averages of an idle replica by ``factor``, below 1: a bad one would keep it idle for ever."""
-        if self.ttft is not None:
+        if self.ttft is not None and self.faded > _FADED:
             self.ttft *= factor
+            self.faded *= factor
         if self.itl is not None:
             self.itl *= factor
+
+    @property
+    def measured_ttft(self) -> float | None:
+        """Time to first token in seconds as it was measured, the later answers counting more; ``fade`` is not in it."""
+        return None if self.ttft is None else self.ttft / self.faded
 
     def telling(self, turn: int) -> bool:
         """Return whether the first token of the request sent at ``turn`` tells how long reading takes.

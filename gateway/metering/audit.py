@@ -173,7 +173,7 @@ async def _journal(directory: Path, session: AsyncSession, wrong: list[str], fir
             counts["segments"] += 1
             counts["bytes"] += size
             counts["damaged_bytes"] += checkpoint.damaged if checkpoint else 0
-            counts["unshipped_bytes"] += 0 if checkpoint and checkpoint.finished else max(0, size - position)
+            counts["unshipped_bytes"] += 0 if checkpoint and checkpoint.finished else _unshipped(file, position, size)
             for found in _shipped_keys(file, position):
                 keys = {key for key in found if key[0] >= first}
                 counts["shipped_records"] += len(keys)
@@ -206,6 +206,20 @@ def _shipped_keys(file: SegmentFile, position: int) -> Iterator[set[RowKey]]:
             break
     if keys:
         yield keys
+
+
+def _unshipped(file: SegmentFile, position: int, size: int) -> int:
+    """Return how many bytes behind ``position`` are still to be shipped: those up to the last end of an attempt."""
+    parser, last = SegmentParser(position), position
+    while parser.position < size:
+        begin = parser.position
+        data = file.read(begin, min(CHUNK, size - begin))
+        for record in parser.settled(data, more=begin + len(data) < size, final=False):
+            if isinstance(record, End):
+                last = parser.position
+        if parser.position == begin:
+            break
+    return last - position
 
 
 def _differences(

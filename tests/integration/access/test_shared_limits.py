@@ -203,6 +203,20 @@ async def test_without_redis_every_host_keeps_the_limit_alone(hosts: list[Host],
     assert (await two.take(limits)).refused == "rpm"
 
 
+async def test_whatever_the_client_raises_it_is_tried_again(hosts: list[Host], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else would begin to tell the other hosts again."""
+    one, _ = hosts
+
+    async def broken(*_: object) -> list[object]:
+        raise LookupError("a defect of the client")
+
+    assert (await one.take(KeyLimits(rpm=4))).refused is None
+    with monkeypatch.context() as patch:
+        patch.setattr(one.shared, "_run", broken)
+        await eventually(lambda: one.shared.away)
+    await eventually(lambda: not one.shared.away)
+
+
 async def test_an_emptied_redis_learns_everything_anew(hosts: list[Host], server: Server) -> None:
     """Counts are told again and again, so losing them loses nothing for long, and a lost script is sent again."""
     one, two = hosts

@@ -10,7 +10,7 @@ from gateway.db.engine import Database
 from gateway.metering.audit import audit
 from gateway.metering.shipper import Shipper
 from tests.integration.metering.books import query
-from tests.integration.metering.samples import begin, meter
+from tests.integration.metering.samples import begin, closed, meter, opened
 
 
 def change(home: Path, *statements: str) -> None:
@@ -46,6 +46,24 @@ async def test_true_books_agree_and_are_counted(folder: Path, database: Database
     await shipper.ship()
     report = await audit(folder, database)
     assert (report.ledger["requests"], report.journal["unshipped_bytes"]) == (15 + len(later), 0)
+    await journal.close()
+    shipper.close()
+
+
+async def test_what_is_not_for_the_ledger_is_not_waited_for(folder: Path, database: Database) -> None:
+    """A journal in which nothing has ended since has nothing to ship: nobody is asked to come again for its head."""
+    journal, shipper = begin(folder), Shipper(folder, database)
+    start = opened()
+    journal.append(start)
+    assert (await audit(folder, database)).journal["unshipped_bytes"] == 0
+    journal.append(closed(start))
+    await journal.commit()
+    report = await audit(folder, database)
+    assert 0 < report.journal["unshipped_bytes"] <= report.journal["bytes"]
+    journal.append(opened())
+    assert (await audit(folder, database)).journal["unshipped_bytes"] == report.journal["unshipped_bytes"]
+    await shipper.ship()
+    assert (await audit(folder, database)).journal["unshipped_bytes"] == 0
     await journal.close()
     shipper.close()
 

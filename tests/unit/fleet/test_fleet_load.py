@@ -92,6 +92,12 @@ def test_averages_of_an_idle_replica_fade() -> None:
     load.streamed(1, 4.0)
     load.fade(0.5)
     assert (load.ttft, load.itl) == (4.0, 2.0)
+    assert load.measured_ttft == 8.0
+    for _ in range(5_000):  # two days
+        load.fade(0.5)
+    assert load.measured_ttft == pytest.approx(8.0)
+    load.answered(0, 2.0)
+    assert 2.0 < load.measured_ttft < 2.1  # what was measured long ago counts little by now
 
 
 def test_a_replica_that_has_just_begun_is_not_taken_for_an_idle_one() -> None:
