@@ -173,6 +173,8 @@ def error_form(error: WeirError, request_id: str, call: Call | None = None) -> t
     shown: dict[str, Any] = {"type": kind, "message": message, "error_type": error.kind}
     if isinstance(error, UpstreamFailed) and error.metadata.get("provider_name"):
         shown["provider_name"] = error.metadata["provider_name"]
+    if "details" in error.metadata:
+        shown["details"] = error.metadata["details"]
     return status, {"type": "error", "error": shown, "request_id": request_id}
 
 

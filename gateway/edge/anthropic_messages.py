@@ -29,6 +29,7 @@ DROPPED: Final[Mapping[str, str]] = {
     "inference_geo": "where a backend stands is chosen by routing",
     "speed": "one speed per endpoint",
     "diagnostics": "what a provider says of its cache",
+    "`fallbacks` that are `default`": "other models of the provider's choice; a list is obeyed, as `models` is",
     "user_profile_id": "there is no such member",
     "service_tier": "`auto` and `standard_only` are the provider's own tiers",
     "citations": "answers of the chat form have no place for passages of documents",
@@ -44,6 +45,7 @@ DROPPED: Final[Mapping[str, str]] = {
 }
 """What gets lost, or is said another way, over a backend that speaks chat."""
 NATIVE_ONLY: Final[Mapping[str, str]] = {
+    "compaction": "the provider would sum the conversation up, and seal it",
     "mcp_servers": "the provider would call them",
     "a tool with a `type` of Anthropic's": "`bash_…`, `text_editor_…`, `computer_…`, `web_search_…` and the like",
     "a block of a tool that the provider runs": "`server_tool_use`, `web_search_tool_result` and the like",
@@ -51,6 +53,8 @@ NATIVE_ONLY: Final[Mapping[str, str]] = {
     "a block of a type that is not known here": "nobody can tell what would be lost",
 }
 """What only a backend that speaks messages can answer; without one the request is refused with its place."""
+NO_THREADS: Final = "thread_unsupported_request"
+"""The ``error_code`` at which Anthropic's clients send the whole conversation instead, as their tool runners do."""
 
 _PLACE: Final = re.compile(r" - at `\$([^`]*)`$")
 _INDEX: Final = re.compile(r"\[(\d+|\.\.\.)\]")
@@ -118,7 +122,8 @@ class MessagesShape(PromptShape, kw_only=True):
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
-    fallbacks: list[dict[str, Any]] | None = None
+    fallbacks: list[dict[str, Any]] | Literal["default"] | None = None
+    compaction: dict[str, Any] | None = None
 
 
 _ROUTING: Final = frozenset(RoutingShape.__struct_fields__) - {"model"}
@@ -139,7 +144,9 @@ def read(body: dict[str, Any], *, openrouter: bool) -> Call:
     ):
         if value is not None and value != []:
             chat[name] = value
-    if asked.fallbacks and "models" not in chat:
+    if asked.compaction is not None:
+        said.only("compaction", "summing up the conversation")
+    if isinstance(asked.fallbacks, list) and asked.fallbacks and "models" not in chat:
         chat["models"] = [_fallback(each, place) for place, each in enumerate(asked.fallbacks)]
     if asked.thinking is not None and asked.thinking.type == "enabled":
         _check_budget(asked.thinking.budget_tokens, asked.max_tokens)
@@ -176,6 +183,10 @@ def refuse(path: str, message: str) -> NoReturn:
 
 def _prompt(asked: PromptShape, body: Mapping[str, Any]) -> tuple[dict[str, Any], Conversation]:
     """Return the members of a chat request that say what is read, and how the turns went."""
+    if body.get("thread") is not None:
+        # What a provider holds belongs to an account that callers share, under ids that they are not told.
+        words = "thread: conversations are not held here: send all of it, without a thread"
+        raise BadRequest(words, param="thread", metadata={"details": {"error_code": NO_THREADS}})
     said = Conversation()
     if asked.system:
         said.system(asked.system)

@@ -18,7 +18,7 @@ from gateway.access.principal import Principal
 from gateway.config.snapshot import BoardsSpec
 from gateway.console.roles import sees_costs
 from gateway.edge.anthropic_models import anthropic_model, anthropic_page, speaks_anthropic
-from gateway.edge.endpoints import endpoints_of, listed, providers, zero_retention
+from gateway.edge.endpoints import base_id, endpoints_of, listed, providers, zero_retention
 from gateway.edge.generation import cached_object, generation_object
 from gateway.edge.model_query import ModelQuery, feed
 from gateway.edge.models import alias_objects, model_object, visible
@@ -115,7 +115,8 @@ def _models(fleets: Fleets, ledger: Asking, known: Any, boards: Callable[[], Boa
 
     @router.get("/v1/models/{model_id:path}", summary="One model, OpenAI's form, or Anthropic's")
     async def model(model_id: str, request: Request, caller: Principal = known) -> Response:
-        found = next((each for each in _listed(fleets.fleet, caller, Selection()) if each["id"] == model_id), None)
+        name = base_id(fleets.fleet, model_id)
+        found = next((each for each in _listed(fleets.fleet, caller, Selection()) if each["id"] == name), None)
         if found is None:
             raise NotFound(f"no model {model_id[:128]!r}", param="model")
         return _json(anthropic_model(found) if speaks_anthropic(request.headers) else found)

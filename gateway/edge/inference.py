@@ -89,12 +89,12 @@ def _paths() -> Mapping[bytes, Inlet]:
     openai = {
         b"/chat/completions": openai_chat.read,
         b"/completions": openai_completions.read,
-        b"/embeddings": embeddings.read,
     }
     paths: dict[bytes, Inlet] = {}
     for prefix, openrouter in ((b"/v1", False), (b"/api/v1", True)):
         for path, read in openai.items():
             paths[prefix + path] = Inlet(read, OpenAIReply, respond_error, openrouter, comforts=openrouter)
+        paths[prefix + b"/embeddings"] = Inlet(embeddings.read, embeddings.EmbeddingsReply, respond_error, openrouter)
         paths[prefix + b"/rerank"] = Inlet(rerank.read, rerank.RerankReply, respond_error, openrouter)
         paths[prefix + b"/responses"] = Inlet(
             openai_responses.read,

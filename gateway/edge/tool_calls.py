@@ -1,8 +1,8 @@
 """Whether the tool calls of an answer can be run: what the quality of an endpoint for tools is measured by.
 
 A call is sound when it names a tool of the request and its arguments are a JSON object with the members that the tool's
-schema requires, of the types it names. That is less than a whole JSON schema says, and enough to tell endpoints apart.
-Nothing here raises, whatever schema a caller sent.
+schema requires, of the types it names; the input of a custom tool is any text. That is less than a whole JSON schema
+says, and enough to tell endpoints apart. Nothing here raises, whatever schema a caller sent.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "array": (list,),
     "object": (dict,),
 }
+_FREE: Final = object()
+"""In place of the schema of a custom tool."""
 
 
 class ToolCalls:
@@ -34,13 +36,16 @@ class ToolCalls:
             function = tool.get("function") if isinstance(tool, dict) else None
             if isinstance(function, dict) and isinstance(function.get("name"), str):
                 self._schemas[function["name"]] = function.get("parameters")
+            custom = tool.get("custom") if isinstance(tool, dict) else None
+            if isinstance(custom, dict) and isinstance(custom.get("name"), str):
+                self._schemas[custom["name"]] = _FREE
 
     def take(self, choice: Mapping[str, Any]) -> None:
         """Take a canonical choice: its message, or its delta of a stream."""
         said = choice.get("delta") or choice.get("message")
         calls = said.get("tool_calls") if said is not None else None
         for place, call in enumerate(calls or ()):
-            function = call.get("function") or {}
+            function = call.get("function") or call.get("custom") or {}
             parts = self._calls.setdefault((choice["index"], call.get("index", place)), ["", ""])
             parts[0] += function.get("name") or ""
             parts[1] += function.get("arguments") or ""
@@ -55,6 +60,8 @@ class ToolCalls:
 
 def _fits(text: str, schema: Any) -> bool:
     """Return whether ``text`` is a JSON object that ``schema`` allows as far as its first level goes."""
+    if schema is _FREE:
+        return True
     try:
         arguments = msgspec.json.decode(text or "{}")
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):

@@ -80,8 +80,8 @@ def upstream_body(
     for name, value in engine.neutral:
         if passing.get(name) == value:
             del passing[name]
-    if engine.fit is not None and operation is Operation.CHAT:
-        engine.fit(passing)
+    if operation is Operation.CHAT:
+        _fit(engine, passing)
     return passing
 
 
@@ -111,6 +111,22 @@ def _passing(engine: Engine, fields: frozenset[str], body: dict[str, Any]) -> di
         # Some decoders match names without regard to case, so a forbidden one is caught in any spelling.
         return {name: value for name, value in body.items() if name.casefold() not in _FORBIDDEN}
     return {name: value for name, value in body.items() if name in fields}
+
+
+def _fit(engine: Engine, body: dict[str, Any]) -> None:
+    """Bring the body of a chat into the form that ``engine`` takes; nothing inside it is changed."""
+    messages = body.get("messages")
+    if not engine.developers and type(messages) is list and any(_of_developer(message) for message in messages):
+        # Templates of open models and most APIs drop or refuse what a developer says: the system says it.
+        body["messages"] = [
+            {**message, "role": "system"} if _of_developer(message) else message for message in messages
+        ]
+    if engine.fit is not None:
+        engine.fit(body)
+
+
+def _of_developer(message: Any) -> bool:
+    return type(message) is dict and message.get("role") == "developer"
 
 
 def _clean_template_arguments(body: dict[str, Any]) -> None:

@@ -109,6 +109,7 @@ class Engine:
         fixed_lines: header lines that every request to it has; a speech (``gateway.upstream.speech``) has its own.
         counter: how it counts the tokens of a prompt that is not answered (``gateway.upstream.count``), or None.
         callers_length: of OpenAI's two names for the length limit of a chat, the one that the caller used is passed on.
+        developers: it knows the role ``developer``; to others the system says the same.
         fit: brings the body of a chat into the form that it takes, or None when it takes it as it is.
         thinking: how it is asked to think by way of chat templates, or None when it is not.
         request_errors: words, in lower case, of a 5xx that mean that the request is at fault, not the engine.
@@ -141,6 +142,7 @@ class Engine:
     fixed_lines: str = ""
     counter: Literal["messages", "tokenize", "template", "chat_tokenize", "texts"] | None = None
     callers_length: bool = False
+    developers: bool = False
     fit: Callable[[dict[str, Any]], None] | None = None
     thinking: Thinking | None = None
     length_statuses: frozenset[int] = frozenset()

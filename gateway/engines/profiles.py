@@ -46,6 +46,7 @@ class Profile:
         message_refuses: members of a message that it refuses.
         part_refuses: members of a part of a message's content that it refuses.
         tool_refuses: members of a function, as tools describe it, that it refuses.
+        developers: it knows the role ``developer``.
         usage_option: it must be asked for usage in a stream (``stream_options``); if not, usage comes unasked.
         always_stream: whole answers are fetched as a stream, because it refuses some requests otherwise.
         reasoning: how it is asked to reason.
@@ -70,6 +71,7 @@ class Profile:
     message_refuses: frozenset[str] = _OURS
     part_refuses: frozenset[str] = _MARKS
     tool_refuses: frozenset[str] = _NOTHING
+    developers: bool = False
     usage_option: bool = True
     always_stream: bool = False
     reasoning: Reasoning = "reasoning_effort"
@@ -154,6 +156,7 @@ _OPENAI: Final = Profile(
     operations=_ALL - {Operation.RERANK},
     length_field="max_completion_tokens",
     message_refuses=_OURS | {"reasoning_content"},
+    developers=True,
     reasoning_name="",
     sources=(
         "https://platform.openai.com/docs/api-reference/chat/create",
@@ -313,6 +316,7 @@ _OPENROUTER: Final = Profile(
     title="OpenRouter",
     message_refuses=_NOTHING,
     part_refuses=_NOTHING,
+    developers=True,
     reasoning="reasoning",
     reasoning_name="reasoning, reasoning_details",
     overloads=frozenset({429, 503}),
@@ -351,4 +355,5 @@ def engine_of(kind: str, profile: str = "") -> Engine:
         fit=found.fit,
         length_statuses=found.length_statuses,
         callers_length=not found.length_field,
+        developers=found.developers,
     )

@@ -186,7 +186,11 @@ class BudgetState(msgspec.Struct, frozen=True):
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """What a host holds of a budget. Amounts are nano-USD, times microseconds since 1970."""
+    """What a host holds of a budget. Amounts are nano-USD, times microseconds since 1970.
+
+    Attributes:
+        updated_at: when the host wrote it last; on a server a host that lives does so every ten seconds or so.
+    """
 
     budget_id: str
     window_day: int

@@ -65,6 +65,11 @@ class WeirError(Exception):
         return self.error_type
 
     @property
+    def word(self) -> str:
+        """OpenAI's ``error.type`` of this very error."""
+        return self.openai_type
+
+    @property
     def headers(self) -> Mapping[str, str]:
         """More headers of the answer; callers in OpenRouter's form find them in ``metadata``, too."""
         return {}
@@ -251,6 +256,11 @@ class UpstreamFailed(WeirError):
     def kind(self) -> str:
         """The ``error_type`` of this very error."""
         return self._kind or self.error_type
+
+    @property
+    def word(self) -> str:
+        """OpenAI's ``error.type`` of this very error: what an engine refuses is the request's fault there, too."""
+        return BadRequest.openai_type if self._code < 500 else self.openai_type
 
 
 class Internal(WeirError):

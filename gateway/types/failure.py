@@ -50,6 +50,7 @@ class Failure:
         retry_after: seconds the backend asked to wait, or None.
         sent: whether any byte of the request may have reached the engine.
         elsewhere: what refused the request is the provider's own (its moderation, its limits): another may take it.
+        lacks: the backend has no such path, which says nothing of its others.
         detail: facts the engine gave that are worth passing on (error type, token numbers).
     """
 
@@ -59,6 +60,7 @@ class Failure:
     retry_after: float | None = None
     sent: bool = True
     elsewhere: bool = False
+    lacks: bool = False
     detail: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -69,4 +71,4 @@ class Failure:
     @property
     def unhealthy(self) -> bool:
         """Whether the failure speaks against the replica's health."""
-        return self.cause not in _HARMLESS
+        return self.cause not in _HARMLESS and not self.lacks

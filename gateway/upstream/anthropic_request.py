@@ -37,6 +37,7 @@ DROPPED: Final[Mapping[str, str]] = {
     "name": "messages have no name of their speaker",
     "temperature above 1": "1 is the most there is, and it is what is sent",
     "temperature, top_k and top_p below 0.95 with reasoning": "thinking allows none of them",
+    "top_p beside temperature": "models since Opus 4.1 refuse the two together, and temperature is the more usual one",
     "reasoning with a forced tool": "thinking allows no forced tool, so the tool goes first",
     "reasoning behind tool calls whose thoughts are missing": "they would be refused, so nothing is thought",
     "reasoning behind the beginning of an answer": "an answer that is gone on with allows no thinking",
@@ -128,6 +129,7 @@ def _say_sampling(body: dict[str, Any], chat: Mapping[str, Any]) -> None:
         return
     if isinstance(temperature, int | float):
         body["temperature"] = min(temperature, 1)
+        body.pop("top_p", None)
     if isinstance(top_k, int) and top_k > 0:
         body["top_k"] = top_k
 

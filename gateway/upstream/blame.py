@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from gateway.engines.kind import Engine
-from gateway.types.call import Operation
+from gateway.types.call import WHOLE, Operation
 
 STATUSES: Final[Mapping[str, int]] = {
     "account_deactivated": 401,
@@ -52,6 +52,10 @@ _FLAGGED: Final = (
 """Words, in lower case, that speak of what was said; an account can be flagged, too."""
 _TOO_MUCH: Final = ("request too large for", "must be reduced in order to run")
 """Words, in lower case, of a 429 that no wait would help."""
+_AFFORDABLE: Final = re.compile(r"(?:can only afford |prompt tokens limit exceeded: \d{1,18} > )(\d{1,18})")
+"""Words, in lower case, of OpenRouter's 402 for a request that costs more than is left, and how many tokens that is."""
+_ENOUGH: Final = 1000
+"""Tokens that an account must still pay for at once; below them hardly any request passes, and it is empty."""
 _UNFIT: Final = "no endpoints found that"
 """How OpenRouter says that it has the model, but nobody who gives what the request asks of it."""
 _OWNERS: Final = re.compile(r"(?i)\b(?:keys?|teams?|org|organi[sz]ations?|accounts?|projects?)\b")
@@ -110,6 +114,10 @@ def refusal(
     if status == 429 and any(words in lowered for words in _TOO_MUCH):
         words = "the request is too large for what the backend allows in a minute"  # theirs name the organisation
         return Refusal(413, "token_limit_exceeded", words)
+    affordable = _AFFORDABLE.search(lowered) if status == 402 else None
+    if affordable is not None and int(affordable[1]) >= _ENOUGH:
+        words = "the request is too large for what the backend lets the gateway pay at once; ask for fewer max_tokens"
+        return Refusal(413, "token_limit_exceeded", words)
     if status == 404 and _UNFIT in lowered:
         return Refusal(404, "not_found", message)
     if operation is Operation.COMPLETIONS and status in _NOT_OFFERED and not _gone(document, lowered):
@@ -118,6 +126,18 @@ def refusal(
     if status >= 500 and any(words in lowered for words in engine.request_errors):
         return Refusal(400, "invalid_request", message)
     return None
+
+
+def lacks_path(operation: Operation, status: int, document: Mapping[str, Any], lowered: str) -> bool:
+    """Whether an error of the owner's making says that its backend has no such path as embeddings or reranking.
+
+    Args:
+        operation: what was asked for.
+        status: of the error.
+        document: its decoded body.
+        lowered: what the body says, in lower case.
+    """
+    return operation in WHOLE and status in _NOT_OFFERED and not _gone(document, lowered)
 
 
 def status_inside(document: Mapping[str, Any]) -> int | None:

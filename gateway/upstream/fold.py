@@ -7,6 +7,7 @@ refusals and reasons exactly; unknown members of the last chunk or answer are ke
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +21,15 @@ _FOLDED: Final = frozenset({"index", "delta", "text", "logprobs", "message"})
 
 _APART: Final = frozenset({"choices", "usage", NATIVE})
 """Members of an answer that no chunk of it has as they are."""
+
+
+_CALLED: Final = frozenset({"function", "custom"})
+"""Members of a tool call of which each chunk says a piece: arguments as JSON, or a custom tool's input as it is."""
+_PARTLY: Final[Mapping[str, frozenset[str]]] = {
+    "function_call": frozenset({"name", "arguments"}),
+    "audio": frozenset({"data", "transcript"}),
+}
+"""Members of a message that are objects, and what of them grows; the rest is said anew, like the id of audio."""
 
 
 class _Pieces(list[str]):
@@ -63,10 +73,11 @@ class Folder:
             choice.setdefault("finish_reason", None)
             choice.setdefault("logprobs", None)
             _join(choice)
-            _join(choice.get("message", {}))
-            for call in choice.get("message", {}).get("tool_calls", ()):
-                _join(call["function"])
-                call.pop("index", None)
+            message = choice.get("message", {})
+            for members in (message, *(message.get(name) for name in _PARTLY)):
+                _join(members)
+            for call in message.get("tool_calls", ()):
+                _complete_call(call)
         self._last.pop("usage", None)
         self._last.pop(NATIVE, None)
         return {
@@ -96,6 +107,9 @@ def _fold_delta(message: dict[str, Any], delta: dict[str, Any]) -> None:
                 message[name] = _grown(known, value)
         elif name == "role":
             message["role"] = value or "assistant"
+        elif name in _PARTLY and isinstance(value, dict) and isinstance(whole := message.setdefault(name, {}), dict):
+            for member, text in value.items():
+                whole[member] = _grown(whole.get(member), text) if member in _PARTLY[name] else text
         elif isinstance(value, list) and isinstance(message.get(name), list):
             message[name] = message[name] + value
         else:
@@ -111,9 +125,9 @@ def _grown(known: Any, value: Any) -> Any:
     return pieces
 
 
-def _join(members: dict[str, Any]) -> None:
-    """Make texts of the pieces, in place."""
-    for name, value in members.items():
+def _join(members: Any) -> None:
+    """Make texts of the pieces in an object, in place."""
+    for name, value in members.items() if isinstance(members, dict) else ():
         if type(value) is _Pieces:
             members[name] = "".join(value)
 
@@ -122,15 +136,24 @@ def _fold_calls(calls: list[dict[str, Any]], parts: list[dict[str, Any]]) -> Non
     for part in parts:
         call = next((call for call in calls if call["index"] == part["index"]), None)
         if call is None:
-            call = {"index": part["index"], "id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+            call = {"index": part["index"], "id": "", "type": "function"}
             calls.append(call)
         for name, value in part.items():
-            if name == "function":
-                function = call["function"]
+            if name in _CALLED and isinstance(value, dict):
+                called = call.setdefault(name, {})
                 for member, text in value.items():
-                    function[member] = _grown(function.get(member), text)
+                    called[member] = _grown(called.get(member), text)
             elif name != "index":
                 call[name] = value
+
+
+def _complete_call(call: dict[str, Any]) -> None:
+    """Make a whole call of one that was put together, in place; a function has a name and arguments, if empty ones."""
+    call.pop("index", None)
+    if call["type"] == "function":
+        call["function"] = {"name": "", "arguments": "", **call.get("function", {})}
+    for name in _CALLED & call.keys():
+        _join(call[name])
 
 
 def _fold_logprobs(choice: dict[str, Any], logprobs: Any) -> None:

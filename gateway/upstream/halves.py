@@ -2,7 +2,8 @@ r"""Halves of characters: what engines write that count in UTF-16 and cut an emo
 
 That is JSON, though no text, and the decoder refuses it. Only what it has refused comes here. Halves that follow one
 another in the text of a choice, or in the arguments of a call, are joined, over the chunks of a stream too; one that
-belongs to nothing becomes U+FFFD, the mark of an unknown character. Nothing here raises.
+belongs to nothing becomes U+FFFD, the mark of an unknown character. So do bytes that are no UTF-8, which engines write
+that send the bytes of a token as they are: a client that asks one of them itself reads the same. Nothing here raises.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ _TEXTS: Final = ("content", "reasoning_content", "reasoning", "text")
 
 def read(payload: bytes) -> dict[str, Any] | None:
     """Return the JSON object in ``payload`` with the halves in its texts, or None when it has none or is not one."""
-    if b"\\ud" not in payload and b"\\uD" not in payload:
+    text = payload.decode(errors="replace")
+    if "\\ud" not in text and "\\uD" not in text and "\ufffd" not in text:
         return None
     try:
-        value = json.loads(payload.decode(), parse_constant=_no_number)
+        value = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError):
         return None
     return value if type(value) is dict else None

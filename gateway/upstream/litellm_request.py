@@ -31,7 +31,8 @@ CHAT: Final = frozenset(
         *("functions", "function_call", "verbosity", "service_tier"),
     }
 )
-EMBEDDINGS: Final = frozenset({"input", "dimensions", "encoding_format", "user"})
+EMBEDDINGS: Final = frozenset({"input", "dimensions", "user"})
+"""Without ``encoding_format``, which the library takes for another kind of vector: base64 for one of bits."""
 RERANK: Final = frozenset({"query", "documents", "top_n", "return_documents"})
 _DETAILS: Final = frozenset({"reasoning", "reasoning_details"})
 _LINKS: Final = ("http:", "https:", "gs:", "s3:", "file:")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from secrets import token_hex
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +18,8 @@ from gateway.types.call import Operation
 from gateway.types.chunk import TextChunk
 from gateway.types.failure import Cause, Failure
 from gateway.upstream import halves
-from gateway.upstream.blame import refusal, status_inside
+from gateway.upstream.blame import lacks_path, refusal, status_inside
+from gateway.upstream.call_numbers import complete_call
 
 FINISH_REASONS: Final[Mapping[str, str]] = {
     "stop": "stop",
@@ -234,17 +234,10 @@ def _mend_message(message: dict[str, Any], *, streamed: bool) -> bool:
         if type(call) is not dict or not _mend_call(call):
             return False
         if not streamed:
-            _complete_call(call)
+            complete_call(call)
         elif type(call.setdefault("index", index)) is not int:
             return False
     return True
-
-
-def _complete_call(call: dict[str, Any]) -> None:
-    """Give a whole call what clients require of it and some engines leave out."""
-    if call.setdefault("type", "function") == "function":
-        call.setdefault("id", f"call_{token_hex(12)}")
-        call.get("function", {}).setdefault("arguments", "")
 
 
 def _mend_content(message: dict[str, Any]) -> None:
@@ -274,15 +267,15 @@ def _said(parts: list[Any]) -> tuple[str, str, bool]:
 
 def _mend_call(call: dict[str, Any]) -> bool:
     """Leave out nulls, and write arguments that came as an object as the text they should be."""
-    for name in [name for name, value in call.items() if value is None]:
-        del call[name]
+    for part in (call, call.get("function"), call.get("custom")):
+        if type(part) is dict:
+            for name in [name for name, value in part.items() if value is None]:
+                del part[name]
     function = call.get("function")
     if function is None:
-        return True
+        return type(call.get("custom", {})) is dict
     if type(function) is not dict:
         return False
-    for name in [name for name, value in function.items() if value is None]:
-        del function[name]
     arguments = function.get("arguments", "")
     if type(arguments) is dict:
         function["arguments"] = msgspec.json.encode(arguments).decode()
@@ -323,6 +316,7 @@ def failure_from(
         if refused.reasons:
             detail["reasons"] = list(refused.reasons)
         return Failure(Cause.REFUSED, refused.message, refused.status, elsewhere=True, detail=detail)
+    lacks = lacks_path(operation, status, document, message.lower())
     if status in engine.overload_statuses:
         return Failure(Cause.OVERLOADED, message or "the backend is full", status, retry_after, detail=detail)
     if 400 <= status < 500 and status not in _RETRY_STATUSES:
@@ -332,13 +326,17 @@ def failure_from(
             # Our credentials, our credit or our configuration are wrong there, not the caller's request.
             if status in _CREDENTIALS:
                 message = ""  # such words quote the key, or say whose it is
-            return Failure(Cause.ERROR, message or "the backend refused the gateway", status, detail=detail)
+            return Failure(
+                Cause.ERROR, message or "the backend refused the gateway", status, lacks=lacks, detail=detail
+            )
         if too_long or "exceed_context" in str(detail.get("type")):
             detail["error_type"] = "context_length_exceeded"
             detail.setdefault("numbers", [int(number) for number in _NUMBER.findall(message)][:4])
             status = 400
         return Failure(Cause.REFUSED, message or "the backend refused the request", status, detail=detail)
-    return Failure(Cause.ERROR, message or f"the backend answered {status}", status, retry_after, detail=detail)
+    return Failure(
+        Cause.ERROR, message or f"the backend answered {status}", status, retry_after, lacks=lacks, detail=detail
+    )
 
 
 def _engine_error(document: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

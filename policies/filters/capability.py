@@ -33,15 +33,19 @@ _NONE: Final = Need.NONE
 _EMBEDDINGS: Final = Need.EMBEDDINGS.value
 _COMPLETIONS: Final = Need.COMPLETIONS.value
 _RERANK: Final = Need.RERANK.value
-_MANY_CHOICES: Final = Need.MANY_CHOICES.value
+_GIVEN: Final[tuple[tuple[int, str, str], ...]] = (
+    (Need.MANY_CHOICES.value, "n", "more than one choice"),
+    (Need.LOGPROBS.value, "logprobs", "logprobs at its backend"),
+)
+"""Need, the field that asks an engine for it, and words for a reason."""
 
 
 class CapabilityFilter:
     """Drops what cannot serve the request at all.
 
-    An endpoint must be configured with every capability the request needs, and its engine must have the API asked for
-    and give more than one choice where more are asked for. What only one dialect can say goes where it is spoken. Plain
-    chat needs nothing, and then this filter is skipped.
+    An endpoint must be configured with every capability the request needs, and its engine must have the API asked for,
+    and give more than one choice, or log probabilities, where they are asked for. What only one dialect can say goes
+    where it is spoken. Plain chat needs nothing, and then this filter is skipped.
     """
 
     name: ClassVar[str] = "capability"
@@ -66,7 +70,6 @@ class CapabilityFilter:
             operation = Operation.COMPLETIONS
         elif needs & _RERANK:
             operation = Operation.RERANK
-        many = needs & _MANY_CHOICES
         only = next(((dialect, words) for need, dialect, words in _ONLY if needs & need), None)
         kept: list[Candidate] = []
         endpoint: Endpoint | None = None
@@ -80,8 +83,10 @@ class CapabilityFilter:
                 lacking = [words for flag, words in flags if not getattr(endpoint.capabilities, flag)]
                 if operation not in engine.paths:
                     lacking.append(f"the {operation.value} API")
-                elif many and "n" not in engine.fields[operation]:
-                    lacking.append("more than one choice")
+                else:
+                    lacking += [
+                        words for need, name, words in _GIVEN if need & needs and name not in engine.fields[operation]
+                    ]
                 if (
                     only is not None
                     and only[0] is not engine.speaks

@@ -163,7 +163,10 @@ class Bedrock:
         if self.script is not None:
             await self.script(visit)
         elif visit.path.endswith("/invoke"):
-            await visit.answer({"embedding": [0.5, 0.25], "inputTextTokenCount": 5})
+            kinds = visit.document.get("embeddingTypes", ["float"])
+            typed = {"float": [0.5, 0.25], "binary": [1, 0]}
+            by_type = {kind: typed[kind] for kind in kinds}
+            await visit.answer({"embedding": [0.5, 0.25], "embeddingsByType": by_type, "inputTextTokenCount": 5})
         elif visit.path.endswith("/converse-stream"):
             await visit.send(STREAM_HEAD)
             await visit.events(START)

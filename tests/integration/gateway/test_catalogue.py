@@ -87,7 +87,9 @@ async def test_a_variant_that_only_steers_routing_is_the_model_itself(stage: Sta
     """``:nitro`` and its like are no entries of their own; ``:free`` is one."""
     assert (await get(stage, f"/api/v1/model/{QWEN}{variant}"))["data"]["id"] == QWEN
     assert (await get(stage, f"/api/v1/model/{ACME}{variant}"))["data"]["id"] == ACME
+    assert (await get(stage, f"/v1/models/{QWEN}{variant}"))["id"] == QWEN
     await get(stage, f"/api/v1/model/{QWEN}:free", status=404)
+    await get(stage, f"/v1/models/{QWEN}:free", status=404)
 
 
 async def test_what_a_key_may_not_use_is_unknown_to_it(stage: Stage) -> None:

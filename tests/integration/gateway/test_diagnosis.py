@@ -90,6 +90,7 @@ async def test_an_interpreter_without_optimisations_is_named(
             "does not list Qwen/Qwen9",
             "name what it serves",
         ),
+        ("elsewhere", Backend("x", "{sim}/nowhere"), "knows neither /health nor /v1/models", "its url and kind"),
         ("unhealthy", Backend("x", "{sick}"), "it answers 503", "its own log"),
         ("locked", Backend("x", "{locked}"), "it answers 401", "api_key"),
     ],
@@ -97,7 +98,7 @@ async def test_an_interpreter_without_optimisations_is_named(
 async def test_a_backend_that_cannot_serve_is_explained(
     place: Path, name: str, backend: Backend, detail: str, mend: str
 ) -> None:
-    """Unreachable, another model, not ready, a wrong key: each has its own words."""
+    """Unreachable, another model, another place, not ready, a wrong key: each has its own words."""
     configs = [
         SimConfig("vllm", name="sim"),
         SimConfig("vllm", name="sick", faults=(Fault(kind="unhealthy"),)),

@@ -167,7 +167,7 @@ async def test_an_engines_refusal_of_the_request_itself_passes_through(stream: b
             assert answer.status_code == 400
             error = answer.json()["error"]
             assert error["message"] == "top_k must be positive"
-            assert (error["code"], error["param"], error["type"]) == (400, "top_k", "upstream_error")
+            assert (error["code"], error["param"], error["type"]) == (400, "top_k", "invalid_request_error")
             assert error["metadata"]["provider_name"] == "first"
         assert first.books.totals.requests == 8
         assert second.books.totals.requests == 0

@@ -159,3 +159,29 @@ async def test_what_is_no_json_stays_none(tmp_path: Path) -> None:
     async with hand_backend(script) as engine, staged(tmp_path, configuration([Backend("a", engine.url)])) as stage:
         answer = await stage.chat()
     assert answer.status_code == 502
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_bytes_that_are_no_text_are_unknown_characters(stream: bool, tmp_path: Path) -> None:
+    """Some engines send the bytes of a token as they are; whoever asks one of them itself reads U+FFFD."""
+    raw = b"weirs \xff!"
+
+    async def script(visit: Visit) -> None:
+        if not stream:
+            await visit.answer(json.dumps(whole("WORDS")).encode().replace(b"WORDS", raw))
+            return
+        await visit.send(SSE_HEAD)
+        await visit.events(event(chunk("WORDS")).replace(b"WORDS", raw))
+        await visit.events(event(chunk(finish="stop")), DONE, last=True)
+
+    async with hand_backend(script) as engine, staged(tmp_path, configuration([Backend("a", engine.url)])) as stage:
+        answer = await stage.chat(stream=stream)
+        load = stage.gateway.registry.fleet.replicas["a"].load
+    assert answer.status_code == 200, answer.text
+    text = (
+        "".join(each["choices"][0]["delta"].get("content") or "" for each in events(answer.content)[:-1])
+        if stream
+        else answer.json()["choices"][0]["message"]["content"]
+    )
+    assert text == "weirs \ufffd!"
+    assert load.failures == 0

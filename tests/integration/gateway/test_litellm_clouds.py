@@ -332,6 +332,17 @@ async def test_texts_are_embedded(clouds: Clouds, model: str, tokens: int) -> No
     assert (newest.source, newest.charge_nano) == ("upstream", tokens * 1_000)
 
 
+@pytest.mark.parametrize("model", ["titan", "gecko"])
+async def test_official_clients_read_the_vector_itself(clouds: Clouds, model: str) -> None:
+    """They want base64 unless told otherwise, in which the library sees a wish for a vector of bits."""
+    found = await clouds.stage.openai().embeddings.create(model=model, input="a weir")
+    assert found.data[0].embedding == [0.5, 0.25]
+    asked = {"model": model, "input": "a weir", "encoding_format": "base64"}
+    url = f"{clouds.stage.url}/v1/embeddings"
+    answer = await clouds.stage.http.post(url, json=asked, headers=clouds.stage.headers)
+    assert answer.json()["data"][0]["embedding"] == "AAAAPwAAgD4="  # not all clients look before they decode it
+
+
 async def test_a_blocked_prompt_is_an_end_and_no_cut(clouds: Clouds) -> None:
     """Gemini says in a single event that it will not answer: the stream ends for the filter, without an error."""
     blocked = {

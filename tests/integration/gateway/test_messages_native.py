@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from anthropic import AsyncAnthropic
+from anthropic import AsyncAnthropic, beta_async_tool
 
 from gateway.metering.journal import Journal
 from tests.fakes.backend import SSE_HEAD, HandBackend, Visit, hand_backend
@@ -164,6 +164,35 @@ async def test_a_request_and_its_answer_arrive_as_they_are(scene: tuple[Stage, H
     assert record["total_cost"] == body["usage"]["cost"] == 0.00005685
     # The 18 of the cache would have cost 18 at 1, and cost 12.85.
     assert record["cache_discount"] == 0.00000515
+
+
+async def test_conversations_are_not_left_with_the_provider(scene: tuple[Stage, HandBackend]) -> None:
+    """A tool runner sends only what is new of a thread, unless it is told that there are none: then it sends all."""
+    stage, hand = scene
+    used = {"type": "tool_use", "id": "t1", "name": "weather", "input": {"city": "Basel"}}
+
+    async def script(visit: Visit) -> None:
+        asked = len(visit.document["messages"]) == 1
+        content = [used] if asked else [{"type": "text", "text": "It rains."}]
+        await visit.answer({**MESSAGE, "content": content, "stop_reason": "tool_use" if asked else "end_turn"})
+
+    @beta_async_tool
+    async def weather(city: str) -> str:
+        """Tell the weather."""
+        return f"rain in {city}"
+
+    hand.script = script
+    async with AsyncAnthropic(api_key=stage.key, base_url=stage.url, max_retries=0) as client:
+        runner = client.beta.messages.tool_runner(model=MODEL, max_tokens=50, messages=HI, tools=[weather])
+        last = await runner.until_done()
+    assert last.content[0].type == "text"
+    first, second = (visit.document for visit in hand.visits)
+    assert "thread" not in first
+    assert [each["role"] for each in second["messages"]] == ["user", "assistant", "user"]
+    refused = await post(stage, thread={"type": "continue", "previous_message_id": last.id})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["details"] == {"error_code": "thread_unsupported_request"}
+    assert len(hand.visits) == 2
 
 
 async def test_a_beta_that_is_no_name_is_not_sent(scene: tuple[Stage, HandBackend]) -> None:

@@ -48,6 +48,13 @@ TOO_MUCH: Final = {
         "code": "rate_limit_exceeded",
     }
 }
+TOO_DEAR: Final = {
+    "error": {
+        "message": "This request requires more credits, or fewer max_tokens. You requested up to 65536 tokens, but can "
+        "only afford 30104. To increase, visit https://openrouter.ai/settings/credits",
+        "code": 402,
+    }
+}
 ARGUMENTS: Final = {
     "error": {
         "code": 500,
@@ -121,6 +128,7 @@ CASES: Final = {
     ),
     "too long for TGI": ("tgi", IN_STREAM, {"error": TOO_LONG, "error_type": "validation"}, 400, None),
     "too much for a minute": ("openai", "429 Too Many Requests", TOO_MUCH, 413, "token_limit_exceeded"),
+    "more than is left": ("openai", "402 Payment Required", TOO_DEAR, 413, "token_limit_exceeded"),
     "no tools": ("openai", "404 Not Found", NO_TOOLS, 404, "not_found"),
     "arguments": ("llamacpp", "500 Internal Server Error", ARGUMENTS, 400, "invalid_request"),
 }
@@ -209,6 +217,35 @@ async def test_text_completions_that_an_api_does_not_have_are_missing_and_no_mor
             answer = await stage.http.post(url, json=request, headers=stage.headers)
             assert (answer.status_code, answer.json()["error"]["message"]) == (404, words)
         assert (await stage.chat()).status_code == 200
+
+
+RANKER: Final = """
+  - id: qwen/ranker
+    context_length: 40960
+    price: {prompt: "0.10", completion: "0.30"}
+    operations: [rerank]
+    endpoints: [{backend: api, model: m}]
+"""
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "501 Not Implemented"])
+async def test_reranking_that_a_backend_does_not_have_leaves_its_chats(status: str, tmp_path: Path) -> None:
+    """The owner has promised too much: it is not the caller's fault, nor a sign that the backend is ill."""
+
+    async def script(visit: Visit) -> None:
+        if visit.path.endswith("/rerank"):
+            await visit.answer({"detail": "Not Found"}, status)
+        else:
+            await well(visit)
+
+    async with hand_backend(script) as api:
+        plain = configuration([Backend("api", api.url, "llamacpp")])
+        async with staged(tmp_path, plain.replace("\negress", f"{RANKER}egress", 1)) as stage:
+            request = {"model": "qwen/ranker", "query": "A weir", "documents": ["a", "b"]}
+            for _ in range(FAILURES):
+                answer = await stage.http.post(f"{stage.url}/v1/rerank", json=request, headers=stage.headers)
+                assert answer.status_code == 502, answer.text
+            assert (await stage.chat(stream=True)).status_code == 200
 
 
 async def test_a_model_that_is_gone_is_no_lack_of_text_completions(tmp_path: Path) -> None:

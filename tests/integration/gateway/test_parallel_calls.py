@@ -85,6 +85,48 @@ async def test_every_call_is_one(name: str, tmp_path: Path) -> None:
     ]
 
 
+NAMELESS: dict[str, list[Call]] = {
+    "no id": [call(None, "look", '{"x"'), call(None, None, ":1}")],
+    "an empty one": [call("", "look", '{"x"'), call("", None, ":1}")],
+    "an id that comes late": [call(None, "look", '{"x"'), call("late", None, ":1}")],
+    "a name that comes late": [call("a", None), call(None, "look", '{"x":1}')],
+    "a name that is repeated": [call(None, "look", '{"x"'), call(None, "look", ":1}")],
+}
+
+
+@pytest.mark.parametrize("name", NAMELESS)
+async def test_a_call_has_one_id(name: str, tmp_path: Path) -> None:
+    """Clients need it to say whose result they send; some versions of vLLM and others leave it out of streams."""
+
+    async def script(visit: Visit) -> None:
+        if not visit.document["stream"]:
+            made = {"function": {"name": "look", "arguments": None}} | ({"id": ""} if "empty" in name else {})
+            said = {"role": "assistant", "content": None, "tool_calls": [made]}
+            choices = [{"index": 0, "message": said, "finish_reason": "tool_calls"}]
+            await visit.answer(usage_chunk(1) | {"choices": choices})
+            return
+        await visit.send(SSE_HEAD)
+        for each in NAMELESS[name]:
+            begun = chunk()
+            begun["choices"][0]["delta"] = {"tool_calls": [each]}
+            await visit.events(event(begun))
+        await visit.events(event(chunk(finish="tool_calls")), DONE, last=True)
+
+    async with (
+        hand_backend(script) as engine,
+        staged(tmp_path, configuration([Backend("a", engine.url)])) as stage,
+    ):
+        streamed = events((await stage.chat(stream=True)).content)
+        whole = (await stage.chat()).json()["choices"][0]["message"]["tool_calls"]
+    parts = [part for each in streamed[:-1] for part in each["choices"][0]["delta"].get("tool_calls", [])]
+    ids = [part["id"] for part in parts if part.get("id")]
+    assert len(ids) == 1
+    assert parts[0]["index"] == 0
+    assert "".join(part["function"]["arguments"] for part in parts) == '{"x":1}'
+    assert (whole[0]["type"], whole[0]["function"]["arguments"]) == ("function", "{}")
+    assert whole[0]["id"].startswith("call_")
+
+
 async def test_usage_may_come_with_null_for_choices(tmp_path: Path) -> None:
     """Some APIs send it so behind the answer."""
 

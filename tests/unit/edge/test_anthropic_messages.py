@@ -144,6 +144,12 @@ def test_everything_that_chat_can_say_is_said() -> None:
     assert call.needs == Need.TOOLS | Need.IMAGES | Need.JSON_SCHEMA
 
 
+def test_fallbacks_of_the_providers_choice_are_none_here() -> None:
+    """The word that Anthropic's clients have for them is no list of models."""
+    assert "models" not in read(hi(fallbacks="default")).body
+    assert read(hi(fallbacks=[{"model": "b"}])).body["models"] == ["b"]
+
+
 def test_plain_text_stays_plain() -> None:
     """One text without a mark is a string, as most engines' templates like it best."""
     call = read(hi([{"type": "text", "text": "hi"}], system=[{"type": "text", "text": a} for a in "ab"]))
@@ -168,6 +174,7 @@ def test_choices_of_tools(choice: Any, said: Any) -> None:
     [
         (hi(tools=[{"type": "bash_20250124", "name": "bash"}]), "tools.0"),
         (hi(mcp_servers=[{"type": "url", "url": "https://a"}]), "mcp_servers"),
+        (hi(compaction={"type": "summarize"}), "compaction"),
         (hi([{"type": "container_upload", "file_id": "f"}]), "messages.0.content.0"),
         (hi([{"type": "image", "source": {"type": "file", "file_id": "f"}}]), "messages.0.content.0.source"),
         (hi([{"type": "document", "source": {"type": "file", "file_id": "f"}}]), "messages.0.content.0.source"),
@@ -193,6 +200,8 @@ WRONG: Any = [
     ({"model": "m", "messages": [{"role": "user", "content": "x"}]}, "max_tokens"),
     (hi() | {"model": None}, "model"),
     (hi() | {"messages": []}, "messages"),
+    (hi(thread={"type": "create"}), "thread"),
+    (hi(thread={"type": "continue", "previous_message_id": "gen-1"}), "thread"),
     (hi() | {"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
     (hi() | {"messages": [{"role": "user"}]}, "messages.0.content"),
     (hi(""), "messages.0.content"),

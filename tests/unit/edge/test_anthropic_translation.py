@@ -110,6 +110,8 @@ def test_a_request_there_and_back_is_the_same(turns: Any, system: Any, more: Any
     call = anthropic_messages.read(copy.deepcopy(body), openrouter=False)
     assert not call.unsaid
     again = messages_body(json.loads(json.dumps(call.body)), model="m", max_tokens=50, stream=False)
+    if "temperature" in body:
+        body.pop("top_p", None)  # new models refuse the two together
     assert again == body
 
 

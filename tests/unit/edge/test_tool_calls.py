@@ -91,3 +91,12 @@ def test_no_schema_of_a_caller_breaks_it(tools: list[Any], schema: Any, argument
     calls = ToolCalls([*tools, {"function": {"name": "f", "parameters": schema}}])
     calls.take({"index": 0, "message": {"tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}})
     assert calls.sound in {True, False}
+
+
+@pytest.mark.parametrize(("name", "sound"), [("run", True), ("walk", False)])
+def test_a_call_of_a_custom_tool_needs_no_json(name: str, sound: bool) -> None:
+    """Its input is any text; a tool that nobody offered is none."""
+    calls = ToolCalls([CLOCK, {"type": "custom", "custom": {"name": "run"}}])
+    for custom in ({"name": name, "input": ""}, {"input": "print("}, {"input": "1)"}):
+        calls.take({"index": 0, "delta": {"tool_calls": [{"index": 0, "custom": custom}]}, "finish_reason": None})
+    assert calls.sound is sound

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gateway.engines.body import upstream_body
 from gateway.engines.catalogue import ENGINES
 from gateway.engines.fields import FORBIDDEN, FORBIDDEN_TEMPLATE_ARGUMENTS, LENGTH_FIELDS
+from gateway.engines.profiles import engine_of
 from gateway.types.call import WHOLE, Operation
 from gateway.types.dialect import Dialect
 
@@ -39,6 +40,18 @@ def made(
 def test_the_model_is_the_backends_name_for_it(kind: str) -> None:
     """The caller's model never reaches a backend; its own name for it does."""
     assert made(kind, {"model": "house-default", "messages": MESSAGES})["model"] == "Upstream"
+
+
+@pytest.mark.parametrize("kind", [*CHATTING, "deepseek", "openai profile", "openrouter"])
+def test_only_who_knows_developers_hears_of_one(kind: str) -> None:
+    """Qwen's template drops the role or raises at it, SGLang and DeepSeek refuse it; the system says the same."""
+    known = kind in ("openai profile", "openrouter")
+    engine = ENGINES[kind] if kind in ENGINES else engine_of("openai", kind.split(" ", maxsplit=1)[0])
+    body = {"messages": [{"role": "developer", "content": "Be brief."}, *MESSAGES]}
+    sent = upstream_body(engine, Operation.CHAT, body, upstream_model="Upstream", max_tokens=None, stream=False)
+    assert [message["role"] for message in sent["messages"]] == ["developer" if known else "system", "user"]
+    assert [message["content"] for message in sent["messages"]] == ["Be brief.", "hello"]
+    assert body["messages"][0] == {"role": "developer", "content": "Be brief."}
 
 
 @every_engine

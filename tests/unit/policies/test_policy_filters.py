@@ -106,6 +106,14 @@ def test_engines_without_an_api_or_with_one_choice_only() -> None:
     assert stayed == ["tgi", "vllm"]  # several prompts, each with one choice
 
 
+def test_log_probabilities_come_from_engines_whose_api_has_them() -> None:
+    """Anthropic's API has none, whatever its endpoint is configured with: null would be no answer."""
+    specs = [backend("claude", kind="anthropic"), backend("vllm")]
+    found = build(snapshot(specs, [model([endpoint(spec) for spec in specs])]), None, price_id).models[MODEL].candidates
+    stayed, reasons = kept(CapabilityFilter(NoParams()), route_request(needs=Need.LOGPROBS), found)
+    assert (stayed, reasons) == (["vllm"], {"claude": "no support for logprobs at its backend"})
+
+
 @pytest.mark.parametrize(("need", "dialect"), [(Need.MESSAGES, "messages"), (Need.RESPONSES, "responses")])
 def test_what_only_one_dialect_can_say_goes_where_it_is_spoken(need: Need, dialect: str) -> None:
     """A backend must speak it, by its kind or by its configuration, whatever its neighbours do."""

@@ -72,6 +72,13 @@ def test_thinking_goes_before_sampling() -> None:
     assert said(reasoning_effort="high", top_p=0.97)["top_p"] == 0.97
 
 
+def test_two_ways_of_sampling_are_one_too_many() -> None:
+    """Models since Opus 4.1 refuse temperature and top_p together, which clients of OpenAI's API often send."""
+    both = said(temperature=0.3, top_p=0.5)
+    assert (both["temperature"], "top_p" in both) == (0.3, False)
+    assert said(top_p=0.5)["top_p"] == 0.5
+
+
 def test_a_prompt_that_is_all_system_is_said_by_the_user() -> None:
     """There must be a turn, so the system's words become one."""
     body = said({"role": "system", "content": "Say hi."})

@@ -27,3 +27,20 @@ def test_callers_are_told_a_status_of_theirs(status: int, told: int) -> None:
 def test_moderation_that_did_not_judge_is_the_providers_fault(code: str) -> None:
     """The request may be in order: another replica is asked, and the failure counts."""
     assert judged(503, code) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("This request requires fewer max_tokens. You requested up to 9000 tokens, but can only afford 1000.", 413),
+        ("Prompt tokens limit exceeded: 230799 > 91442. To increase, visit https://openrouter.ai/settings/keys", 413),
+        ("You requested up to 32000 tokens, but can only afford 12.", None),
+        ("You requested up to 32000 tokens, but can only afford 0.", None),
+        ("Insufficient credits. Add more using https://openrouter.ai/settings/credits", None),
+    ],
+)  # fmt: skip
+def test_a_request_that_costs_more_than_is_left_leaves_the_key_to_smaller_ones(words: str, told: int | None) -> None:
+    """Unless hardly anything is left, which is the owner's matter."""
+    found = refusal(engine_of("openai", ""), Operation.CHAT, 402, {"error": {"message": words, "code": 402}}, words)
+    assert (found.status if found else None) == told
+    assert found is None or "openrouter" not in found.message

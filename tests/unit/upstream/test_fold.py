@@ -101,6 +101,29 @@ def test_streamed_tool_calls_are_put_together_byte_for_byte() -> None:
     assert all("index" not in call for call in message["tool_calls"])
 
 
+def test_the_input_of_a_custom_tool_is_put_together() -> None:
+    """A custom tool has text in place of arguments, and no function."""
+    folder = Folder(Operation.CHAT)
+    begun = {"index": 0, "id": "a", "type": "custom", "custom": {"name": "run", "input": ""}}
+    folder.feed([chunk({"role": "assistant", "content": None}), chunk({"tool_calls": [begun]})])
+    folder.feed([chunk({"tool_calls": [{"index": 0, "custom": {"input": piece}}]}) for piece in ("print(", "1)")])
+    folder.feed([chunk({}, "tool_calls")])
+    calls = folder.answer()["choices"][0]["message"]["tool_calls"]
+    assert calls == [{"id": "a", "type": "custom", "custom": {"name": "run", "input": "print(1)"}}]
+
+
+def test_what_comes_in_pieces_besides_text_is_put_together() -> None:
+    """The sound of an answer with its transcript, and a call in the older form."""
+    folder = Folder(Operation.CHAT)
+    sounds: list[dict[str, Any]] = [{"transcript": "hel"}, {"data": "AAAA"}, {"transcript": "lo", "data": "BBBB"}]
+    folder.feed([chunk({"audio": {"id": "s", **sound}}) for sound in [*sounds, {"expires_at": 5}]])
+    calls = [{"name": "f", "arguments": ""}, {"arguments": '{"a":'}, {"arguments": "1}"}]
+    folder.feed([chunk({"function_call": call}) for call in calls])
+    message = folder.answer()["choices"][0]["message"]
+    assert message["audio"] == {"id": "s", "transcript": "hello", "data": "AAAABBBB", "expires_at": 5}
+    assert message["function_call"] == {"name": "f", "arguments": '{"a":1}'}
+
+
 def test_log_probabilities_of_all_chunks_are_kept() -> None:
     """Folding joins the token lists."""
     folder = Folder(Operation.CHAT)
