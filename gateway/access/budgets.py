@@ -23,13 +23,15 @@ from gateway.db.tables.ledger import UsageDay
 from gateway.db.trail import note
 from gateway.db.unit_of_work import reading, writing
 from gateway.types.budgets import GUARDRAIL, MEMBER, Budget, Lease, NewBudget, Scope, Window
-from gateway.types.errors import BadRequest, NotFound
+from gateway.types.errors import BadRequest, Conflict, NotFound
 from gateway.types.money import MAX_AMOUNT
 
 LARGEST: Final = MAX_AMOUNT // 4
 """Nano-USD; sums of limits and leases stay within 64 bits."""
 MOST_ALERTS: Final = 10
 MOST_PERCENT: Final = 1_000
+LIVING_S: Final = 30
+"""Seconds for which a host that has written its leases counts as living."""
 _LONGEST_MODEL: Final = 200
 
 
@@ -118,11 +120,23 @@ class BudgetStore:
             )
 
     async def release(self, host: str) -> int:
-        """Remove all leases of ``host`` and return how much they came to, in nano-USD. Raises ``NotFound``."""
+        """Remove all leases of ``host``, which is gone for good, and return how much they came to, in nano-USD.
+
+        Raises:
+            NotFound: it holds none.
+            Conflict: it was there a moment ago, and would spend what is lent to others then.
+        """
         async with writing(self._database) as session:
             rows = (await session.scalars(select(BudgetLeaseRow).where(col(BudgetLeaseRow.host) == host))).all()
             if not rows:
                 raise NotFound("no host of this id holds a lease", param="host")
+            away_s = (self._now_us() - max(row.updated_at for row in rows)) / 1e6
+            if abs(away_s) < LIVING_S:
+                raise Conflict(
+                    f"the host {host} wrote its leases {max(0, round(away_s))} seconds ago, so it may still spend them:"
+                    f" stop it for good, and ask again {LIVING_S} seconds later",
+                    retry_after=LIVING_S,
+                )
             for row in rows:
                 await session.delete(row)
             return sum(row.amount for row in rows)

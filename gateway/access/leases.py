@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sqlalchemy import delete, func
+from sqlalchemy import delete, func, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -20,10 +20,21 @@ from gateway.access.budgets import budget_of, spent, wall_clock_us
 from gateway.access.escrow import Pool, PoolKey
 from gateway.db.engine import Database
 from gateway.db.tables.budget import BudgetLeaseRow, BudgetRow
+from gateway.db.tables.lifetime import CLOCK, Lifetime
 from gateway.db.unit_of_work import reading, writing
+from gateway.telemetry import logs
 
 SLICE: Final = 8
 """A slice is this part of what there is."""
+OLD_DAYS: Final = 40
+"""A window that began this long ago is over, whichever it is; only those without end are not."""
+
+AFFIRM_S: Final = 10.0
+"""Seconds between two looks of a host at what is written of its leases, by which others see that it lives."""
+UNKNOWN: Final = -1
+"""Amount of a lease of which nobody knows whether it was written."""
+
+_log: Final = logs.logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +80,47 @@ class Leases:
         now_us: wall clock, microseconds since 1970.
     """
 
-    __slots__ = ("_database", "_host", "_now_us")
+    __slots__ = ("_database", "_host", "_links", "_look_at", "_now_us")
 
     def __init__(self, database: Database, host: str, *, now_us: Callable[[], int] = wall_clock_us) -> None:
         self._database = database
         self._host = host
         self._now_us = now_us
+        self._links = 0
+        self._look_at = 0.0
+
+    async def look(self, written: Mapping[PoolKey, int], now: float) -> Mapping[PoolKey, int] | None:
+        """Say that this host lives and return what it has leased as the database has it; None when it is not time.
+
+        It is time every ``AFFIRM_S`` seconds, and when the server may have forgotten what it was told
+        (``Database.links``). A database that only this host writes is not looked at.
+
+        Args:
+            written: what the host knows to be written, or ``UNKNOWN``.
+            now: monotonic seconds.
+
+        Raises:
+            Unavailable: the database cannot be used now.
+        """
+        links = self._database.links
+        known = {key: amount for key, amount in written.items() if amount}
+        if not self._database.partitioned or (links == self._links and (not known or now < self._look_at)):
+            return None
+        row = BudgetLeaseRow
+        async with writing(self._database) as session:
+            mine = update(row).where(col(row.host) == self._host).values(updated_at=self._now_us())
+            found = {
+                (budget_id, day): amount
+                for budget_id, day, amount in await session.execute(
+                    mine.returning(col(row.budget_id), col(row.window_day), col(row.amount))
+                )
+            }
+        same = links == self._links == self._database.links
+        strange = {key for key in known.keys() | found.keys() if known.get(key) not in (UNKNOWN, found.get(key))}
+        if strange and same:
+            _log.error("leases_changed_by_another", host=self._host, budgets=sorted(budget for budget, _ in strange))
+        self._links, self._look_at = links, now + AFFIRM_S
+        return found
 
     async def mine(self) -> Mapping[PoolKey, int]:
         """Return what this host has leased. Raises ``Unavailable``."""
@@ -115,8 +161,15 @@ class Leases:
                 for key, standing in before.items()
             }
 
-    async def forget(self, keys: Sequence[PoolKey], before: int) -> None:
-        """Remove these leases of ours, and those of any host on windows that began before the day ``before``.
+    async def forget(self, keys: Sequence[PoolKey], day: int) -> None:
+        """Remove these leases of ours, and those of any host on windows that are long over.
+
+        What other hosts hold does not go by this host's clock alone, which may be wrong: windows count as over by the
+        earlier of its day and the last one that was believed over this database (``gateway.metering.retention``).
+
+        Args:
+            keys: pools of ours that are over.
+            day: the UTC day of now, counted from 1970.
 
         Raises:
             Unavailable: the database cannot be used now.
@@ -125,6 +178,8 @@ class Leases:
         async with writing(self._database) as session:
             for key in keys:
                 await self._write(session, key, 0)
+            believed = await session.scalar(select(Lifetime.first_day).where(col(Lifetime.subject) == CLOCK))
+            before = min(day, believed or 0) - OLD_DAYS
             # The day 0 is that of windows without end.
             await session.execute(delete(row).where(col(row.window_day) < before, col(row.window_day) > 0))
 

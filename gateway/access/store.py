@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import or_, update
+from sqlalchemy import func, or_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col, select
 
@@ -146,6 +146,16 @@ class AccessStore:
         async with reading(self._database) as session:
             query = select(KeyRow).where(col(KeyRow.revision) > revision).order_by(col(KeyRow.revision))
             return tuple(record_of(row) for row in await session.scalars(query)), now
+
+    @property
+    def links(self) -> int:
+        """How many connections for reading were made to a server so far; see ``Database``."""
+        return self._database.reading_links
+
+    async def count(self) -> int:
+        """Return how many keys there are, revoked ones too."""
+        async with reading(self._database) as session:
+            return int(await session.scalar(select(func.count()).select_from(KeyRow)) or 0)
 
     async def key(self, key_id: str) -> KeyRecord:
         """Return one key, revoked or not."""

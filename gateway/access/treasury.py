@@ -20,7 +20,7 @@ from gateway.access.budgets import BudgetStore, wall_clock_us
 from gateway.access.confirmation import Confirmation, Shipping
 from gateway.access.escrow import Escrow, PoolKey, Share
 from gateway.access.index import BudgetIndex
-from gateway.access.leases import Leases, Standing, Wish, wish_of
+from gateway.access.leases import UNKNOWN, Leases, Standing, Wish, wish_of
 from gateway.access.witnesses import Witnesses
 from gateway.db.engine import Database
 from gateway.types.budgets import Budget, BudgetState, NewBudget, Paid, Scope, Shortfall, Spend, today
@@ -36,9 +36,6 @@ OVERTAKEN: Final = 3
 """How often more is leased for a request whose share others took while the database was asked."""
 KEEP_DAYS: Final = 2
 """Days after its end for which a window is remembered: requests that began in it may still run."""
-OLD_DAYS: Final = 40
-"""A window that began this long ago is over, whichever it is; only those without end are not."""
-_UNKNOWN: Final = -1
 
 
 class Treasury:
@@ -261,10 +258,15 @@ class Treasury:
             for key, pool in self.escrow.pools.items():
                 if pool.free > 0 and (now - pool.used_at >= IDLE_S or key[0] not in self.budgets):
                     self.escrow.give_back(key, pool.free)
+            found = await self._leases.look(self._written, self._clock())
+            if found is not None:
+                self._written = dict(found)
+                for key in found:  # what only the database knows of goes back
+                    self.escrow.pool(key)
             await self._write_leases()
             over = self.escrow.forget(lambda key: self._is_over(key, day))
             if over:
-                await self._leases.forget(over, day - OLD_DAYS)
+                await self._leases.forget(over, day)
                 for key in over:
                     self._written.pop(key, None)
                     self._dry.pop(key, None)
@@ -328,8 +330,8 @@ class Treasury:
         wishes = {key: wish_of(self.escrow.pool(key), spend.amount + ahead, spend.least) for key, _ in shares}
         try:
             standings = await self._leases.adjust(wishes)
-        except Unavailable:
-            self._written.update(dict.fromkeys(wishes, _UNKNOWN))
+        except BaseException:  # also who hangs up may do so behind the commit
+            self._written.update(dict.fromkeys(wishes, UNKNOWN))
             raise
         for key, wish in wishes.items():
             standing = standings.get(key)
@@ -375,7 +377,7 @@ class Treasury:
             return
         try:
             await self._leases.adjust(changed)
-        except Unavailable:
-            self._written.update(dict.fromkeys(changed, _UNKNOWN))
+        except BaseException:
+            self._written.update(dict.fromkeys(changed, UNKNOWN))
             raise
         self._written.update({key: wish.lease for key, wish in changed.items()})

@@ -121,7 +121,7 @@ def budgets_leases(as_json: Json = False) -> None:
         )
         return
     rows = [(lease.host, lease.budget_id, usd_text(lease.amount), moment(lease.updated_at)) for lease in leases]
-    table(("host", "budget", "USD", "changed"), rows)
+    table(("host", "budget", "USD", "written"), rows)
 
 
 @app.command("release")

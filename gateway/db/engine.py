@@ -39,12 +39,15 @@ class Database:
 
     Attributes:
         bulletin: the numbers of changes, as those who look for changes share them.
+        links: how many connections for writing were made to a server so far. Behind a new one may be a server that has
+            forgotten what was committed on the last: an older standby that took over, or a backup that was put back.
+        reading_links: the same of connections for reading.
         partitioned: whether the ledger is cut into a table for each day: PostgreSQL.
         writer: engine of the writing units; one of its transactions runs at a time, on all hosts.
         reader: engine whose connections cannot write; each transaction sees one state of the database.
     """
 
-    __slots__ = ("_url", "_written", "bulletin", "partitioned", "reader", "writer")
+    __slots__ = ("_url", "_written", "bulletin", "links", "partitioned", "reader", "reading_links", "writer")
 
     def __init__(self, url: str, *, patient: bool = False) -> None:
         """Prepare connections to ``url``; none is opened yet.
@@ -63,8 +66,11 @@ class Database:
         self.reader = make(self._url, writing=False)
         # One process at a time has an SQLite file: whoever has the lock of the state folder (gateway.keeper.address).
         self.bulletin = Bulletin(self._numbers, alone=not self.partitioned)
-        self._written = 0
-        if not self.partitioned:
+        self._written = self.links = self.reading_links = 0
+        if self.partitioned:
+            event.listen(self.writer.sync_engine, "connect", self._note_link)
+            event.listen(self.reader.sync_engine, "connect", self._note_reading_link)
+        else:
             event.listen(self.writer.sync_engine, "checkin", self._note_writing)
 
     @property
@@ -84,6 +90,14 @@ class Database:
         """Take note that the writing connection is given back: whatever wrote has ended."""
         self._written += 1
         self.bulletin.outdate()
+
+    def _note_link(self, *_: object) -> None:
+        """Take note of a new connection for writing."""
+        self.links += 1
+
+    def _note_reading_link(self, *_: object) -> None:
+        """Take note of a new connection for reading."""
+        self.reading_links += 1
 
     async def _numbers(self) -> Mapping[str, int]:
         """Return the number of the last change of every topic; errors are the toolkit's."""

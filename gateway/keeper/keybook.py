@@ -166,6 +166,14 @@ class KeyBook(ABC):
         for on_change in tuple(self._watchers):
             on_change(changed)
 
+    def _tell_all_keys(self, keys: Sequence[KeyRecord]) -> None:
+        """Tell what differs from what was known; a database that was restored may lack keys: these work no more."""
+        gone = self._known.keys() - {record.key_id for record in keys}
+        lost = [msgspec.structs.replace(self._known[key_id], disabled=True) for key_id in gone]
+        self._tell_keys([*(record for record in keys if self._known.get(record.key_id) != record), *lost])
+        for key_id in gone:
+            del self._known[key_id]
+
     def _remember_use(self, last_used: Mapping[str, int]) -> None:
         for key_id, moment in last_used.items():
             self._last_used[key_id] = max(moment, self._last_used.get(key_id, 0))

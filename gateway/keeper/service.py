@@ -15,8 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import msgspec
-
 from gateway.access import office as budgets
 from gateway.access.alerts import Alerts, Webhook
 from gateway.access.limits import LocalLimits
@@ -31,7 +29,7 @@ from gateway.console import settings
 from gateway.db.engine import Database
 from gateway.db.office import Premises
 from gateway.db.unit_of_work import Refused
-from gateway.keeper import schema
+from gateway.keeper import schema, secret
 from gateway.keeper.absence import wait_for_database
 from gateway.keeper.address import KeeperLock, host_id
 from gateway.keeper.extras import NO_EXTRAS, Extras
@@ -205,14 +203,12 @@ class Keeper(LedgerBook):
 
     async def _open_books(self) -> None:
         """Learn keys and budgets from the database. Raises ``Unavailable``."""
+        await secret.compare(_started(self._database), self._pepper)
         store = AccessStore(_started(self._database), self._pepper)
         keys, self._revision = await store.changed_since(-1)
         await self.treasury.open()
         self._store = store
-        # A database that was restored may lack keys that were known last: these work no more.
-        gone = self._known.keys() - {record.key_id for record in keys}
-        lost = [msgspec.structs.replace(self._known[key_id], disabled=True) for key_id in gone]
-        self._tell_keys([*(record for record in keys if self._known.get(record.key_id) != record), *lost])
+        self._tell_all_keys(keys)
 
     def _recall(self, known: Known) -> None:
         """Go on with what was known last."""
@@ -228,7 +224,8 @@ class Keeper(LedgerBook):
         self._shipping = self._tasks[-1]
         if _started(self._database).partitioned:
             # Only a server's database has other hosts that change it, and can be away at the next start.
-            follower = KeyFollower(_started(self._store), self._revision, self._changing, self._tell_keys)
+            tell = self._tell_keys, self._tell_all_keys, lambda: len(self._known)
+            follower = KeyFollower(_started(self._store), self._revision, self._changing, *tell)
             self._tasks.append(loop.create_task(follower.run(self._stops_within)))
             remembering = Remembering(self._memory, self._version, self._content)
             self._tasks.append(loop.create_task(remembering.run(self._stops_within)))

@@ -156,7 +156,9 @@ class Backlog:
         for name, segment in self.segments.items():
             checkpoint = saved.get(name, Checkpoint(name, 0))
             segment.position, segment.damaged = checkpoint.position, checkpoint.damaged
-            segment.finished = segment.drained = checkpoint.finished
+            # A copy of the folder may have ended a segment that is still written to here, or has more here.
+            whole = not segment.owned and segment.size <= segment.position
+            segment.finished = segment.drained = checkpoint.finished and whole
         self.measure()
 
     def measure(self) -> None:

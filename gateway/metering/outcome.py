@@ -10,6 +10,10 @@ class ShipperBusy(Exception):
     """Another process ships this host's journal."""
 
 
+class Reconnected(Exception):
+    """The connection to the server is newer than what is known of its checkpoints: it may have forgotten some."""
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """What a transaction did: how many rows it made, and when the keys of these rows were last used."""

@@ -31,7 +31,7 @@ from gateway.config.snapshot import RetentionSpec
 from gateway.db.bulk import Answer, Bulk, bulk
 from gateway.db.engine import Database
 from gateway.db.office import Duty, Office, Premises
-from gateway.db.tables.lifetime import Lifetime
+from gateway.db.tables.lifetime import CLOCK, Lifetime
 from gateway.db.unit_of_work import writing
 from gateway.metering.segments import QUARANTINE, SUFFIX
 from gateway.telemetry import logs
@@ -48,8 +48,6 @@ AHEAD: Final = 3
 """Days, today among them, whose partitions are there before their first row."""
 LEDGER: Final = "ledger"
 HOURS: Final = "usage_hour"
-CLOCK: Final = "clock"
-"""Subject of the last day that was believed."""
 DOUBT: Final = "clock_doubt"
 """Subject of the seconds for which the clock has been doubted."""
 JOURNAL: Final = "journal"

@@ -16,7 +16,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -39,7 +39,7 @@ from gateway.metering.backlog import Backlog, Batch
 from gateway.metering.checkpoints import Checkpoint
 from gateway.metering.entry import Entries
 from gateway.metering.orphans import find_orphans
-from gateway.metering.outcome import Shipped, ShipperBusy, Written
+from gateway.metering.outcome import Reconnected, Shipped, ShipperBusy, Written
 from gateway.metering.record import Close, Price, end_of
 from gateway.metering.retention import LEDGER, Expired, lifetimes
 from gateway.metering.segments import list_segments, sweep
@@ -105,7 +105,7 @@ class Shipper:
         self._on_shipped = on_shipped
         self._host = host or socket.gethostname()
         self._backlog = Backlog(directory)
-        self._restored = False
+        self._restored: int | None = None
         self._first_day = 0
         self._known_prices: set[int] = set()
         self._known_labels: set[int] = set()
@@ -191,18 +191,20 @@ class Shipper:
     # A round
 
     async def _ship(self) -> Shipped:
+        total = Shipped()
         while True:
             try:
-                return await self._round()
+                return await self._round(total)
             except Expired as error:
                 # The ledger has let go days since; what is of them goes into quarantine.
                 self._first_day = error.first_day
+            except Reconnected:
+                continue
 
-    async def _round(self) -> Shipped:
+    async def _round(self, total: Shipped) -> Shipped:
         self._acquire()
-        total, backlog = Shipped(), self._backlog
-        backlog.look()
-        if not self._restored:
+        (backlog := self._backlog).look()
+        if self._restored != self._database.links:
             await self._restore()
         elif self._first_day * 86_400 > time.time():
             async with reading(self._database) as session:  # a wrong clock wrote it, and may have been set right
@@ -230,17 +232,20 @@ class Shipper:
             raise ShipperBusy(f"another process ships the journal in {self._directory}") from None
         self._lock_fd = fd
         # Another shipper may have been at work since the checkpoints were read.
-        self._restored = False
+        self._restored = None
         sweep(self._directory)
 
     async def _restore(self) -> None:
-        """Read the checkpoints; those whose segment is gone are removed with the next write."""
+        """Read the checkpoints, and believe nothing else; those whose segment is gone go with the next write."""
+        async with bulk(self._database) if self._database.partitioned else nullcontext():
+            links = self._database.links  # the newest is the one that is written over next
+        self._known_prices, self._known_labels = set(), set()
         async with reading(self._database) as session:
             saved = await checkpoints.load(session, self._host)
             self._first_day = (await lifetimes(session)).get(LEDGER, 0)
         self._backlog.restore(saved)
         self._gone.update(saved.keys() - self._backlog.segments.keys())
-        self._restored = True
+        self._restored = links
 
     async def _advance(self, batch: Batch, total: Shipped) -> Batch | None:
         """Write a batch and return the next one, or None when there is none.
@@ -367,6 +372,8 @@ class Shipper:
         used = {labels.label_id: labels for labels in set(chain.from_iterable(some.labels for some in rows))}
         fresh = [labels for label_id, labels in used.items() if label_id not in self._known_labels]
         async with bulk(self._database) as connection:
+            if self._restored != self._database.links:
+                raise Reconnected
             await ledger.insert_prices(connection, prices)
             await ledger.insert_labels(connection, fresh)
             known = rollups.ask(connection, rows)

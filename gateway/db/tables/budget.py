@@ -33,7 +33,10 @@ class BudgetRow(Table, table=True):
 
 
 class BudgetLeaseRow(Table, table=True):
-    """What a host may still spend of one window of a budget, as far as the ledger tells. Only that host writes it."""
+    """What a host may still spend of one window of a budget, as far as the ledger tells. Only that host writes it.
+
+    On a server it does so again and again (``updated_at``), by which others see that it lives.
+    """
 
     __tablename__: ClassVar[str] = "budget_lease"
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from sqlmodel import Field
 
 from gateway.db.tables.table import Table
+
+CLOCK: Final = "clock"
+"""Subject of the last day that was believed."""
 
 
 class Lifetime(Table, table=True):

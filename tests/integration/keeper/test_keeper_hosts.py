@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.access.keys import KeyRing
 from gateway.keeper.service import JOURNAL_FOLDER, Keeper
@@ -104,3 +106,25 @@ async def test_a_server_that_goes_and_comes_is_waited_for(
     assert (await keeper.audit()).ok
     await journal.close()
     await keeper.stop()
+
+
+async def test_a_host_with_another_secret_is_told_of(
+    postgres_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Keys of one do not work on the other, which no caller could tell from a wrong key: the log says why."""
+
+    async def begin_and_end(home: Path, pepper: bytes) -> list[str]:
+        with capture_logs() as logs:
+            keeper = Keeper(home, postgres_url, pepper)
+            await keeper.start()
+            await keeper.stop()
+        return [entry["event"] for entry in logs]
+
+    here, there, elsewhere = (tmp_path_factory.mktemp("h") for _ in range(3))
+    assert await begin_and_end(here, PEPPER) == []
+    assert await begin_and_end(here, PEPPER) == []
+    assert await begin_and_end(there, PEPPER) == []
+    assert await begin_and_end(elsewhere, b"made here, because none was given") == ["secret_differs"]
+    marks = query(postgres_url, "SELECT mark FROM secret_mark")
+    assert len(marks) == 1
+    assert PEPPER not in marks[0][0]
