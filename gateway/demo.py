@@ -176,8 +176,7 @@ def past(home: Path, days: int, key: str) -> Beside:
 def welcome(base: str, key: str, admin: str, days: int) -> str:
     """Return what the demo prints once it serves."""
     shown = (
-        f"""
-  rankings        {base}/api/v1/rankings        {base}/api/v1/datasets/rankings-daily
+        f"""\
                   Their past of {days} days is MADE UP: scaled from statistics of recorded traffic, no real usage.
                   It fills in within seconds. --history 0d leaves it out.
 """
@@ -191,6 +190,8 @@ def welcome(base: str, key: str, admin: str, days: int) -> str:
   inference key   {key}
   management key  {admin}
   console         {base}/console        (at first it asks for the management key and makes you its owner)
+
+  rankings        {base}/rankings        (as data: {base}/api/v1/rankings)
 {shown}
   curl {base}/v1/chat/completions \\
     -H "Authorization: Bearer {key}" \\

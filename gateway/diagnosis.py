@@ -285,6 +285,9 @@ async def _backend(snapshot: ConfigSnapshot, name: str, guard: EgressGuard) -> F
                 check, State.BAD, f"it answers {page.status}", "the engine is not ready: its own log says why"
             )
         listed = await client.get(engine.models_path, PATIENCE_S)
+        if engine.ready_path is not None and page.status == listed.status == 404:
+            detail = f"{backend.url}: knows neither {engine.ready_path} nor {engine.models_path}"
+            return Finding(check, State.BAD, detail, f"look at its url and kind: no {backend.kind} answers there")
         measured = engine.metrics_path is None or (await client.get(engine.metrics_path, PATIENCE_S)).status == 200
     except NoAnswer as error:
         return Finding(check, State.BAD, f"{backend.url}: {error}", "look whether it runs and listens there")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,6 +15,7 @@ from starlette.responses import Response
 from dashboards import figures, forms
 from dashboards.charts.usage import drawn
 from dashboards.forms import Wrong
+from dashboards.sheets import csv_of
 from dashboards.span import SPANS, Span, named, span_of
 from dashboards.standings import tick
 from dashboards.views.overview import per_point, total
@@ -60,6 +59,13 @@ MEASURES: Final[tuple[tuple[Ranked, str], ...]] = (
 PAGE: Final = 25
 GROUPED: Final = 12
 """Names that are told apart."""
+_CHARTED: Final = ("requests", "errors", "tokens_prompt", "tokens_completion", "tokens_cached", "charge_usd")
+_LISTED: Final = (
+    *("id", "at", "attempt", "team", "key", "model", "endpoint", "app", "status", "finish_reason", "error"),
+    *("tokens_prompt", "tokens_completion", "tokens_cached", "charge_usd", "ttft_ms", "duration_ms"),
+)
+_COSTS: Final = ("cost_usd", "backend")
+"""Columns of the files, which have them without a line too; what the owner pays is only for who sees that."""
 
 
 def picked(visit: Visit) -> Pick:
@@ -291,7 +297,8 @@ async def chart(visit: Visit) -> Response:
         | ({"cost_usd": usd_text(row.cost_nano)} if cost else {})
         for row in sorted(found, key=lambda each: (each.point, each.name == REST, each.name))
     ]
-    return _given(visit, rows, {"data": rows}, f"activity-by-{by}")
+    columns = (span.grain, by, *_CHARTED, *(_COSTS[:1] if cost else ()))
+    return _given(visit, rows, {"data": rows}, f"activity-by-{by}", columns)
 
 
 async def export(visit: Visit) -> Response:
@@ -303,27 +310,19 @@ async def export(visit: Visit) -> Response:
     before = _cursor(visit.asked("before"))
     question = RequestsQuestion(*span.hours, pick, before, PAGE, _backend(visit))
     page = await visit.site.books.ask(REQUESTS, (question,))
-    rows = [_exported(row, cost=visit.may(Permission.COST_SEE)) for row in page.rows]
-    return _given(visit, rows, {"data": rows, "next": page.next.hex()}, "activity")
+    cost = visit.may(Permission.COST_SEE)
+    rows = [_exported(row, cost=cost) for row in page.rows]
+    columns = (*_LISTED, *(_COSTS if cost else ()))
+    return _given(visit, rows, {"data": rows, "next": page.next.hex()}, "activity", columns)
 
 
-def _given(visit: Visit, rows: Sequence[dict[str, Any]], whole: Any, name: str) -> Response:
+def _given(visit: Visit, rows: Sequence[dict[str, Any]], whole: Any, name: str, columns: Sequence[str]) -> Response:
     """Return ``rows`` as CSV or ``whole`` as JSON, whichever the path asks for. Raises ``NotFound``."""
     if visit.named("form") == "json":
         return Response(msgspec.json.encode(whole), media_type="application/json")
     if visit.named("form") != "csv":
         raise NotFound("there is no such form")
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]) if rows else ["id"])
-    writer.writeheader()
-    writer.writerows({name: harmless(each) for name, each in row.items()} for row in rows)
-    headers = {"content-disposition": f'attachment; filename="{name}.csv"'}
-    return Response(out.getvalue(), media_type="text/csv", headers=headers)
-
-
-def harmless(cell: Any) -> Any:
-    """Return a cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+    return csv_of(rows, name, columns)
 
 
 PAGES: Final = (

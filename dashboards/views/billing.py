@@ -26,22 +26,24 @@ TYPES: Final = {"json": "application/json", "csv": "text/csv", "html": "text/htm
 
 async def listed(visit: Visit) -> Response:
     """List the periods with what was, or will be, charged."""
-    return await _listed(visit, {})
+    return await _listed(visit)
 
 
-async def _listed(visit: Visit, errors: dict[str, str], status: int = 200) -> Response:
+async def _listed(visit: Visit, period: str = "", error: str = "") -> Response:
+    """List the periods; with ``error``, what is wrong with what was written to close ``period``."""
     books, whole = visit.site.books, visit.reach(Permission.BILLING_SEE).everything
     periods = await books.ask(methods.PERIODS)
     return visit.render(
         "billing.html",
-        status=status,
+        status=400 if error else 200,
         periods=sorted(periods, key=lambda each: each.period, reverse=True),
         whole=whole,
         closes=visit.may(Permission.BILLING_CLOSE),
         # What has no sink is an order to make deliveries, not one of them.
         outbox=[item for item in await books.ask(methods.OUTBOX) if item.sink][:50] if whole else (),
         sinks=[(sink, _goes_to(sink)) for sink in visit.site.config().billing.sinks] if whole else (),
-        errors=errors,
+        errors={period: error},
+        typed={period: visit.form.get("confirm", "")[:40]} if error else {},
         done=visit.asked("done"),
     )
 
@@ -124,11 +126,11 @@ async def close(visit: Visit) -> Response:
     """Close a period for good."""
     name = visit.form.get("period", "")
     if visit.form.get("confirm", "").strip() != name:
-        return await _listed(visit, {name: f"write {name} to close it for good"}, 400)
+        return await _listed(visit, name, f"write {name} to close it for good")
     try:
         await visit.site.books.ask(methods.CLOSE, (name,))
     except BadRequest as error:
-        return await _listed(visit, {name: error.message}, 400)
+        return await _listed(visit, name, error.message)
     return visit.go(PATH, done="closed")
 
 

@@ -18,9 +18,10 @@ from starlette.responses import Response
 from dashboards import figures, standings
 from dashboards.charts.lines import Lines, lines
 from dashboards.charts.strata import Strata, strata
+from dashboards.sheets import csv_of
 from dashboards.standings import Choice
 from dashboards.views.models import per_million
-from dashboards.views.rankings import csv_of, json_of, packed
+from dashboards.views.rankings import json_of, packed
 from dashboards.visit import SIGN_IN, Page, Visit
 from gateway.console.measure import PACES, USAGE, Pick, Speed, UsageQuestion
 from gateway.console.roles import Permission

@@ -7,9 +7,7 @@ machine asks.
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
@@ -25,8 +23,8 @@ from dashboards import door, render, standings
 from dashboards.charts.lines import Lines, lines
 from dashboards.charts.spark import sparkline
 from dashboards.charts.strata import MOST, Strata, strata
+from dashboards.sheets import csv_of
 from dashboards.standings import Choice
-from dashboards.views.activity import harmless
 from dashboards.visit import SIGN_IN, Page, Visit
 from gateway.leaderboard import document
 from gateway.leaderboard.question import Board, Measure, MilestoneRecord, Records, Standing
@@ -146,6 +144,8 @@ def rows_of(board: Board, choice: Choice, most: int) -> list[Row]:
 def _row(row: Standing, choice: Choice, colour: str) -> Row:
     # The day that runs is not whole: a line that ends with it would fall every morning.
     whole_days = row.series[:-1] if choice.runs else row.series
+    # Boards round shares to a millionth: what is less than half of one is still not nothing.
+    share = 5e-7 if row.share == 0 and row.value else row.share
     return Row(
         rank=row.rank,
         title=row.title or row.name,
@@ -153,7 +153,7 @@ def _row(row: Standing, choice: Choice, colour: str) -> Row:
         colour=colour,
         value=standings.short(choice.measure, row.value),
         exact=standings.exact(choice.measure)(row.value),
-        share=row.share,
+        share=share,
         change=row.change,
         moved=None if row.previous_rank is None else row.previous_rank - row.rank,
         was=standings.short(choice.measure, row.previous_value),
@@ -267,16 +267,6 @@ _TABLES: Final[dict[tuple[str, str], _Make]] = {
 def json_of(found: Any) -> Response:
     """Return an answer for machines."""
     return Response(_encode(found), media_type="application/json")
-
-
-def csv_of(rows: Sequence[dict[str, Any]], name: str, columns: Sequence[str] = ("rank", "name")) -> Response:
-    """Return a file with a line for each row; ``columns`` are its head where there is none."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]) if rows else columns)
-    writer.writeheader()
-    writer.writerows({key: harmless(each) for key, each in row.items()} for row in rows)
-    headers = {"content-disposition": f'attachment; filename="{name}.csv"'}
-    return Response(out.getvalue(), media_type="text/csv", headers=headers)
 
 
 def packed(visit: Visit, response: Response) -> Response:

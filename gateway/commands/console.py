@@ -40,7 +40,8 @@ def options(
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 10_000)
+    # Names are what people gave: [prod] is no style and :key: no picture.
+    return Console(width=None if sys.stdout.isatty() else 10_000, markup=False, emoji=False)
 
 
 def say(text: str) -> None:

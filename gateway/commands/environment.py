@@ -88,7 +88,7 @@ def ask_gateway(
         )
         document = answer.json()
     except (httpx.TransportError, httpx.InvalidURL) as error:
-        raise StartError(f"no gateway answers at {root}: {error}") from error
+        raise StartError(f"no gateway answers at {root}: {error}; name another with --url or PORT") from error
     except ValueError:
         document = None
     if not isinstance(document, dict) or (answer.status_code != 200 and "error" not in document):

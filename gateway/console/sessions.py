@@ -82,13 +82,16 @@ class Sessions:
                 return None
             user = user_of(person, grants_of(grant for _, _, grant in found if grant is not None))
         if now - row.seen_at > SEEN_EVERY_US:
-            await self._saw(row.session_id, now)
+            await self._saw(row.session_id, user.user_id, now)
         return Session(row.session_id, user, row.created_at, row.expires_at)
 
-    async def _saw(self, session_id: bytes, now: int) -> None:
+    async def _saw(self, session_id: bytes, user_id: str, now: int) -> None:
         async with writing(self._database) as session:
-            seen = update(ConsoleSession).where(col(ConsoleSession.session_id) == session_id)
-            await session.execute(seen.values(seen_at=now))
+            for seen in (
+                update(ConsoleSession).where(col(ConsoleSession.session_id) == session_id),
+                update(ConsoleUser).where(col(ConsoleUser.user_id) == user_id),
+            ):
+                await session.execute(seen.values(seen_at=now))
 
     async def end(self, token: str) -> None:
         """Sign out."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from gateway.cli import app
 from gateway.config.reference import environment_reference, file_reference
 from gateway.edge.inference import PATHS
 from gateway.engines.reference import profile_reference
@@ -15,6 +18,9 @@ from gateway.settings import Settings
 from gateway.types import errors
 
 ROOT = Path(__file__).parents[2]
+COMMAND = re.compile(r"(?m)(?:^(?:\.venv/bin/)?|`(?:\.venv/bin/)?)weir ((?:[^`\n\\]|\\\n)+)")
+PROCESSES = ("worker", "keeper")
+"""What ``ps`` calls processes; no commands."""
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 
 
@@ -98,3 +104,33 @@ def test_the_table_of_external_apis_is_made_from_their_profiles() -> None:
     """``docs/upstreams.md`` shows what the profiles say, row by row."""
     page = (ROOT / "docs" / "upstreams.md").read_text()
     assert f"<!-- profiles: made by gateway/engines/reference.py -->\n{profile_reference()}<!-- end -->" in page
+
+
+def named_command(words: list[str]) -> tuple[Any, list[str]]:
+    """Return the command that ``words`` name and the words behind it. Raises ``KeyError``: there is no such command."""
+    found: Any = get_command(app)
+    while hasattr(found, "commands") and words and not words[0].startswith("-"):
+        found, words = found.commands[words[0]], words[1:]
+    return found, words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_every_command_and_option_in_the_docs_exists(page: Path) -> None:
+    """What a page tells a reader to type is known to the program."""
+    unknown: list[str] = []
+    for text in COMMAND.findall(page.read_text()):
+        words = text.partition("#")[0].split("|")[0].replace("\\\n", " ").split()
+        if words[0] in PROCESSES or "…" in words:
+            continue
+        try:
+            command, rest = named_command(words)
+        except KeyError:
+            unknown.append(text)
+            continue
+        options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        typed = {
+            re.split(r"[=,.;:)\]]", word)[0] for word in (each.strip("[") for each in rest) if word.startswith("--")
+        }
+        if typed - options - {"--help"}:
+            unknown.append(text)
+    assert unknown == []

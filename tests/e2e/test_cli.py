@@ -196,14 +196,15 @@ def test_a_key_is_not_made_for_a_model_that_is_not_there(gateway: WeirProcess) -
 
 
 def test_tables_are_whole_in_a_pipe(alone: Place) -> None:
-    """Whoever reads a table with another program gets a line per row with nothing cut off."""
-    names = ("--name", "an application with a rather long name", "--model", "qwen/qwen3-235b-a22b-thinking-2507")
+    """Whoever reads a table with another program gets a line per row with nothing cut off, and names as they are."""
+    name = "[prod] an application with a rather long name [/] :key:"
+    names = ("--name", name, "--model", "qwen/qwen3-235b-a22b-thinking-2507")
     limits = ("--rpm", "1000", "--tpm", "100000000", "--concurrent", "1000", "--days", "30")
     key = alone.said("keys", "create", *names, *limits).strip()
     heads, row = alone.said("keys", "list").splitlines()
     assert heads.split() == ["key", "name", "team", "models", "limits", "expires", "last", "used"]
     assert row.split()[0] == key.split("-")[2]
-    assert "an application with a rather long name  default  qwen/qwen3-235b-a22b-thinking-2507  1000 rpm, " in row
+    assert f"{name}  default  qwen/qwen3-235b-a22b-thinking-2507  1000 rpm, " in row
     assert re.search(r"default +Default +20", alone.said("teams", "list"))
     [team] = alone.json("teams", "list")
     assert team["slug"] == "default"

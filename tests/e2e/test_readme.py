@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import httpx
 import pytest
 
 from tests.e2e.processes import ROOT, WEIR, Process, environment, run, tool
@@ -97,6 +98,14 @@ def test_make_run_prints_a_line_that_works(demo: Demo) -> None:
     said = shell(curl, demo.environ, ROOT)
     assert said.startswith('data: {"id":"gen-')
     assert said.endswith("data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("name", ["console", "rankings"])
+def test_make_run_prints_addresses_of_pages(demo: Demo, name: str) -> None:
+    """Who opens what stands behind the name in a browser gets a page, and no JSON."""
+    [address] = re.findall(rf"^  {name} +(http\S+)", "".join(demo.lines), re.MULTILINE)
+    answer = httpx.get(address, follow_redirects=True, trust_env=False)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
 
 
 def test_the_curl_block_gets_an_answer(demo: Demo) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from tests.ui.house import House
 from tests.ui.look import looking
@@ -53,11 +53,7 @@ def test_the_counter_of_today_moves_without_a_reload(house: House, chromium: Bro
         place = looker.page.locator('[data-count="tokens"]')
         before = place.text_content() or ""
         assert house.do(house.stage.chat(max_tokens=5)).status_code == 200
-        looker.page.wait_for_function(
-            "seen => document.querySelector('[data-count=\"tokens\"]').textContent !== seen",
-            arg=before,
-            timeout=30_000,
-        )
+        expect(place).not_to_have_text(before, timeout=30_000)
         assert whole(place.text_content() or "") > whole(before)
         assert looker.complaints == []
 
@@ -67,7 +63,7 @@ def test_the_picture_shows_on_the_page_and_by_itself(house: House, chromium: Bro
     with looking(chromium, house, "") as looker:
         looker.page.goto(f"{house.url}/rankings?days=7")
         looker.page.locator(".preview").scroll_into_view_if_needed()
-        looker.page.wait_for_function("() => document.querySelector('.preview').naturalWidth === 1200")
+        expect(looker.page.locator(".preview")).to_have_js_property("naturalWidth", 1200)
         looker.page.goto(f"{house.url}/rankings/chart.svg?days=7&theme=dark")
         fill = looker.page.evaluate("getComputedStyle(document.querySelector('.bg')).fill")
         assert fill == "rgb(18, 25, 24)"

@@ -7,12 +7,14 @@ import io
 import re
 import time
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
 
+from dashboards.figures import exact_usd
 from dashboards.forms import Wrong
 from dashboards.span import LONGEST, named
 from dashboards.views.activity import PAGE
@@ -147,6 +149,32 @@ def test_days_that_cannot_be_are_told_at_their_field(house: House) -> None:
         for day in ("0001-01-01", "9999-12-31"):
             page = client.get(f"/console/activity?from={day}&to={day}")
             assert (page.status_code, "a day of the years 1970 to 9998" in page.text) == (400, True)
+
+
+def test_every_page_has_the_exact_amount_behind_the_short_one(house: House) -> None:
+    """The digits that a column has no room for are the same everywhere: those of the file, in the cell's title."""
+    with house.client("owner") as client:
+        rows = client.get("/console/activity/chart.json?by=team&span=30d").json()["data"]
+        nano = {row["team"]: 0 for row in rows}
+        for row in rows:
+            nano[row["team"]] += int(Decimal(row["charge_usd"]) * 10**9)
+        whole = {"/console?span=30d", "/console/activity?span=30d"}
+        of_team = {"/console/teams", "/console/teams/default", "/console/activity?by=team&span=30d"}
+        for path in whole | of_team:
+            amount = exact_usd(sum(nano.values()) if path in whole else nano["default"])
+            assert f'title="{amount}"' in client.get(path).text, path
+
+
+@pytest.mark.parametrize("role", ["owner", "team_viewer"])
+def test_a_file_without_a_line_has_the_columns_of_one_with_lines(house: House, role: str) -> None:
+    """Whoever reads the file by the names of its columns need not ask whether there was anything."""
+    with house.client(role) as client:
+        for name, by in (("export", ""), ("chart", "by=team&")):
+            found = client.get(f"/console/activity/{name}.json?{by}span=24h").json()["data"]
+            empty = client.get(f"/console/activity/{name}.csv?{by}from=2024-10-01&to=2024-10-03").text
+            kept = client.get(f"/console/activity/{name}.csv?{by}span=7d").text.splitlines()[0]
+            assert empty.splitlines() == [kept]
+            assert not found or kept.split(",")[1:] == list(found[0])[1:]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from gateway.config.snapshot import ConfigSnapshot
 from gateway.console import question as asked
 from gateway.console.measure import REQUESTS, USAGE, Pick, RequestsQuestion, UsageQuestion
 from gateway.console.roles import Grant, Role
-from gateway.db.tables.console import ConsoleSession
+from gateway.db.tables.console import ConsoleSession, ConsoleUser
 from gateway.db.unit_of_work import writing
 from gateway.keeper.client import KeeperClient
 from gateway.keeper.server import KeeperServer
@@ -95,6 +95,20 @@ async def test_a_session_lives_until_it_is_over_idle_or_ended(keeper: Keeper) ->
     assert await keeper.ask(asked.SESSION, (his.token,)) is None
     with pytest.raises(Unauthorized):
         await keeper.ask(asked.SIGN_IN, (msgspec.structs.replace(ADA, login="bob"),))
+
+
+async def test_a_user_was_last_here_when_the_last_page_was_asked_for(keeper: Keeper) -> None:
+    """Users and sessions say the same, also long after the sign-in."""
+    first = await keeper.ask(asked.FIRST_OWNER, (ADA,))
+    signed_in = first.session.created_at - 3_600_000_000
+    assert keeper._database is not None
+    async with writing(keeper._database) as session:
+        for table in (ConsoleSession, ConsoleUser):
+            await session.execute(update(table).values(seen_at=signed_in))
+    assert await keeper.ask(asked.SESSION, (first.token,)) is not None
+    [user] = await keeper.ask(asked.USERS)
+    [listed] = await keeper.ask(asked.SESSIONS, (user.user_id,))
+    assert user.seen_at == listed.seen_at >= first.session.created_at
 
 
 async def test_passwords_are_checked_changed_and_never_kept(keeper: Keeper) -> None:

@@ -145,11 +145,12 @@ def test_a_line_that_there_is_not_cannot_be_ticked(house: House) -> None:
 
 
 def test_closing_a_period_is_asked_for_by_its_name(house: House) -> None:
-    """Without it nothing is closed, and the form says which word it wants."""
+    """Without it nothing is closed, and the form says which word it wants, beside the one that was typed."""
     with house.client("owner") as client:
         [period] = re.findall(r'name="period" value="([0-9-]+)"', client.get("/console/billing").text)[:1]
     answer = post(house, "owner", "/console/billing/close", period=period, confirm="yes")
     assert (answer.status_code, f"write {period} to close it" in answer.text) == (400, True)
+    assert '<input name="confirm" value="yes"' in answer.text
 
 
 def test_ids_of_others_and_of_nobody_are_the_same_to_every_form(house: House) -> None:

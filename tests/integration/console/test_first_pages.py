@@ -66,3 +66,11 @@ def test_settled_days_are_read_once(house: House) -> None:
         for question in questions(int(now) // 3_600):
             house.do(usage.sums(question))
     assert min(read) > settled.settled_day(now) - 1
+
+
+def test_nothing_before_is_said_and_not_left_out(house: House) -> None:
+    """Where there was nothing to compare with, a tile does not end in "vs" and no number."""
+    with house.client("team_viewer") as client:
+        page = client.get("/console?span=30d").text
+    assert page.count("nothing 30 d before") == 3
+    assert "vs 30 d before" not in page

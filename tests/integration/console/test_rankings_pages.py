@@ -101,6 +101,13 @@ def test_a_team_sees_its_own_part_and_no_other_team(house: House) -> None:
     assert OTHERS in owner.text
 
 
+def test_a_share_too_small_to_be_told_is_not_called_none(house: House) -> None:
+    """Beside teams with a past, one that has paid for a few answers has some share."""
+    page = get(house, "/rankings?by=team&measure=spend&days=7", "owner").text
+    [row] = [each for each in page.split("<tr") if ">default<" in each and "share-cell" in each]
+    assert '<span class="tnum">&lt;0.1 %</span>' in row
+
+
 @pytest.mark.usefixtures("boards")
 @pytest.mark.parametrize(
     "query", ["by=colour", "measure=fun", "days=12", "days=-1", "to=yesterday", "to=2999-01-01", "by=%00"]
