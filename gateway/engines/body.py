@@ -115,18 +115,17 @@ def _passing(engine: Engine, fields: frozenset[str], body: dict[str, Any]) -> di
 
 def _fit(engine: Engine, body: dict[str, Any]) -> None:
     """Bring the body of a chat into the form that ``engine`` takes; nothing inside it is changed."""
-    messages = body.get("messages")
-    if not engine.developers and type(messages) is list and any(_of_developer(message) for message in messages):
-        # Templates of open models and most APIs drop or refuse what a developer says: the system says it.
-        body["messages"] = [
-            {**message, "role": "system"} if _of_developer(message) else message for message in messages
-        ]
+    messages: Any = body.get("messages")
+    said = messages
+    if not engine.developers and type(messages) is list:
+        for place, message in enumerate(messages):
+            if type(message) is dict and message.get("role") == "developer":
+                # Templates of open models and most APIs drop or refuse what a developer says: the system says it.
+                if said is messages:
+                    said = body["messages"] = messages.copy()
+                said[place] = {**message, "role": "system"}
     if engine.fit is not None:
         engine.fit(body)
-
-
-def _of_developer(message: Any) -> bool:
-    return type(message) is dict and message.get("role") == "developer"
 
 
 def _clean_template_arguments(body: dict[str, Any]) -> None:

@@ -47,11 +47,13 @@ def test_only_who_knows_developers_hears_of_one(kind: str) -> None:
     """Qwen's template drops the role or raises at it, SGLang and DeepSeek refuse it; the system says the same."""
     known = kind in ("openai profile", "openrouter")
     engine = ENGINES[kind] if kind in ENGINES else engine_of("openai", kind.split(" ", maxsplit=1)[0])
-    body = {"messages": [{"role": "developer", "content": "Be brief."}, *MESSAGES]}
+    told = [{"role": "developer", "content": words} for words in ("Be brief.", "Be kind.")]
+    body = {"messages": [told[0], *MESSAGES, told[1]]}
     sent = upstream_body(engine, Operation.CHAT, body, upstream_model="Upstream", max_tokens=None, stream=False)
-    assert [message["role"] for message in sent["messages"]] == ["developer" if known else "system", "user"]
-    assert [message["content"] for message in sent["messages"]] == ["Be brief.", "hello"]
-    assert body["messages"][0] == {"role": "developer", "content": "Be brief."}
+    role = "developer" if known else "system"
+    assert [message["role"] for message in sent["messages"]] == [role, "user", role]
+    assert [message["content"] for message in sent["messages"]] == ["Be brief.", "hello", "Be kind."]
+    assert [each["role"] for each in body["messages"]] == ["developer", "user", "developer"]
 
 
 @every_engine
