@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -129,8 +130,9 @@ def test_langchain_for_python(house: House) -> None:
         options: Any = {"include_usage": True}
         chunks = list(client.chat.completions.create(model=MODEL, messages=hello, stream=True, stream_options=options))
         assert chunks[-1].usage is not None
-        vector = client.embeddings.create(model=EMBEDDER, input=["rain"], encoding_format="base64")
-        assert len(vector.data[0].embedding) == 3
+        packed: Any = client.embeddings.create(model=EMBEDDER, input=["rain"], encoding_format="base64")
+        assert len(b64decode(packed.data[0].embedding)) == 3 * 4
+        assert len(client.embeddings.create(model=EMBEDDER, input=["rain"]).data[0].embedding) == 3
 
 
 CLAUDE_CODE: Final = """
