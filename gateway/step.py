@@ -28,9 +28,12 @@ class _Step:
         self._last = 0.0
         self._together = False
 
-    def came(self, at: float) -> None:
-        """A request has come, ``at`` so many monotonic seconds."""
-        self._together = at - self._last < TOGETHER_S
+    def came(self, at: float, *, others: bool) -> None:
+        """A request has come, ``at`` so many monotonic seconds; ``others`` is whether any is still there.
+
+        Of a caller who asks again as soon as it has its answer each comes alone, however soon that is.
+        """
+        self._together = others and at - self._last < TOGETHER_S
         self._last = at
 
     def __await__(self) -> Generator[None, None, None]:

@@ -188,7 +188,7 @@ class Inference:
 
     def start(self, exchange: Exchange, inlet: Inlet, principal: Principal) -> None:
         """Serve an exchange in a task of its own."""
-        STEP.came(exchange.arrived)
+        STEP.came(exchange.arrived, others=bool(self.active))
         self.active[exchange] = self.desk.loop.create_task(self.serve(exchange, inlet, principal))
 
     async def serve(self, exchange: Exchange, inlet: Inlet, principal: Principal) -> None:
