@@ -52,15 +52,18 @@ def name_of(role: str, path: str) -> str:
 
 
 def served(house: House, role: str, path: str) -> dict[str, Any]:
-    """Return what a page costs where all that pages and the console keep is void: its own bytes and its queries."""
+    """Return what a page costs where all that pages and the console keep is void: its own bytes and its queries.
+
+    Of three visits the middle one: an hour may turn during one of them.
+    """
     counts = []
     with house.client(role) as client, patch.object(standings, "time", HURRIED):
-        for _ in range(2):
+        for _ in range(3):
             house.forget()
             house.visits.clear()
             answer = client.get(path)
             counts.append(max(map(len, house.visits)))
-    return {"page_bytes": len(answer.content), "queries": max(counts)}
+    return {"page_bytes": len(answer.content), "queries": sorted(counts)[1]}
 
 
 class Hurried:
