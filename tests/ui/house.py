@@ -27,7 +27,7 @@ from gateway.console.question import CREATE_USER, SIGN_IN, NewUser, SignIn
 from gateway.console.roles import Grant, Role
 from gateway.db.bulk import bulk
 from gateway.db.bulk_sqlite import SqliteBulk
-from gateway.db.engine import Database
+from gateway.db.engine import _NUMBERS, Database
 from gateway.demo import fleet, write_config
 from gateway.leaderboard.question import MADE_UP
 from gateway.metering import settled
@@ -198,14 +198,15 @@ async def _furnish(house: House, days: int, stack: AsyncExitStack) -> None:
 def _count(house: House, database: Database, stack: AsyncExitStack) -> None:
     """Note the statements of visits, not those of the keeper's own duties beside them.
 
-    What a visit leaves behind to be done later stays its own, even while the next one is served.
+    What a visit leaves behind to be done later stays its own, even while the next one is served. The numbers of changes
+    count once: whoever looks next reads them again because a duty has written, as many do when an hour turns.
     """
     visiting: ContextVar[list[str] | None] = ContextVar("visiting", default=None)
     read, serve = SqliteBulk.read, visit.serve
 
     def note(sql: str) -> None:
         asked = visiting.get()
-        if asked is not None and sql != "BEGIN":
+        if asked is not None and sql != "BEGIN" and not (sql == _NUMBERS.text and sql in asked):
             asked.append(sql)
 
     async def counted(bulk: SqliteBulk, sql: str, values: Sequence[Any]) -> list[Any]:
