@@ -38,6 +38,15 @@ def clock_of_its_own(host: Host, monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
+async def both_lend(a: Host, b: Host) -> None:
+    """Have ``a`` hold 800 of 1,000 for a request that runs, and ``b`` be through with one of 100."""
+    await budget([a, b], 1_000)
+    assert isinstance(await a.admit(spend(800)), tuple)
+    mine = await b.admit(spend(100))
+    assert isinstance(mine, tuple)
+    b.settle(mine[0], 100)
+
+
 @pytest.mark.parametrize("known", [False, True], ids=["nothing-believed-yet", "today-believed"])
 async def test_a_host_whose_clock_is_months_ahead_takes_nothing_from_others(
     hosts: list[Host], monkeypatch: pytest.MonkeyPatch, *, known: bool
@@ -46,11 +55,7 @@ async def test_a_host_whose_clock_is_months_ahead_takes_nothing_from_others(
     a, b = hosts
     if known:
         await believe(a, DAY)
-    await budget(hosts, 1_000)
-    assert isinstance(await a.admit(spend(800)), tuple)
-    mine = await b.admit(spend(100))
-    assert isinstance(mine, tuple)
-    b.settle(mine[0], 100)
+    await both_lend(a, b)
     clock = clock_of_its_own(b, monkeypatch)
     clock.wall_us += AHEAD * DAY_US
     await b.rounds(3)
@@ -64,11 +69,7 @@ async def test_leases_of_a_lost_host_go_with_windows_that_are_long_over(
 ) -> None:
     """Once the day is believed, nothing is left of what a host held that never came back."""
     a, b = hosts
-    await budget(hosts, 1_000)
-    assert isinstance(await a.admit(spend(800)), tuple)
-    mine = await b.admit(spend(100))
-    assert isinstance(mine, tuple)
-    b.settle(mine[0], 100)
+    await both_lend(a, b)
     await believe(a, DAY + OLD_DAYS + 1)
     clock_of_its_own(b, monkeypatch).wall_us += (OLD_DAYS + 1) * DAY_US
     await b.rounds(3)
