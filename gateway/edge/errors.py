@@ -25,7 +25,7 @@ def error_object(error: WeirError) -> dict[str, Any]:
     """Return the ``error`` member of an error body."""
     shown: dict[str, Any] = {
         "message": error.message,
-        "type": error.word,
+        "type": error.api_type,
         "param": error.param,
         "code": error.code,
         "metadata": {"error_type": error.kind, **error.metadata},

@@ -65,7 +65,7 @@ class WeirError(Exception):
         return self.error_type
 
     @property
-    def word(self) -> str:
+    def api_type(self) -> str:
         """OpenAI's ``error.type`` of this very error."""
         return self.openai_type
 
@@ -258,7 +258,7 @@ class UpstreamFailed(WeirError):
         return self._kind or self.error_type
 
     @property
-    def word(self) -> str:
+    def api_type(self) -> str:
         """OpenAI's ``error.type`` of this very error: what an engine refuses is the request's fault there, too."""
         return BadRequest.openai_type if self._code < 500 else self.openai_type
 

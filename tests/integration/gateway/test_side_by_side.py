@@ -13,6 +13,7 @@ import pytest
 from gateway import relay
 from gateway.edge.native_exchange import NativeExchange
 from gateway.inflight import InFlight
+from gateway.step import _Step
 from gateway.upstream import attempts, trial
 from gateway.upstream.attempts import Walk
 from tests.fakes.backend import HandBackend, Visit, hand_backend, whole
@@ -63,6 +64,31 @@ async def test_each_stop_is_passed_by_all_before_the_next(tmp_path: Path, monkey
         assert await answers() == [200] * TOGETHER
     first = passed[: 3 * TOGETHER]
     assert first == ["__init__"] * TOGETHER + ["route"] * TOGETHER + ["_run"] * TOGETHER
+
+
+async def test_a_caller_who_asks_again_at_once_comes_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However soon that is: nobody is there to give way to, and each turn of the loop would cost it time."""
+    monkeypatch.setattr("gateway.step.TOGETHER_S", 1_000.0)
+    gave_way: list[bool] = []
+    steps = _Step.__await__
+
+    def counted(step: _Step) -> Generator[None, None, None]:
+        gave_way.append(step._together)
+        return steps(step)
+
+    monkeypatch.setattr(_Step, "__await__", counted)
+
+    async def script(visit: Visit) -> None:
+        await visit.answer(whole())
+
+    async with (
+        hand_backend(script) as backend,
+        staged(tmp_path, configuration([Backend("only", backend.url, "vllm")])) as stage,
+    ):
+        for _ in range(5):
+            assert (await stage.chat(chat_body())).status_code == 200
+    assert len(gave_way) == 5 * 9
+    assert not any(gave_way)
 
 
 async def test_those_that_come_together_do_not_choose_the_same_replica(tmp_path: Path) -> None:

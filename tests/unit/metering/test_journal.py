@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,22 @@ async def test_ends_that_wait_go_into_the_segment_that_ends(tmp_path: Path) -> N
     await journal.close()
     assert len(list_segments(tmp_path)) > 2
     assert sorted(keys(of_type(on_disk(tmp_path), Close))) == sorted(keys(starts))
+
+
+async def test_a_segment_does_not_end_by_its_age_before_its_ends_are_written(tmp_path: Path, disk: Disk) -> None:
+    """A write that fails there would be heard by nobody; so the end waits for the turn in which they are written."""
+    journal = begin(tmp_path)
+    start = opened()
+    journal.append(start)
+    journal.append(closed(start))
+    disk.writes = [errno.EIO]
+    journal._series._expire(0)
+    assert len(list_segments(tmp_path)) == 1
+    assert journal.failures == 0
+    await journal.commit()
+    assert journal.failures == 1
+    assert keys(of_type(disk.safe(tmp_path), Close)) == keys([start])
+    await journal.close()
 
 
 async def test_segment_begins_with_its_head_and_holds_rates_before_their_use(tmp_path: Path) -> None:
