@@ -30,6 +30,7 @@ from gateway.keeper.address import KeeperError
 from gateway.keeper.client import KeeperClient
 from gateway.keeper.extras import Extras
 from gateway.keeper.process import serving
+from gateway.pulse import Pulse
 from gateway.routing.registry import PresetError
 from gateway.settings import Settings, SettingsError
 from gateway.telemetry import logs
@@ -115,7 +116,7 @@ def serve_alone(
     return 0 if uvloop.run(main()) else 1
 
 
-def serve_worker(startup: Startup, listener: socket.socket, workers: int) -> int:
+def serve_worker(startup: Startup, listener: socket.socket, workers: int, pulse: Pulse) -> int:
     """Run one of ``workers`` workers on a socket that all of them have; return the exit status."""
     from gateway.serving import serve  # noqa: PLC0415 - see above
 
@@ -127,10 +128,10 @@ def serve_worker(startup: Startup, listener: socket.socket, workers: int) -> int
                 gateway, listener, started=lambda: _log.info("worker started", pid=os.getpid()), alone=False
             )
 
-    return _run(main)
+    return _run(main, pulse)
 
 
-def serve_keeper(startup: Startup) -> int:
+def serve_keeper(startup: Startup, pulse: Pulse) -> int:
     """Run the keeper of several workers; return the exit status."""
 
     async def main() -> bool:
@@ -147,7 +148,7 @@ def serve_keeper(startup: Startup) -> int:
             await _outlive(keeper, startup.settings.grace + 5.0)
         return True
 
-    return _run(main)
+    return _run(main, pulse)
 
 
 class _Config:
@@ -250,10 +251,18 @@ async def _outlive(keeper: Keeper, seconds: float) -> None:
         await asyncio.sleep(0.05)
 
 
-def _run(main: Callable[[], Coroutine[None, None, bool]]) -> int:
+def _run(main: Callable[[], Coroutine[None, None, bool]], pulse: Pulse) -> int:
     """Run a child's coroutine on uvloop; an error of starting is one line of the log, because nobody else sees it."""
+
+    async def alive() -> bool:
+        signs = asyncio.get_running_loop().create_task(pulse.give())
+        try:
+            return await main()
+        finally:
+            signs.cancel()
+
     try:
-        return 0 if uvloop.run(main()) else 1
+        return 0 if uvloop.run(alive()) else 1
     except (StartError, WeirError) as error:
         _log.error("cannot start", reason=str(error))
         return 1

@@ -235,6 +235,15 @@ class Settings(BaseModel):
         validation_alias="WEIR_GRACE",
         description="Seconds that running answers get to finish after the process is told to stop.",
     )
+    watchdog: Annotated[float, _FILLED] = Field(
+        30.0,
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
+        validation_alias="WEIR_WATCHDOG",
+        description="Seconds after which one of several processes that gives no sign of life is killed and started "
+        "anew; 0: never, for whoever stops one on purpose.",
+    )
 
     @model_validator(mode="after")
     def _keys_differ(self) -> Self:
@@ -353,6 +362,7 @@ _MENDS: Final = {
     "WEIR_HEADER_TIMEOUT": _SECONDS,
     "WEIR_BODY_TIMEOUT": _SECONDS,
     "WEIR_GRACE": _SECONDS,
+    "WEIR_WATCHDOG": "use seconds, at most 86400, or 0 for never",
 }
 
 

@@ -1,7 +1,8 @@
 """``weir serve --workers N``: one supervisor that owns the listening socket and N worker processes and their keeper.
 
 The supervisor does no work of its own: it starts the keeper, then the workers, passes SIGHUP on, and starts anew
-whatever dies. Children are forked from it, so what it has imported they need not import again, and they share its
+whatever dies. One that gives no sign of life (``gateway.pulse``) for too long is asked where it is, for the log, and
+killed. Children are forked from it, so what it has imported they need not import again, and they share its
 memory. It has no thread and no event loop, now or later: a fork would copy the locks of one and the descriptors of the
 other. Children begin with SIGHUP blocked, so that one that comes while they start waits for them instead of ending
 them. Every child holds the read end of a pipe whose write end only the supervisor has: when the supervisor is gone,
@@ -20,17 +21,20 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
+from gateway.pulse import ASKED, Pulse
 from gateway.telemetry import logs
 
 FIRST_DELAY: Final = 0.1
 LONGEST_DELAY: Final = 5.0
 STEADY_AFTER: Final = 10.0
 """Seconds after which a child counts as having started well."""
+LAST_WORDS: Final = 1.0
+"""Seconds that a child which hangs has to say where."""
 _POLL: Final = 0.2
 _END_POLL: Final = 0.02
 _SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD})
@@ -38,11 +42,12 @@ _SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signa
 _log: Final = logs.logger(__name__)
 
 
-Work = Callable[[int], int]
-"""What a child does from its start to its end; takes the read end of the leash, returns the exit status."""
+Work = Callable[[int, Pulse], int]
+"""What a child does from its start to its end; takes the read end of the leash and where to give signs of life,
+returns the exit status."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Child:
     """One process under supervision.
 
@@ -53,6 +58,8 @@ class Child:
         started: monotonic seconds of the last start.
         delay: seconds to wait before the next start, also after one that failed.
         due: monotonic seconds at which to start it.
+        pulse: its signs of life.
+        asked: whether it was asked where it hangs.
     """
 
     role: str
@@ -61,6 +68,8 @@ class Child:
     started: float = 0.0
     delay: float = FIRST_DELAY
     due: float = 0.0
+    pulse: Pulse = field(default_factory=Pulse)
+    asked: bool = False
 
     def runs(self) -> bool:
         """Return whether there is a process that has not ended; one that has is buried."""
@@ -85,12 +94,22 @@ class Supervisor:
         listener: the socket that workers take connections from; closed here first of all when it stops.
         workers: how many.
         grace: seconds that workers have to finish.
+        patience: seconds without a sign of life after which a child is killed; 0 for ever.
         work: what a ``keeper`` does and what a ``worker`` does.
     """
 
-    def __init__(self, listener: socket.socket, workers: int, *, grace: float, work: Mapping[str, Work]) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        workers: int,
+        *,
+        grace: float,
+        patience: float,
+        work: Mapping[str, Work],
+    ) -> None:
         self._listener = listener
         self._grace = grace
+        self._patience = patience
         self._work = work
         self._children = [Child("keeper"), *(Child("worker") for _ in range(workers))]
         self._leash, self._hand = os.pipe()
@@ -125,7 +144,7 @@ class Supervisor:
         return 0
 
     def _tend(self) -> None:
-        """Start what is due, bury what has died."""
+        """Start what is due, bury what has died, end what hangs."""
         now = time.monotonic()
         for child in self._children:
             if child.pid is not None and not child.runs():
@@ -136,15 +155,32 @@ class Supervisor:
                 child.pid = None
             if child.pid is None and now >= child.due:
                 self._start(child, now)
+            elif child.pid is not None and self._patience:
+                self._watch(child, now)
+
+    def _watch(self, child: Child, now: float) -> None:
+        """Kill a child that gives no sign of life; it may say before where it is."""
+        still = child.pulse.look(now)
+        if not child.asked and still > self._patience:
+            child.asked = True
+            _log.error("process hangs", role=child.role, pid=child.pid, seconds=round(still, 1))
+            child.signal(ASKED)
+        elif child.asked and still > self._patience + LAST_WORDS:
+            child.signal(signal.SIGKILL)
+        elif child.asked and not still:
+            child.asked = False
+            _log.warning("process hangs no longer", role=child.role, pid=child.pid)
 
     def _start(self, child: Child, now: float) -> None:
         sys.stdout.flush()  # else the child has the same text, and says it again
+        child.pulse.forget(now)
+        child.asked = False
         # Held back while there are two of us: what comes for the child must not be taken by a handler that is ours.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             pid = _fork(child.role)
             if pid == 0:
-                self._become(child.role)
+                self._become(child)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if pid is None:
@@ -153,9 +189,9 @@ class Supervisor:
         else:
             child.pid, child.status, child.started = pid, None, now
 
-    def _become(self, role: str) -> NoReturn:
+    def _become(self, child: Child) -> NoReturn:
         """Be a child, with the signals of a new process, except that SIGHUP waits."""
-        status = 1
+        status, role = 1, child.role
         try:
             signal.set_wakeup_fd(-1)
             for number in _SIGNALS:
@@ -167,7 +203,7 @@ class Supervisor:
             with suppress(OSError):  # the name by which `ps` and `top` show it; only Linux has it there
                 Path("/proc/self/comm").write_text(f"weir {role}")
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS - {signal.SIGHUP})
-            status = self._work[role](self._leash)
+            status = self._work[role](self._leash, child.pulse)
         except BaseException:  # noqa: BLE001 - nothing of the supervisor's that is above here may run in a child
             traceback.print_exc()
         finally:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import socket
 
     from gateway.process import Beside, Startup
+    from gateway.pulse import Pulse
 
 MOST_DAYS = 366
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
@@ -85,18 +86,18 @@ def run_demo(
     raise SystemExit(status)
 
 
-def _be_worker(listener: socket.socket, workers: int, leash: int) -> int:
+def _be_worker(listener: socket.socket, workers: int, leash: int, pulse: Pulse) -> int:
     """Serve as one of several workers; return the exit status."""
     from gateway.process import serve_worker
 
-    return _child(leash, lambda startup: serve_worker(startup, listener, workers))
+    return _child(leash, lambda startup: serve_worker(startup, listener, workers, pulse))
 
 
-def _be_keeper(leash: int) -> int:
+def _be_keeper(leash: int, pulse: Pulse) -> int:
     """Keep the ledger for several workers; return the exit status."""
     from gateway.process import serve_keeper
 
-    return _child(leash, serve_keeper)
+    return _child(leash, lambda startup: serve_keeper(startup, pulse))
 
 
 def _child(leash: int, serve: Callable[[Startup], int]) -> int:
@@ -170,7 +171,8 @@ def _serve(
     import gateway.serving  # noqa: F401 - what workers are made of: imported here once instead of by each
 
     work: dict[str, supervisor.Work] = {"keeper": _be_keeper, "worker": partial(_be_worker, listener, workers)}
-    return supervisor.Supervisor(listener, workers, grace=startup.settings.grace, work=work).run()
+    grace, patience = startup.settings.grace, startup.settings.watchdog
+    return supervisor.Supervisor(listener, workers, grace=grace, patience=patience, work=work).run()
 
 
 def _announce(startup: Startup, base: str) -> None:

@@ -250,6 +250,26 @@ async def test_the_other_worker_goes_on_when_one_is_killed(cluster: WeirProcess,
     await asyncio.to_thread(cluster.audit)
 
 
+async def test_a_process_that_hangs_is_replaced(serve: Serve) -> None:
+    """Keeper and worker, stopped: whoever waits for them is served again, and the books agree."""
+    cluster = running(serve(workers=2, WEIR_WATCHDOG="3"))
+    async with clients(cluster) as (first, second), asyncio.TaskGroup() as group:
+        _, limited = await new_key(second, concurrent=1)
+        lost = await begun(group, first, LONG)
+        keeper, victim = cluster.keeper, cluster.workers[0]
+        os.kill(keeper, signal.SIGSTOP)
+        os.kill(victim, signal.SIGSTOP)
+        await presently(lambda: keeper != cluster.keeper and victim not in cluster.workers)
+        assert (await lost).broken
+
+        async def allowed() -> bool:
+            return (await ask(second, max_tokens=2, headers=limited)).done
+
+        await until(allowed)
+        await orphaned(second, (await lost).id)
+    await asyncio.to_thread(cluster.audit)
+
+
 async def orphaned(http: httpx.AsyncClient, identity: str) -> dict[str, Any]:
     """Wait until a request is in the ledger as an orphan and return what is known of it."""
     found: dict[str, Any] = {}

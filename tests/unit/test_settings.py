@@ -70,6 +70,7 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         "WEIR_BODY_TIMEOUT": "7",
         "WEIR_WRITE_TIMEOUT": "8",
         "WEIR_GRACE": "9",
+        "WEIR_WATCHDOG": "0",
     }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
@@ -89,7 +90,7 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.tracing
     assert (settings.durability, settings.max_body_bytes) == ("process", 1024)
     timeouts = (settings.header_timeout, settings.body_timeout, settings.write_timeout)
-    assert (*timeouts, settings.grace) == (0.5, 7.0, 8.0, 9.0)
+    assert (*timeouts, settings.grace, settings.watchdog) == (0.5, 7.0, 8.0, 9.0, 0.0)
 
 
 def test_every_field_is_described() -> None:
@@ -140,6 +141,7 @@ def test_empty_foreign_variables_are_unset(monkeypatch: pytest.MonkeyPatch, name
         ("WEIR_HEADER_TIMEOUT", "0", "more than 0"),
         ("WEIR_BODY_TIMEOUT", "nan", "more than 0"),
         ("WEIR_GRACE", "inf", "more than 0"),
+        ("WEIR_WATCHDOG", "-1", "0 for never"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317", "http://localhost:4318"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://[", "http://localhost:4318"),
     ],
