@@ -158,6 +158,9 @@ def _state(replica: Replica, now: float) -> tuple[str, str, str]:
         return "cooling", "warn", "It said that it is full; others are preferred."
     if load.lacks:
         return "lacking", "warn", "It does not list a model it is to serve."
+    gaps = [name for (name, _), gap in (load.gaps or {}).items() if gap.until > now]
+    if gaps:
+        return "lacking", "warn", f"It says that it has no {', '.join(gaps)}; others are preferred."
     return "ready", "good", "It takes requests."
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from math import inf
 from typing import Generic, TypeVar
 
+from gateway.types.call import Operation
+
 ValueT = TypeVar("ValueT", bool, float, frozenset[str])
 
 
@@ -30,6 +32,21 @@ class Condition(Generic[ValueT]):
         conditions.weigh_conditions()
 
 
+class Gap:
+    """What a replica said in a row that it has not got.
+
+    Attributes:
+        failures: how often it said so since it last answered.
+        until: monotonic seconds until which others are preferred; 0 when it has not said it often enough.
+    """
+
+    __slots__ = ("failures", "until")
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.until = 0.0
+
+
 class Conditions:
     """What speaks against a replica, and until when.
 
@@ -39,6 +56,7 @@ class Conditions:
         ready: whether the readiness probe passed; True until the first probes say otherwise.
         draining: an operator wants no new requests on it.
         lacks: models that it is to serve and does not list.
+        gaps: what it said that it has not got, by model and operation; None when there is nothing.
         failures: failed requests in a row.
         ejected_until: monotonic seconds until which the breaker keeps the replica out; 0 when it is in.
         ejections: ejections in a row, less those that good behaviour has made good.
@@ -59,6 +77,7 @@ class Conditions:
         "ejections",
         "failures",
         "forgiven_at",
+        "gaps",
         "hindered_until",
     )
 
@@ -72,6 +91,7 @@ class Conditions:
         self._ready = True
         self._draining = False
         self._lacks: frozenset[str] = frozenset()
+        self.gaps: dict[tuple[str, Operation], Gap] | None = None
         self.failures = 0
         self._ejected_until = 0.0
         self.ejections = 0
@@ -83,4 +103,12 @@ class Conditions:
     def weigh_conditions(self) -> None:
         """Find ``hindered_until`` anew."""
         barred = self._draining or not self._ready or self._lacks
-        self.hindered_until = inf if barred else max(self._ejected_until, self._cooling_until)
+        until = inf if barred else max(self._ejected_until, self._cooling_until)
+        for gap in (self.gaps or {}).values():
+            until = max(until, gap.until)
+        self.hindered_until = until
+
+    def lacking(self, model: str, operation: Operation, now: float) -> bool:
+        """Whether it said of late, again and again, that it has not got ``model`` for ``operation``."""
+        gap = self.gaps.get((model, operation)) if self.gaps is not None else None
+        return gap is not None and gap.until > now

@@ -3,7 +3,8 @@
 ``FAILURES`` failures in a row eject for ``BASE`` seconds times the ejections in a row, at most ``LONGEST``; then the
 replica simply returns and traffic itself is the trial. Every ``FORGIVEN`` seconds of good behaviour make one ejection
 good. At most half of a model's replicas, but at least one, are out at once: when more fail, the fault is probably not
-theirs, and the rest stay in. A replica that says it is full is not failing; it is spared for a moment instead.
+theirs, and the rest stay in. A replica that says it is full is not failing; it is spared for a moment instead. One that
+says that it has no such model, or no such path, is not ejected: others are preferred for this model, until it has it.
 Nothing here raises.
 """
 
@@ -11,9 +12,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.fleet.condition import Gap
 from gateway.fleet.load import ReplicaLoad
-from gateway.fleet.snapshot import Fleet, Replica
+from gateway.fleet.snapshot import Candidate, Fleet, Replica
 from gateway.telemetry import logs
+from gateway.types.call import Operation
 
 FAILURES: Final = 5
 """Failures in a row that eject."""
@@ -78,6 +81,29 @@ class Health:
             load.ejected_until = now + seconds
             load.forgiven_at = load.ejected_until + FORGIVEN
             _log.warning("replica ejected", replica=replica.name, seconds=seconds, ejections=load.ejections)
+
+    def lacked(self, candidate: Candidate, operation: Operation, now: float) -> None:
+        """Book that the replica says it has not got the model, or no such ``operation`` of it."""
+        load, model = candidate.load, candidate.upstream_model
+        if load.gaps is None:
+            load.gaps = {}
+        gap = load.gaps.setdefault((model, operation), Gap())
+        if gap.until > now:
+            return
+        gap.failures += 1
+        if gap.failures >= FAILURES:
+            seconds = min(BASE * (gap.failures - FAILURES + 1), LONGEST)
+            gap.until = now + seconds
+            load.weigh_conditions()
+            name = candidate.replica.name
+            _log.warning("replica lacks a model", replica=name, model=model, operation=operation, seconds=seconds)
+
+    def had(self, candidate: Candidate, operation: Operation) -> None:
+        """Book that the replica has the model after all."""
+        load = candidate.load
+        if load.gaps is not None and load.gaps.pop((candidate.upstream_model, operation), None) is not None:
+            load.gaps = load.gaps or None
+            load.weigh_conditions()
 
     def overloaded(self, replica: Replica, now: float, retry_after: float | None) -> None:
         """Book a request that the replica refused because it is full.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from random import Random as Random
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -19,10 +19,15 @@ from gateway.fleet.booking import Work
 from gateway.fleet.prefix import BLOCK_TOKENS
 from gateway.fleet.snapshot import Candidate
 from gateway.routing.outlook import Outlook, Prediction
-from gateway.types.call import Need
+from gateway.types.call import Need, Operation
 from gateway.types.preferences import Preferences
 from gateway.types.priority import Priority
 
+_OPERATIONS: Final = (
+    (Need.EMBEDDINGS, Operation.EMBEDDINGS),
+    (Need.COMPLETIONS, Operation.COMPLETIONS),
+    (Need.RERANK, Operation.RERANK),
+)
 PartT_co = TypeVar("PartT_co", covariant=True)
 
 
@@ -85,6 +90,11 @@ class RouteRequest(msgspec.Struct, eq=False, gc=False):
     chance: int = 0
     waited: float = 0.0
     own: frozenset[str] = frozenset()
+
+    @property
+    def operation(self) -> Operation:
+        """What kind of answer is asked for."""
+        return next((operation for need, operation in _OPERATIONS if need in self.needs), Operation.CHAT)
 
     def work(self) -> Work:
         """Return what this asks of a replica, for its books."""

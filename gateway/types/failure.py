@@ -50,7 +50,7 @@ class Failure:
         retry_after: seconds the backend asked to wait, or None.
         sent: whether any byte of the request may have reached the engine.
         elsewhere: what refused the request is the provider's own (its moderation, its limits): another may take it.
-        lacks: the backend has no such path, which says nothing of its others.
+        lacks: the backend has no such model or no such path, which says nothing of what else it serves.
         detail: facts the engine gave that are worth passing on (error type, token numbers).
     """
 

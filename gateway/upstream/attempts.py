@@ -211,6 +211,11 @@ class Walk:
         candidate.endpoint.track.ended(failure, now)
         if failure is None or cause is Cause.REFUSED:
             upstream.health.succeeded(replica, now)
+            if failure is None and replica.load.gaps is not None:
+                upstream.health.had(candidate, self._call.operation)
+        elif failure.lacks:
+            if candidate.key is None:  # what a team's own key may not use others may
+                upstream.health.lacked(candidate, self._call.operation, now)
         elif cause is Cause.OVERLOADED:
             upstream.health.overloaded(replica, now, failure.retry_after)
         elif failure.unhealthy:

@@ -64,10 +64,34 @@ _WHO: Final = r"\b(?:access|keys?|teams?|organi[sz]ations?|accounts?|projects?)\
 _LOST: Final = r"\b(?:suspended|deactivated|terminated|banned|disabled|revoked|must (?:accept|agree))\b"
 _EXCLUDED: Final = re.compile(rf"{_WHO}[^.:]{{0,80}}{_LOST}|{_LOST}[^.:]{{0,80}}{_WHO}")
 """Words, in lower case, of who may not ask anything any more, also where content was the reason for it."""
-_GONE: Final = re.compile(r"(?s)\bmodel\b.{0,300}\b(?:does not exist|not found)\b")
-"""Words, in lower case, of a 404 for a model that is not there, whatever it is asked for."""
+_GONE_KINDS: Final = frozenset(
+    {
+        "deploymentnotfound",
+        "invalid_model",
+        "invalid_model_id",
+        "model_decommissioned",
+        "model_deprecated",
+        "model_not_found",
+        "model_unavailable_upstream",
+        "modelnotfound",
+    }
+)
+"""Codes and types, in lower case, of a model that is not there."""
+_GONE: Final = re.compile(
+    r"(?s)\bmodels?\b.{0,300}\b(?:do(?:es)? not exist|not found|no longer available|end of life)\b"
+    r"|^model: |^no (?:endpoints found|allowed providers)|^the api deployment for this resource does not exist"
+)
+"""Words, in lower case, of a 404 or 410 for a model that is not there, whatever it is asked for."""
+_GONE_BY_WORD: Final = re.compile(
+    r"(?:^(?:the )?model [^ ]{1,200} (?:does not exist|has been (?:decommissioned|deprecated|retired))"
+    r"|^(?:no )?model (?:not exist|not found|found: )"
+    r"|^invalid model(?: id)?(?:[:.]|$)"
+    r"|^[^ ]{1,200} is not a valid model id\.?$)"
+)
+"""The same of a 400, which may quote its request: what these words begin with is the backend's own."""
 _PARTING: Final = re.compile("[^a-z0-9]")
 _NOT_OFFERED: Final = frozenset({404, 405, 501})
+_ABSENT: Final = frozenset({404, 410})
 _STANDING: Final = frozenset({401, 402, 407, 429})
 """Statuses that concern a key or a limit, whatever the body says besides."""
 _MOST: Final = 8
@@ -140,6 +164,21 @@ def lacks_path(operation: Operation, status: int, document: Mapping[str, Any], l
     return operation in WHOLE and status in _NOT_OFFERED and not _gone(document, lowered)
 
 
+def lacks_model(status: int, document: Mapping[str, Any], lowered: str) -> bool:
+    """Whether an error says that its backend has no such model: retired, renamed, or never there.
+
+    That is the owner's matter, since no caller says by what name a backend is asked, whatever the status says.
+
+    Args:
+        status: of the error.
+        document: its decoded body.
+        lowered: what the body says, in lower case.
+    """
+    if status == 400:
+        return not _GONE_KINDS.isdisjoint(map(str.lower, _kinds(document))) or _GONE_BY_WORD.search(lowered) is not None
+    return status in _ABSENT and _gone(document, lowered)
+
+
 def status_inside(document: Mapping[str, Any]) -> int | None:
     """Return the status that goes with the code or the type of an error inside a 200, or None."""
     return next((STATUSES[kind.lower()] for kind in _kinds(document) if kind.lower() in STATUSES), None)
@@ -160,7 +199,7 @@ def _moderated(status: int, document: Mapping[str, Any], lowered: str) -> bool:
 
 def _gone(document: Mapping[str, Any], lowered: str) -> bool:
     """Whether an error says that its backend has no such model, rather than no text completions."""
-    return "model_not_found" in _kinds(document) or _GONE.search(lowered) is not None
+    return not _GONE_KINDS.isdisjoint(map(str.lower, _kinds(document))) or _GONE.search(lowered) is not None
 
 
 def _reasons(document: Mapping[str, Any]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from gateway.types.call import Operation
 from gateway.types.chunk import TextChunk
 from gateway.types.failure import Cause, Failure
 from gateway.upstream import halves
-from gateway.upstream.blame import lacks_path, refusal, status_inside
+from gateway.upstream.blame import lacks_model, lacks_path, refusal, status_inside
 from gateway.upstream.call_numbers import complete_call
 
 FINISH_REASONS: Final[Mapping[str, str]] = {
@@ -316,13 +316,14 @@ def failure_from(
         if refused.reasons:
             detail["reasons"] = list(refused.reasons)
         return Failure(Cause.REFUSED, refused.message, refused.status, elsewhere=True, detail=detail)
-    lacks = lacks_path(operation, status, document, message.lower())
+    lowered = message.lower()
+    gone = lacks_model(status, document, lowered)
+    lacks = gone or lacks_path(operation, status, document, lowered)
     if status in engine.overload_statuses:
         return Failure(Cause.OVERLOADED, message or "the backend is full", status, retry_after, detail=detail)
     if 400 <= status < 500 and status not in _RETRY_STATUSES:
-        lowered = message.lower()
         too_long = any(words in lowered for words in engine.context_error)
-        if status in OURS and not (too_long and status in engine.length_statuses):
+        if gone or (status in OURS and not (too_long and status in engine.length_statuses)):
             # Our credentials, our credit or our configuration are wrong there, not the caller's request.
             if status in _CREDENTIALS:
                 message = ""  # such words quote the key, or say whose it is

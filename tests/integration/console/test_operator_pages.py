@@ -18,8 +18,10 @@ from gateway.console.question import AUDIT_LOG, BEGIN_CALIBRATION, CALIBRATIONS,
 from gateway.db.tables.budget import BudgetAlertRow
 from gateway.db.tables.tariff import AllocationHour
 from gateway.db.unit_of_work import writing
+from gateway.fleet.health import FAILURES
 from gateway.tariff.version import VERSIONS, Version, VersionQuery
 from gateway.types.budgets import SET_BUDGET, NewBudget, Scope, Window
+from gateway.types.call import Operation
 from gateway.types.keys import NewKey
 from tests.integration.console.conftest import post
 from tests.ui.house import MINE, OTHERS, House
@@ -290,6 +292,22 @@ def test_the_fleet_shows_what_tokens_cost_and_what_is_offered(house: House) -> N
     assert "endpoints: [{backend: gpu-a}]" in page
     with house.client("viewer") as client:
         assert "Tokens per $" not in client.get("/console/fleet").text
+
+
+def test_the_fleet_says_what_a_backend_says_it_has_not_got(house: House) -> None:
+    """Whoever runs it sees why requests go elsewhere, for as long as they do."""
+    fleet = house.stage.gateway.registry.fleet
+    [candidate] = [
+        each for each in fleet.models["qwen/qwen3-32b"].candidates if each.replica is fleet.replicas["gpu-a"]
+    ]
+    health = house.stage.gateway._health
+    words = f"It says that it has no {candidate.upstream_model}; others are preferred."
+    for _ in range(FAILURES):
+        health.lacked(candidate, Operation.CHAT, time.monotonic())
+    with house.client("viewer") as client:
+        assert words in client.get("/console/fleet").text
+        health.had(candidate, Operation.CHAT)
+        assert words not in client.get("/console/fleet").text
 
 
 def test_a_setting_goes_before_the_file_until_it_is_taken_back(house: House) -> None:

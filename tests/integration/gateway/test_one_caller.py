@@ -176,7 +176,7 @@ async def test_a_caller_is_told_what_it_was_flagged_for_but_not_whose_key_it_was
         ("403 Forbidden", {"error": {"metadata": {"reasons": [], "patterns": None}}}),
         ("403 Forbidden", {"error": {"message": "Your account has been suspended for violating our content policy."}}),
         ("403 Forbidden", {"error": {"message": "Organization must accept the content policy to use this model."}}),
-        ("404 Not Found", {"error": {"message": "No endpoints found for a/b.", "code": 404}}),
+        ("404 Not Found", {"detail": "Not Found"}),
         ("500 Internal Server Error", {"error": {"message": "CUDA error", "type": "server_error"}}),
         (IN_STREAM, {"error": {"message": "no such key", "type": "invalid_request_error", "code": "invalid_api_key"}}),
         (IN_STREAM, {"error": {"message": "over", "type": "invalid_request_error", "code": "account_deactivated"}}),
@@ -187,7 +187,7 @@ async def test_a_caller_is_told_what_it_was_flagged_for_but_not_whose_key_it_was
 async def test_what_is_wrong_with_the_gateways_standing_is_not(
     status: str, document: object, profile: str, tmp_path: Path
 ) -> None:
-    """A key that does not hold, an empty account, a model that is gone, an engine that broke: it is spared."""
+    """A key that does not hold, an empty account, an address without an API, an engine that broke: it is spared."""
     async with hand_backend(refusing(status, document)) as api:
         backend = Backend("api", api.url, "openai", more=f"profile: {profile}")
         async with staged(tmp_path, configuration([backend])) as stage:
@@ -268,7 +268,8 @@ async def test_a_model_that_is_gone_is_no_lack_of_text_completions(tmp_path: Pat
                 request = {"model": "qwen/qwen3-32b", "prompt": "A weir is"}
                 answer = await stage.http.post(f"{stage.url}/v1/completions", json=request, headers=stage.headers)
                 assert answer.status_code == 200, answer.text
-            assert stage.gateway.registry.fleet.replicas["first"].load.ejected_until > 0
+            assert len(first.visits) == FAILURES
+            assert stage.gateway.registry.fleet.replicas["first"].load.ejected_until == 0
 
 
 def beginning(document: object, *deltas: dict[str, Any]) -> Any:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from gateway.fleet.build import build
 from gateway.fleet.health import BASE, COOL_OFF, FAILURES, FORGIVEN, LONGEST, Health
 from gateway.fleet.snapshot import Replica
+from gateway.types.call import Operation
 from tests.fakes.fleet import MODEL, backend, endpoint, fleet, model, price_id, snapshot
 
 NOW = 1_000.0
@@ -190,3 +191,29 @@ def test_whatever_happens_half_stays_in(history: list[tuple[int, str, float, flo
             assert one.load.ejected_until <= now + LONGEST
             assert one.load.cooling_until <= now + LONGEST
             assert one.load.ejections >= 0
+
+
+def test_what_a_replica_says_it_has_not_got_is_believed_longer_each_time_and_until_it_answers() -> None:
+    """One model and one operation of it; nothing else that it serves, and its own health, are touched."""
+    made = fleet(backend("api"))
+    (candidate,), health = made.models[MODEL].candidates, Health()
+    load, name, now, lengths = candidate.load, candidate.upstream_model, NOW, []
+    for _ in range(FAILURES - 1):
+        health.lacked(candidate, Operation.CHAT, now)
+    assert not load.lacking(name, Operation.CHAT, now)
+    for _ in range(12):
+        health.lacked(candidate, Operation.CHAT, now)
+        assert load.lacking(name, Operation.CHAT, now)
+        health.lacked(candidate, Operation.CHAT, now)  # of a request that was on its way
+        lengths.append(load.hindered_until - now)
+        assert not load.lacking(name, Operation.EMBEDDINGS, now)
+        assert not load.lacking("other", Operation.CHAT, now)
+        now = load.hindered_until
+        assert not load.lacking(name, Operation.CHAT, now)
+    assert lengths == [min(BASE * number, LONGEST) for number in range(1, 13)]
+    assert (load.failures, load.ejected_until, health.ejected) == (0, 0.0, {})
+    health.had(candidate, Operation.EMBEDDINGS)
+    assert load.gaps is not None
+    health.had(candidate, Operation.CHAT)
+    assert not load.gaps
+    assert load.hindered_until == 0.0

@@ -9,13 +9,15 @@ import pytest
 
 from gateway.config.snapshot import Capabilities
 from gateway.fleet.build import build
+from gateway.fleet.health import BASE, FAILURES, Health
 from gateway.fleet.snapshot import Candidate
 from gateway.routing.interface import Drop, Filter, NoParams, RouteRequest
 from gateway.routing.pipeline import decide
 from gateway.routing.registry import PolicyRegistry
-from gateway.types.call import Need
+from gateway.types.call import Need, Operation
 from gateway.types.dialect import Dialect
 from policies import BUILTIN, PRESETS
+from policies.filters.adapter import AdapterFilter
 from policies.filters.capability import CapabilityFilter
 from policies.filters.context import ContextFilter
 from policies.filters.health import HealthFilter
@@ -235,3 +237,18 @@ def test_replicas_that_do_not_list_the_model_are_used_when_no_other_does() -> No
     assert [(drop.filter, drop.candidate.replica.name) for drop in plan.drops] == [("adapter", "a")]
     found[1].load.lacks = found[0].load.lacks
     assert len(decide(route_request(), found, policy, Random(1)).steps) == 2
+
+
+def test_replicas_that_say_they_have_not_got_the_model_come_last() -> None:
+    """For this operation of it, and only while another candidate may have it."""
+    found = candidates(backend("a"), backend("b"))
+    part, health = AdapterFilter(NoParams()), Health()
+    for _ in range(FAILURES):
+        health.lacked(found[0], Operation.EMBEDDINGS, NOW)
+    asked = route_request(now=NOW, needs=Need.EMBEDDINGS)
+    stayed, reasons = kept(part, asked, found)
+    assert (stayed, reasons["a"]) == (["b"], f"it says that it has no {found[0].upstream_model} for embeddings")
+    assert kept(part, route_request(now=NOW), found)[0] == ["a", "b"]
+    assert kept(part, route_request(now=NOW + BASE, needs=Need.EMBEDDINGS), found)[0] == ["a", "b"]
+    found[1].load.lacks = frozenset({found[1].upstream_model})
+    assert kept(part, asked, found)[0] == ["a", "b"]

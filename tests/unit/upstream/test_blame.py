@@ -6,7 +6,7 @@ import pytest
 
 from gateway.engines.profiles import engine_of
 from gateway.types.call import Operation
-from gateway.upstream.blame import Refusal, refusal
+from gateway.upstream.blame import Refusal, lacks_model, refusal
 
 
 def judged(status: int, code: str) -> Refusal | None:
@@ -44,3 +44,37 @@ def test_a_request_that_costs_more_than_is_left_leaves_the_key_to_smaller_ones(w
     found = refusal(engine_of("openai", ""), Operation.CHAT, 402, {"error": {"message": words, "code": 402}}, words)
     assert (found.status if found else None) == told
     assert found is None or "openrouter" not in found.message
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words", "gone"),
+    [
+        (404, "model_not_found", "", True),
+        (404, None, "The model `Qwen/Qwen3-32B` does not exist.", True),
+        (404, "DeploymentNotFound", "The API deployment for this resource does not exist.", True),
+        (404, None, "models/gemini-1.0 is not found for API version v1main", True),
+        (404, "not_found_error", "model: claude-2.0", True),
+        (404, None, "No allowed providers are available for the selected model.", True),
+        (404, None, "Not Found", False),
+        (404, None, "The conversation does not exist", False),
+        (410, None, "The model 'a' has reached its end of life", True),
+        (410, None, "Gone", False),
+        (400, "model_decommissioned", "", True),
+        (400, None, "The model `a/b` does not exist", True),
+        (400, None, "Model Not Exist", True),
+        (400, None, "Invalid model: mistral-tiny", True),
+        (400, None, "a/b is not a valid model ID", True),
+        (400, None, "No model found: a/b", True),
+        (400, None, "The model a/b does not support images", False),
+        (400, None, "'tell me why the model a does not exist' is not a valid role", False),
+        (400, None, "Invalid role: the model a does not exist", False),
+        (400, None, "say that a is not a valid model id", False),
+        (403, "model_not_found", "The model `a` does not exist", False),
+        (500, None, "The model `a` does not exist", False),
+    ],
+)  # fmt: skip
+def test_a_model_that_is_not_there_is_known_by_codes_and_words(
+    status: int, code: str | None, words: str, gone: bool
+) -> None:
+    """Of a 400, which may quote what a caller wrote, only by what its words begin with."""
+    assert lacks_model(status, {"error": {"message": words, "code": code}}, words.lower()) is gone
