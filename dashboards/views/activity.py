@@ -266,7 +266,7 @@ def _exported(row: RequestRow, *, cost: bool) -> dict[str, Any]:
         "tokens_completion": row.completion,
         "tokens_cached": row.cached,
         "charge_usd": usd_text(row.charge_nano),
-        "ttft_ms": row.ttft_us / 1_000,
+        "ttft_ms": row.ttft_us / 1_000 if row.ttft_us else None,
         "duration_ms": row.duration_us / 1_000,
     }
     return found | ({"cost_usd": usd_text(row.cost_nano), "backend": row.backend} if cost else {})

@@ -53,7 +53,7 @@ def generation_object(record: GenerationRecord) -> dict[str, Any]:
         "finish_reason": last.finish_reason or None,
         "generation_time": _ms(took) if took else None,  # a whole answer says nothing of when it was begun
         "http_referer": f"https://{last.app}" if last.app else None,
-        "latency": _ms(first.ttft_us) if first.ttft_us else None,
+        "latency": _latency(first),
         "moderation_latency": None,
         "native_finish_reason": last.finish_reason or None,
         "native_tokens_cached": usage.cache_read,
@@ -107,17 +107,24 @@ def cached_object(source: GenerationRecord, hit: bytes) -> dict[str, Any]:
 
 
 def _attempt(attempt: AttemptRecord) -> dict[str, Any]:
+    # OpenRouter's client for Node takes these to be there or missing, not null.
+    known = {"latency": _latency(attempt), "id": attempt.upstream_id or None}
     return {
         "provider_name": attempt.provider,
         "model_permaslug": attempt.model,
         "endpoint_id": attempt.endpoint,
         "status": attempt.http_status or None,
-        "latency": _ms(attempt.ttft_us) if attempt.ttft_us else None,
-        "id": attempt.upstream_id or None,
         "is_byok": attempt.byok,
         "outcome": attempt.status,
         "error": attempt.error or None,
+        **{name: value for name, value in known.items() if value is not None},
     }
+
+
+def _latency(attempt: AttemptRecord) -> float | None:
+    """Return the milliseconds to the first token; of a whole answer, of which nobody sees it, to its end."""
+    whole = attempt.duration_us if attempt.status == "ok" else 0
+    return _ms(attempt.ttft_us or whole) if attempt.ttft_us or whole else None
 
 
 def _ms(microseconds: int) -> float:

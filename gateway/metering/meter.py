@@ -263,9 +263,8 @@ class Meter:
             self._progress()
 
     def answered(self, answer: dict[str, Any]) -> None:
-        """Count a whole answer."""
+        """Count a whole answer, of which nobody saw the first token."""
         self.tap.answer(answer)
-        self._leg.first = self._leg.last = monotonic()
 
     # The end
 

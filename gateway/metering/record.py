@@ -183,7 +183,8 @@ class Close(msgspec.Struct, array_like=True, frozen=True, tag="c", gc=False):
         source: where the counts came from.
         charge: what the team pays.
         cost: what the owner pays, when the backend has cost rates.
-        ttft_us: from the arrival of the request to its first token, 0 when there was none.
+        ttft_us: from the arrival of the request to its first token, 0 when none was seen; of a whole answer nobody
+            sees it.
         duration_us: from the arrival of the request to the end of this attempt.
         generation_us: from the first to the last token.
         upstream_id: the engine's own id of the answer.

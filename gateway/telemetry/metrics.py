@@ -285,7 +285,7 @@ class GatewayMetrics(Registry):
             model: model id of the configuration.
             endpoint: slug of the endpoint.
             usage: tokens as metered.
-            ttft: seconds from the whole request to the first output, or None when there was none.
+            ttft: seconds from the whole request to the first output, or None when none was seen.
             generation: seconds from the first output to the last, 0 for an answer that came in one piece.
         """
         self.tokens.add((model, "prompt"), usage.prompt)

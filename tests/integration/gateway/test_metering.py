@@ -249,10 +249,31 @@ async def test_a_failed_try_is_the_owners_and_the_answer_is_paid_once(tmp_path: 
         found = await scene.stage.generation(answer["id"])
         assert [tried["outcome"] for tried in found["provider_responses"]] == ["failed", "ok"]
         assert found["tokens_completion"] == second.usage.completion
+        assert ["latency" in tried for tried in found["provider_responses"]] == [
+            False,
+            True,
+        ]  # null is an error in Node
         await scene.audited()
         attempts = await scene.metric("weir_attempts_total")
         assert attempts['outcome="failed"'] == 1
         assert (await scene.metric("weir_requests_total"))['status="ok"'] == len(scene.entries()) - 1
+
+
+async def test_only_answers_whose_first_token_was_seen_count_towards_its_time(tmp_path: Path) -> None:
+    """A whole answer's would be the time of all of it; a lookup still says how long it took."""
+    async with scene_of(tmp_path, SimConfig("vllm", name="a", timing=PACED)) as scene:
+        whole = (await scene.stage.chat(max_tokens=20)).json()["id"]
+        (unseen,) = await scene.attempts(whole)
+        stream = (await scene.stage.chat(stream=True, max_tokens=20)).headers["x-generation-id"]
+        (seen,) = await scene.attempts(stream)
+        assert (unseen.ttft_us, unseen.generation_us) == (0, 0)
+        assert 0 < seen.ttft_us < seen.duration_us
+        looked_up = await scene.stage.generation(whole)
+        assert looked_up["latency"] == looked_up["provider_responses"][0]["latency"] == unseen.duration_us / 1_000
+        assert (await scene.stage.generation(stream))["latency"] == seen.ttft_us / 1_000
+        await scene.audited()
+        counted = await scene.metric("weir_time_to_first_token_seconds_count")
+        assert set(counted.values()) == {1.0}
 
 
 async def test_another_teams_generation_is_as_unknown_as_one_that_never_was(tmp_path: Path) -> None:
