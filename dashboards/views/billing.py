@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from dashboards.visit import Page, Visit
 from gateway.billing import methods, paper
 from gateway.billing.export import export_of, pieces, selection
+from gateway.billing.period import day_text, days_of
 from gateway.billing.table import FORMATS
 from gateway.config.snapshot import SinkSpec
 from gateway.console.measure import USAGE, Pick, Sum, UsageQuestion
@@ -38,6 +39,7 @@ async def _listed(visit: Visit, period: str = "", error: str = "") -> Response:
         status=400 if error else 200,
         periods=sorted(periods, key=lambda each: each.period, reverse=True),
         whole=whole,
+        waits=_waits([each.period for each in periods if each.state != "closed"], visit.now_us // 86_400_000_000),
         closes=visit.may(Permission.BILLING_CLOSE),
         # What has no sink is an order to make deliveries, not one of them.
         outbox=[item for item in await books.ask(methods.OUTBOX) if item.sink][:50] if whole else (),
@@ -46,6 +48,18 @@ async def _listed(visit: Visit, period: str = "", error: str = "") -> Response:
         typed={period: visit.form.get("confirm", "")[:40]} if error else {},
         done=visit.asked("done"),
     )
+
+
+def _waits(opened: list[str], today: int) -> dict[str, str]:
+    """Return what each of the open periods waits for before it can be closed; the one that can be is not among them."""
+    found = {each: f"after {min(opened)}" for each in opened}
+    for each in opened:
+        last = days_of(each)[1]
+        if last >= today:
+            found[each] = f"ends with {day_text(last)}"
+        elif each == min(opened):
+            del found[each]
+    return found
 
 
 async def period(visit: Visit) -> Response:

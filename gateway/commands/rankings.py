@@ -101,7 +101,7 @@ def _show_board(question: Question, window: Window, as_json: bool) -> None:
             row.title or row.name,
             _grouped(shown(question.measure, row.value)),
             "" if row.share is None else f"{row.share:.1%}",
-            "" if row.change is None else f"{row.change:+.1%}",
+            "" if row.change is None else f"{row.change:+z.1%}",
             _moved(row.rank, row.previous_rank),
             _sparkline(row.series),
         )

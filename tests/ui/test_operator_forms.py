@@ -181,6 +181,9 @@ def test_a_closed_period_goes_to_the_sink_and_can_be_taken_away(house: House, ch
         periods = page.get_by_role("table", name="Periods")
         name = periods.get_by_role("row").last.locator("th").text_content() or ""
         oldest = periods.get_by_role("row", name=name)
+        # Only the next one in order can be closed, and the month that runs says when it ends.
+        expect(periods.get_by_role("button", name="Close")).to_have_count(1)
+        expect(periods.get_by_role("row").nth(1)).to_contain_text("ends with")
         oldest.get_by_role("textbox").fill("2020-01")
         oldest.get_by_role("button", name="Close").click()
         expect(oldest.get_by_role("alert")).to_contain_text(f"write {name} to close it for good")
@@ -188,6 +191,7 @@ def test_a_closed_period_goes_to_the_sink_and_can_be_taken_away(house: House, ch
         oldest.get_by_role("textbox").fill(name)
         oldest.get_by_role("button", name="Close").click()
         expect(page.get_by_text("The period is closed. Its statements are final.")).to_be_visible()
+        expect(oldest.get_by_role("button", name="Close")).to_have_count(0)
         keeper = house.stage.keeper
 
         def all_sent() -> bool:
