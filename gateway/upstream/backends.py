@@ -45,7 +45,9 @@ class Upstream:
         self.echoes: dict[str, bool] = {}
         self._resolve = resolve
         self._pools: dict[str, Pool] = {}
-        self._heads: dict[tuple[str, str, bool, bool], bytes] = {}
+        # Of a backend as it was told of: a walk that began before a reload still asks it by the old configuration.
+        self._libraries: dict[str, tuple[BackendSpec, Pool]] = {}
+        self._heads: dict[tuple[str, str, bool, bool], tuple[BackendSpec, bytes]] = {}
 
     def pool(self, candidate: Candidate) -> Pool:
         """Return the connection pool of a candidate's backend; backends that share a URL share it."""
@@ -59,12 +61,12 @@ class Upstream:
 
     def _litellm(self, backend: BackendSpec) -> Pool:
         """Return what stands for the connection pool of a backend that is reached through litellm."""
-        name = f"litellm {backend.name}"
-        pool = self._pools.get(name)
-        if pool is None:
+        made = self._libraries.get(backend.name)
+        if made is None or made[0] is not backend:
             # It has all of a pool that a try uses, and nothing of its sockets.
-            pool = self._pools[name] = cast("Pool", LitellmPool(backend, loop=self.loop, resolve=self._resolve))
-        return pool
+            made = backend, cast("Pool", LitellmPool(backend, loop=self.loop, resolve=self._resolve))
+            self._libraries[backend.name] = made
+        return made[1]
 
     def request(
         self,
@@ -145,8 +147,8 @@ class Upstream:
         """Return the request line and the headers that never change, made once per backend and what is ``saying``."""
         backend = candidate.replica.backend
         key = (backend.name, saying, stream, keyless)
-        head = self._heads.get(key)
-        if head is None:
+        made = self._heads.get(key)
+        if made is None or made[0] is not backend:
             pool = self.pool(candidate)
             path = pool.path + path.removeprefix("/v1" if pool.path.endswith("/v1") else "")
             secret = backend.api_key
@@ -159,12 +161,13 @@ class Upstream:
                 key_text = None if secret is None else secret.reveal()
                 engine = candidate.replica.engine
                 head += (engine.presented(key_text) if spoken else engine.greeting(key_text)).encode("ascii")
-            self._heads[key] = head
-        return head
+            made = self._heads[key] = backend, head
+        return made[1]
 
     def reconfigured(self) -> None:
         """Forget what was derived from the old configuration; running requests keep their connections."""
         self._heads.clear()
+        self._libraries.clear()
         for pool in self._pools.values():
             pool.close()
         self._pools.clear()

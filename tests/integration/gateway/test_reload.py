@@ -1,0 +1,53 @@
+"""A configuration that changes while requests run: what began by the old one leaves nothing behind for the new one."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tests.fakes.backend import Visit, hand_backend, whole
+from tests.fakes.pair import pair
+from tests.harness import Stage, staged
+
+
+async def reload(stage: Stage, before: str, after: str) -> None:
+    """Go by a file that says ``after`` in place of ``before``."""
+    version, text = stage.gateway.snapshot.version, stage.config.read_text()
+    assert before in text
+    stage.config.write_text(text.replace(before, after))
+    stage.gateway.reload()
+    async with asyncio.timeout(10):
+        while stage.gateway.snapshot.version == version:
+            await asyncio.sleep(0.02)
+
+
+def key_of(visit: Visit) -> str:
+    """Return the key that a request came with."""
+    lines = visit.head.decode().lower().split("\r\n")
+    return next((line.split()[-1] for line in lines if line.startswith("authorization:")), "none")
+
+
+async def test_a_walk_that_goes_on_behind_a_reload_leaves_its_key_to_nobody(tmp_path: Path) -> None:
+    """A request that fails over to a backend whose key was changed meanwhile may have the old one, no later one may."""
+    broken = asyncio.Event()
+
+    async def breaks(visit: Visit) -> None:
+        await broken.wait()
+        await visit.answer({"error": {"message": "down"}}, "500 Internal Server Error")
+
+    async def answers(visit: Visit) -> None:
+        await visit.answer(whole())
+
+    (tmp_path / "key").write_text("sk-old-key")
+    (tmp_path / "new").write_text("sk-new-key")
+    async with hand_backend(breaks) as first, hand_backend(answers) as second:
+        keyed = "provider: second, api_key: {file: key}"
+        config = pair(first.url, second.url, more="").replace("provider: second", keyed)
+        async with staged(tmp_path, config) as stage:
+            asking = asyncio.create_task(stage.chat())
+            await first.visit()
+            await reload(stage, "file: key", "file: new")
+            broken.set()
+            assert (await asking).status_code == 200
+            assert (await stage.chat()).status_code == 200
+            assert key_of(second.visits[-1]) == "sk-new-key"
