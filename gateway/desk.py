@@ -69,6 +69,7 @@ def route_request(call: Call, team: str, expected: int, arrived: float) -> Route
         slo_itl=call.slo_itl,
         priority=call.priority,
         waited=now - arrived,
+        service_tier=call.service_tier,
     )
 
 

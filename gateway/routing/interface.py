@@ -62,6 +62,7 @@ class RouteRequest(msgspec.Struct, eq=False, gc=False):
         chance: the state of the randomness before that.
         waited: seconds since the request arrived.
         own: providers for which the team has a key of its own, so that limits of the owner's do not count there.
+        service_tier: the service tier that the caller asks for, ``""`` for the default one.
     """
 
     model_id: str
@@ -90,6 +91,7 @@ class RouteRequest(msgspec.Struct, eq=False, gc=False):
     chance: int = 0
     waited: float = 0.0
     own: frozenset[str] = frozenset()
+    service_tier: str = ""
 
     @property
     def operation(self) -> Operation:

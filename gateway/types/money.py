@@ -186,8 +186,13 @@ def usd_per_token_text(rate: int) -> str:
     return _decimal(rate, _TOKEN_RATE_DECIMALS)
 
 
-def usd_per_million_text(rate: int) -> str:
-    """Return ``rate`` (pico-USD per token) as exact decimal USD per million tokens, the unit of the file."""
+def usd_per_million_text(rate: int, discount: int = 0, markup: int = 0) -> str:
+    """Return ``rate`` (pico-USD per token) as exact decimal USD per million tokens, the unit of the file.
+
+    It is less ``discount`` and plus ``markup`` (basis points).
+    """
+    if discount or markup:
+        return _decimal(rate * (BASIS_POINTS - discount) * (BASIS_POINTS + markup), _RATE_DECIMALS + 8)
     return _decimal(rate, _RATE_DECIMALS)
 
 

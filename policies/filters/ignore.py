@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from gateway.fleet.snapshot import Candidate
+from gateway.routing.interface import RouteRequest
 from gateway.types.preferences import Preferences
 from policies.filters.wish import WishFilter
 
@@ -19,6 +20,11 @@ class IgnoreFilter(WishFilter):
         """Whether the caller names what must not serve."""
         return bool(wishes.ignore)
 
-    def objection(self, wishes: Preferences, candidate: Candidate) -> str:
+    def objection(
+        self,
+        request: RouteRequest,  # noqa: ARG002 - the wish alone counts
+        wishes: Preferences,
+        candidate: Candidate,
+    ) -> str:
         """Object to what the caller named."""
         return "" if candidate.names.isdisjoint(wishes.ignore) else f"{candidate.endpoint.slug} is in provider.ignore"

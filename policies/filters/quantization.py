@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from gateway.fleet.snapshot import Candidate
+from gateway.routing.interface import RouteRequest
 from gateway.types.preferences import UNKNOWN_QUANTIZATION, Preferences
 from policies.filters.wish import WishFilter
 
@@ -19,7 +20,12 @@ class QuantizationFilter(WishFilter):
         """Whether the caller names quantizations."""
         return bool(wishes.quantizations)
 
-    def objection(self, wishes: Preferences, candidate: Candidate) -> str:
+    def objection(
+        self,
+        request: RouteRequest,  # noqa: ARG002 - the wish alone counts
+        wishes: Preferences,
+        candidate: Candidate,
+    ) -> str:
         """Object to a quantization that the caller did not name."""
         quantization = (candidate.endpoint.quantization or UNKNOWN_QUANTIZATION).casefold()
         if quantization in wishes.quantizations:

@@ -42,7 +42,12 @@ class SupportedParametersFilter(WishFilter):
         """Whether the request uses parameters that matter."""
         return bool(wishes.parameters) and (wishes.require_parameters or not SOFT.isdisjoint(wishes.parameters))
 
-    def objection(self, wishes: Preferences, candidate: Candidate) -> str:
+    def objection(
+        self,
+        request: RouteRequest,  # noqa: ARG002 - the wish alone counts
+        wishes: Preferences,
+        candidate: Candidate,
+    ) -> str:
         """Object to what lacks a parameter."""
         return _lacking(candidate, wishes.parameters)
 

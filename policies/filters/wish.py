@@ -41,7 +41,7 @@ class WishFilter(ABC):
             return candidates
         kept = []
         for candidate in candidates:
-            reason = self.objection(wishes, candidate)
+            reason = self.objection(request, wishes, candidate)
             if reason:
                 drops.append(Drop(candidate, self.name, reason))
             else:
@@ -53,5 +53,5 @@ class WishFilter(ABC):
         """Whether ``wishes`` hold this one."""
 
     @abstractmethod
-    def objection(self, wishes: Preferences, candidate: Candidate) -> str:
-        """Return what speaks against ``candidate``, or nothing."""
+    def objection(self, request: RouteRequest, wishes: Preferences, candidate: Candidate) -> str:
+        """Return what of ``wishes`` speaks against ``candidate`` for ``request``, or nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from gateway.fleet.snapshot import Candidate
+from gateway.routing.interface import RouteRequest
 from gateway.types.preferences import Preferences
 from policies.filters.wish import WishFilter
 
@@ -19,6 +20,11 @@ class ZdrFilter(WishFilter):
         """Whether the caller wants nothing kept."""
         return wishes.zdr
 
-    def objection(self, wishes: Preferences, candidate: Candidate) -> str:  # noqa: ARG002 - it is wished or it is not
+    def objection(
+        self,
+        request: RouteRequest,  # noqa: ARG002 - the wish alone counts
+        wishes: Preferences,  # noqa: ARG002 - it is wished or it is not
+        candidate: Candidate,
+    ) -> str:
         """Object to what keeps something."""
         return "" if candidate.replica.backend.zdr else f"{candidate.endpoint.provider} has no zero data retention"

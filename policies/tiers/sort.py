@@ -7,18 +7,18 @@ from typing import ClassVar
 
 import msgspec
 
-from gateway.fleet.snapshot import Candidate
+from gateway.fleet.snapshot import Candidate, Endpoint
+from gateway.pricing.charge import chosen
 from gateway.routing.interface import NoParams, RouteRequest
+from gateway.types.money import BASIS_POINTS, DEFAULT_TIER, PICO_PER_NANO
 from gateway.types.preferences import Sort
 from policies.tiers.quality import quality_ranks
-
-_PICO_PER_NANO = 1_000
 
 
 class SortTier:
     """Obeys ``provider.sort`` and the model suffixes ``:nitro``, ``:floor`` and ``:exacto``.
 
-    * ``price``: the sell price of this very request, lowest first;
+    * ``price``: the sell price of this very request (its service tier, its team's terms), lowest first;
     * ``throughput``, ``latency``: the median of the last five minutes, best first; what was not measured counts as the
       best, so that it will be;
     * ``exacto``: what calls tools well, see ``tool_quality``.
@@ -57,17 +57,25 @@ class SortTier:
 def _measures(sort: Sort, request: RouteRequest, candidates: Sequence[Candidate]) -> Sequence[float]:
     """Return what ``candidates`` are sorted by, the best being the lowest."""
     if sort is Sort.PRICE:
-        prompt, completion = request.prompt_tokens, request.expected_tokens
-        prices = [candidate.endpoint.price for candidate in candidates]
-        return [
-            prompt * price.prompt + completion * price.completion + price.request * _PICO_PER_NANO for price in prices
-        ]
+        return [_price(request, candidate.endpoint) for candidate in candidates]
     if sort is Sort.EXACTO:
         return quality_ranks(request, candidates)
     speeds = [candidate.endpoint.track.speeds(request.now) for candidate in candidates]
     if sort is Sort.LATENCY:
         return _filled([each.latency["p50"] if each.latency else None for each in speeds])
     return _filled([-each.throughput["p50"] if each.throughput else None for each in speeds])
+
+
+def _price(request: RouteRequest, endpoint: Endpoint) -> float:
+    """Return what the request will probably cost its team there: at its service tier, on the team's terms."""
+    sold = endpoint.sold_to(request.team)[0]
+    price = chosen(sold, request.service_tier or DEFAULT_TIER, request.prompt_tokens)
+    listed = (
+        request.prompt_tokens * price.prompt
+        + request.expected_tokens * price.completion
+        + price.request * PICO_PER_NANO
+    )
+    return listed * (BASIS_POINTS - sold.discount) * (BASIS_POINTS + sold.markup)
 
 
 def _filled(measures: Sequence[float | None]) -> Sequence[float]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.config.snapshot import Capabilities
@@ -16,11 +18,15 @@ from gateway.routing.pipeline import decide
 from gateway.routing.registry import PolicyRegistry
 from gateway.types.call import Need, Operation
 from gateway.types.dialect import Dialect
+from gateway.types.money import LongContext, Rates, ServiceTier
+from gateway.types.preferences import MaxPrice, Preferences, Sort
 from policies import BUILTIN, PRESETS
 from policies.filters.adapter import AdapterFilter
 from policies.filters.capability import CapabilityFilter
 from policies.filters.context import ContextFilter
 from policies.filters.health import HealthFilter
+from policies.filters.max_price import MaxPriceFilter
+from policies.tiers.sort import SortTier
 from tests.fakes.fleet import MODEL, backend, candidates, endpoint, model, price_id, route_request, snapshot
 
 NOW = 1_000.0
@@ -252,3 +258,59 @@ def test_replicas_that_say_they_have_not_got_the_model_come_last() -> None:
     assert kept(part, route_request(now=NOW + BASE, needs=Need.EMBEDDINGS), found)[0] == ["a", "b"]
     found[1].load.lacks = frozenset({found[1].upstream_model})
     assert kept(part, asked, found)[0] == ["a", "b"]
+
+
+LONG = LongContext(900, Rates(200_000, 600_000))
+PRIORITY = ServiceTier("priority", Rates(150_000, 450_000))
+
+
+@pytest.mark.parametrize(
+    ("price", "asked", "most", "words"),
+    [
+        (Rates(100_000, 300_000), {}, MaxPrice(prompt=100_000, completion=300_000), ""),
+        (Rates(100_000, 300_000, tiers=(LONG,)), {}, MaxPrice(prompt=100_000), "0.2 USD per million prompt"),
+        (Rates(100_000, 300_000, tiers=(LONG,)), {"prompt_tokens": 900}, MaxPrice(prompt=100_000), ""),
+        (
+            Rates(100_000, 300_000, service_tiers=(PRIORITY,)),
+            {"service_tier": "priority"},
+            MaxPrice(completion=449_999),
+            "0.45 USD per million completion",
+        ),
+        (Rates(100_000, 300_000, service_tiers=(PRIORITY,)), {"service_tier": "flex"}, MaxPrice(prompt=100_000), ""),
+        (Rates(100_000, 300_000, markup=1), {}, MaxPrice(prompt=100_009), "0.10001 USD per million prompt"),
+        (Rates(100_000, 300_000, discount=5_000, markup=200), {}, MaxPrice(completion=153_000), ""),
+        (Rates(0, 0, request=1_000, markup=1_000), {}, MaxPrice(request=1_099), "0.0000011 USD per request"),
+    ],
+)
+def test_the_dearest_price_is_that_of_the_request_itself(
+    price: Rates, asked: dict[str, Any], most: MaxPrice, words: str
+) -> None:
+    """What the team would pay for it counts: on its terms, at the service tier, for a prompt of that length."""
+    spec = backend("a")
+    listed = msgspec.structs.replace(price, discount=0, markup=0)
+    served = model([endpoint(spec, price=listed, team_prices={"search": price})])
+    found = build(snapshot([spec], [served]), None, price_id).models[MODEL].candidates
+    request = route_request(**asked, preferences=Preferences(max_price=most))
+    stayed, reasons = kept(MaxPriceFilter(NoParams()), request, found)
+    assert stayed == ([] if words else ["a"])
+    assert words in reasons.get("a", "")
+
+
+@pytest.mark.parametrize(
+    ("asked", "first"), [({}, "plain"), ({"service_tier": "flex"}, "tiered"), ({"team": "b"}, "own")]
+)
+def test_what_is_sorted_by_price_is_sorted_by_the_price_of_the_request(asked: dict[str, Any], first: str) -> None:
+    """One endpoint is the cheapest by its list price, one at a service tier, one for a team with terms of its own."""
+    flex = ServiceTier("flex", Rates(10_000, 10_000))
+    prices = {
+        "plain": Rates(100_000, 300_000),
+        "tiered": Rates(200_000, 600_000, service_tiers=(flex,)),
+        "own": Rates(150_000, 450_000),
+    }
+    specs = {name: backend(name, provider=name) for name in prices}
+    terms = {"own": {"b": msgspec.structs.replace(prices["own"], discount=5_000)}}
+    served = [endpoint(specs[name], price=price, team_prices=terms.get(name, {})) for name, price in prices.items()]
+    found = build(snapshot(list(specs.values()), [model(served)]), None, price_id).models[MODEL].candidates
+    request = route_request(**asked, preferences=Preferences(sort=Sort.PRICE))
+    ranks = SortTier(NoParams()).ranks(request, found)
+    assert found[ranks.index(min(ranks))].replica.name == first
