@@ -101,14 +101,12 @@ class Recorder:
         self._chance = chance
         self._waiting: deque[Decision] = deque()
         self._allowance, self._allowed_at = spec.per_second, time.monotonic()
-        self._spec = spec
-        self._until = _NEVER
         self._handing = asyncio.Lock()
         self.configure(spec)
 
     def configure(self, spec: DecisionsSpec) -> None:
         """Keep as many as ``spec`` says from now on."""
-        self._share = spec.share
+        self._spec = spec
         self._until = self._gap()
 
     def note(self, request: RouteRequest, plan: Plan) -> Note | None:

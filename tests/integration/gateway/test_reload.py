@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from gateway.routing.decisions.record import FIND
+from gateway.types import ids
 from tests.fakes.backend import Visit, hand_backend, whole
 from tests.fakes.pair import pair
-from tests.harness import Stage, staged
+from tests.harness import Backend, Stage, configuration, staged
 
 
 async def reload(stage: Stage, before: str, after: str) -> None:
@@ -51,3 +53,25 @@ async def test_a_walk_that_goes_on_behind_a_reload_leaves_its_key_to_nobody(tmp_
             assert (await asking).status_code == 200
             assert (await stage.chat()).status_code == 200
             assert key_of(second.visits[-1]) == "sk-new-key"
+
+
+async def test_how_many_decisions_are_kept_follows_the_file(tmp_path: Path) -> None:
+    """Of none at first every one is kept behind a reload that says so, and none again behind the next."""
+
+    async def answers(visit: Visit) -> None:
+        await visit.answer(whole())
+
+    async def kept(stage: Stage) -> bool:
+        answer = await stage.chat()
+        await stage.gateway.desk.recorder.flush()
+        return await stage.keeper.ask(FIND, (ids.parse(answer.headers["x-generation-id"]),)) is not None
+
+    none, every = "share: 0.0", "share: 1.0"
+    async with hand_backend(answers) as backend:
+        config = configuration([Backend("a", backend.url)], more=f"routing: {{decisions: {{{none}}}}}")
+        async with staged(tmp_path, config) as stage:
+            assert not await kept(stage)
+            await reload(stage, none, every)
+            assert await kept(stage)
+            await reload(stage, every, none)
+            assert not await kept(stage)
