@@ -115,9 +115,10 @@ class ProbeClient:
         loop = asyncio.get_running_loop()
         failure = "no answer: the host has no address"
         ends = loop.time() + self._connect_limit
-        for address in addresses:
+        for place, address in enumerate(addresses):
             try:
-                async with asyncio.timeout_at(ends):
+                # One that is silent must not use up what the others need.
+                async with asyncio.timeout((ends - loop.time()) / (len(addresses) - place)):
                     _, connection = await loop.create_connection(
                         lambda where=address: _Connection(loop, where),
                         *address,
@@ -127,7 +128,6 @@ class ProbeClient:
                 return connection
             except TimeoutError:
                 failure = "it does not accept connections in time"
-                break
             except ssl.SSLError as error:
                 failure = f"no answer: TLS failed: {error.reason}"
             except OSError as error:

@@ -28,6 +28,8 @@ BULKY: Final = 64 * 1024
 """Bytes of a request over TLS, where nobody tells what was sent, that a backend may refuse without having read them."""
 LINGER: Final = 1.0
 """Seconds a detached connection may take to end its message before it is closed instead of pooled."""
+SILENT_S: Final = 30.0
+"""Seconds for which an address that did not accept in its time is tried after the others of its name."""
 
 Resolve = Callable[[str, int], Awaitable[tuple[tuple[str, int], ...]]]
 """Maps host and port to the addresses that may be connected to; raises ``AttemptFailed`` when none may."""
@@ -291,7 +293,19 @@ class Pool:
         path: of the URL, without a slash at its end.
     """
 
-    __slots__ = ("_closed", "_hostname", "_idle", "_port", "_resolve", "_tls", "deadlines", "host", "loop", "path")
+    __slots__ = (
+        "_closed",
+        "_hostname",
+        "_idle",
+        "_port",
+        "_resolve",
+        "_silent",
+        "_tls",
+        "deadlines",
+        "host",
+        "loop",
+        "path",
+    )
 
     def __init__(self, url: str, *, loop: asyncio.AbstractEventLoop, deadlines: Deadlines, resolve: Resolve) -> None:
         parts = urlsplit(url)
@@ -303,6 +317,7 @@ class Pool:
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._port = parts.port or (443 if self._tls else 80)
         self._resolve = resolve
+        self._silent: dict[str, float] = {}
         self._idle: deque[Connection] = deque()
         self._closed = False
 
@@ -346,31 +361,37 @@ class Pool:
         self.deadlines.forget(connection)
 
     async def connect(self, limit: float) -> Connection:
-        """Open a connection within ``limit`` seconds, trying each allowed address. Raises ``AttemptFailed``."""
+        """Open a connection within ``limit`` seconds, trying each allowed address. Raises ``AttemptFailed``.
+
+        An address that is silent has but its share of the time, and for a while its turn behind the others.
+        """
         failure = Failure(Cause.CONNECT, "the backend's name has no address", sent=False)
-        late = "the name service did not answer"
+        late, now = "the name service did not answer", monotonic()
         try:
             async with asyncio.timeout(limit):
                 addresses = await self._resolve(self._hostname, self._port)
                 late = "the backend did not accept"
-                for address, port in addresses:
+                turns = sorted(addresses, key=lambda each: self._silent.get(each[0], 0.0) > now)
+                for place, (address, port) in enumerate(turns):
                     try:
-                        _, connection = await self.loop.create_connection(
-                            lambda: Connection(self),
-                            address,
-                            port,
-                            ssl=self._tls,
-                            server_hostname=self._hostname if self._tls else None,
-                        )
-                        return connection
+                        async with asyncio.timeout((now + limit - monotonic()) / (len(turns) - place)):
+                            return await self._opened(address, port)
+                    except TimeoutError:
+                        self._silent[address] = monotonic() + SILENT_S
+                        failure = Failure(Cause.CONNECT, f"{late} within {limit:g} s", sent=False)
                     except ssl.SSLError as error:
                         failure = Failure(Cause.CONNECT, f"TLS with the backend failed: {error.reason}", sent=False)
                     except OSError as error:
-                        words = f"no connection to the backend: {error.strerror}"
-                        failure = Failure(Cause.CONNECT, words, sent=False)
+                        failure = Failure(Cause.CONNECT, f"no connection to the backend: {error.strerror}", sent=False)
         except TimeoutError:
             failure = Failure(Cause.CONNECT, f"{late} within {limit:g} s", sent=False)
         raise AttemptFailed(failure)
+
+    async def _opened(self, address: str, port: int) -> Connection:
+        """Return a connection to one address. Raises ``OSError``."""
+        name = self._hostname if self._tls else None
+        made = self.loop.create_connection(lambda: Connection(self), address, port, ssl=self._tls, server_hostname=name)
+        return (await made)[1]
 
     def close(self) -> None:
         """Close all idle connections now, and those in use once they are done."""

@@ -15,6 +15,7 @@ from gateway.config.egress import Egress
 from gateway.fleet.client import MAX_PAGE, NoAnswer, Page, ProbeClient
 from gateway.fleet.egress import AddressForbidden, EgressGuard
 from tests.fakes.fleet import LOOPBACK, backend, fleet
+from tests.fakes.silence import HERE, SILENT, silent_beside
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -66,10 +67,12 @@ def saying(*answers: bytes) -> Serve:
 
 
 @asynccontextmanager
-async def client_of(port: int, guard: EgressGuard | None = None, host: str = "127.0.0.1") -> AsyncIterator[ProbeClient]:
+async def client_of(
+    port: int, guard: EgressGuard | None = None, host: str = "127.0.0.1", connect_limit: float = 5.0
+) -> AsyncIterator[ProbeClient]:
     """Give the block a client of ``port``."""
     replica = fleet(backend("gpu-a", url=f"http://{host}:{port}")).replicas["gpu-a"]
-    client = ProbeClient(replica.backend, guard or EgressGuard(LOOPBACK), connect_limit=5.0)
+    client = ProbeClient(replica.backend, guard or EgressGuard(LOOPBACK), connect_limit=connect_limit)
     try:
         yield client
     finally:
@@ -194,6 +197,18 @@ async def test_an_address_that_has_moved_is_followed() -> None:
         guard.configure(Egress(LOOPBACK.allow * 2))
         with pytest.raises(NoAnswer):
             await client.get("/health", 10.0)
+
+
+async def test_an_address_that_is_silent_leaves_time_for_the_others() -> None:
+    """A probe of a name with several addresses finds the one that is there."""
+
+    async def lookup(_host: str) -> Sequence[str]:
+        return [SILENT, HERE]
+
+    guard = EgressGuard(LOOPBACK, lookup=lookup)
+    async with Server(saying(OK)) as server, client_of(server.port, guard, "gpu.internal", connect_limit=1.0) as client:
+        with silent_beside(server.port):
+            assert (await client.get("/health", 5.0)).status == 200
 
 
 pieces = st.sampled_from(

@@ -14,6 +14,7 @@ from gateway.types.failure import Cause, Failure
 from gateway.upstream import wire
 from gateway.upstream.deadlines import Deadlines
 from gateway.upstream.wire import AttemptFailed, Connection, Pool
+from tests.fakes.silence import HERE, SILENT, silent_beside
 from tests.fakes.transport import FakeTransport
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
@@ -421,6 +422,26 @@ async def test_no_connection_is_a_failure_that_cost_nothing(resolve: Any) -> Non
         await pool.connect(10.0)
     assert caught.value.failure.cause is Cause.CONNECT
     assert not caught.value.failure.sent
+
+
+async def test_an_address_that_is_silent_does_not_use_up_the_time_of_the_others() -> None:
+    """A name with several addresses is there as long as one of them is; a silent one is tried last for a while."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(-1)
+
+    async def both(_host: str, port: int) -> tuple[tuple[str, int], ...]:
+        return ((SILENT, port), (HERE, port))
+
+    async with listening(script) as other:
+        port = int(other.host.rpartition(b":")[2])
+        loop = asyncio.get_running_loop()
+        pool = Pool(f"http://gpu.internal:{port}", loop=loop, deadlines=Deadlines(loop), resolve=both)
+        with silent_beside(port):
+            (await pool.connect(1.0)).abort()
+            began = time.monotonic()
+            (await pool.connect(1.0)).abort()
+            assert time.monotonic() - began < 0.4
 
 
 async def test_a_backend_without_tls_is_a_failed_connection() -> None:
