@@ -25,6 +25,7 @@ from gateway.app import Gateway, Identity, conceal_keys, presets
 from gateway.config.load import load
 from gateway.config.problem import ConfigError
 from gateway.config.snapshot import ConfigSnapshot
+from gateway.config.source import SourceFile
 from gateway.config.watcher import ConfigWatcher
 from gateway.keeper.address import KeeperError
 from gateway.keeper.client import KeeperClient
@@ -82,6 +83,42 @@ def prepare(settings: Settings) -> Startup:
     except (ConfigError, PresetError, SettingsError, ValueError, OSError) as error:
         raise StartError(str(error)) from error
     return Startup(settings, snapshot, Identity(pepper, digest), made)
+
+
+class Standing:
+    """What children of a supervisor start with: the configuration that was good last, for as long as the file is bad.
+
+    Args:
+        startup: what the supervisor itself has read.
+        read: reads everything anew; raises ``StartError``.
+    """
+
+    def __init__(self, startup: Startup, read: Callable[[], Startup]) -> None:
+        self._startup = startup
+        self._read = read
+        self._sources = startup.snapshot.sources
+
+    def look(self, *, asked: bool = False) -> None:
+        """Read the file if it has changed since the last look, or if ``asked`` to; a bad one changes nothing."""
+        seen = tuple(SourceFile.look(source.path) for source in self._sources)
+        if seen == self._sources and not asked:
+            return
+        try:
+            self._startup = self._read()
+            self._sources = self._startup.snapshot.sources
+        except (StartError, SettingsError) as error:
+            cause = error.__cause__
+            self._sources = cause.sources if isinstance(cause, ConfigError) else seen
+
+    def startup(self) -> Startup:
+        """Return what to start with: as it is now, or with what was good last. Raises ``StartError``."""
+        try:
+            return self._read()
+        except StartError as error:
+            if not isinstance(error.__cause__, ConfigError):
+                raise
+            _log.error("the configuration is refused, what was in force before stays", reason=str(error))
+            return self._startup
 
 
 Beside = Callable[["Keeper"], Coroutine[Any, Any, None]]

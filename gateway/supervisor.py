@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 from gateway.pulse import ASKED, Pulse
 from gateway.telemetry import logs
@@ -35,6 +35,7 @@ STEADY_AFTER: Final = 10.0
 """Seconds after which a child counts as having started well."""
 LAST_WORDS: Final = 1.0
 """Seconds that a child which hangs has to say where."""
+LOOK_S: Final = 1.0
 _POLL: Final = 0.2
 _END_POLL: Final = 0.02
 _SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD})
@@ -45,6 +46,13 @@ _log: Final = logs.logger(__name__)
 Work = Callable[[int, Pulse], int]
 """What a child does from its start to its end; takes the read end of the leash and where to give signs of life,
 returns the exit status."""
+
+
+class Look(Protocol):
+    """Looks at what children will start with."""
+
+    def __call__(self, *, asked: bool) -> None:
+        """Look; ``asked``, even if nothing seems to have changed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -96,6 +104,7 @@ class Supervisor:
         grace: seconds that workers have to finish.
         patience: seconds without a sign of life after which a child is killed; 0 for ever.
         work: what a ``keeper`` does and what a ``worker`` does.
+        look: looks at what children will start with, once a second and, ``asked``, before SIGHUP is passed on.
     """
 
     def __init__(
@@ -106,11 +115,14 @@ class Supervisor:
         grace: float,
         patience: float,
         work: Mapping[str, Work],
+        look: Look | None = None,
     ) -> None:
         self._listener = listener
         self._grace = grace
         self._patience = patience
         self._work = work
+        self._look = look or (lambda *, asked: None)  # noqa: ARG005 - there is nothing to look at
+        self._look_at = 0.0
         self._children = [Child("keeper"), *(Child("worker") for _ in range(workers))]
         self._leash, self._hand = os.pipe()
         self._wake, self._waker = os.pipe()
@@ -130,6 +142,9 @@ class Supervisor:
         gc.freeze()  # a child that looked through it for garbage would write on, and so copy, every page of it
         try:
             while not self._stopping:
+                if self._reloading or time.monotonic() >= self._look_at:
+                    self._look_at = time.monotonic() + LOOK_S
+                    self._look(asked=self._reloading)
                 if self._reloading:
                     self._reloading = False
                     for child in self._children:

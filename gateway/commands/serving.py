@@ -24,7 +24,7 @@ from gateway.commands.environment import Config, read_settings
 if TYPE_CHECKING:
     import socket
 
-    from gateway.process import Beside, Startup
+    from gateway.process import Beside, Standing, Startup
     from gateway.pulse import Pulse
 
 MOST_DAYS = 366
@@ -86,28 +86,28 @@ def run_demo(
     raise SystemExit(status)
 
 
-def _be_worker(listener: socket.socket, workers: int, leash: int, pulse: Pulse) -> int:
+def _be_worker(listener: socket.socket, workers: int, standing: Standing, leash: int, pulse: Pulse) -> int:
     """Serve as one of several workers; return the exit status."""
     from gateway.process import serve_worker
 
-    return _child(leash, lambda startup: serve_worker(startup, listener, workers, pulse))
+    return _child(leash, standing, lambda startup: serve_worker(startup, listener, workers, pulse))
 
 
-def _be_keeper(leash: int, pulse: Pulse) -> int:
+def _be_keeper(standing: Standing, leash: int, pulse: Pulse) -> int:
     """Keep the ledger for several workers; return the exit status."""
     from gateway.process import serve_keeper
 
-    return _child(leash, lambda startup: serve_keeper(startup, pulse))
+    return _child(leash, standing, lambda startup: serve_keeper(startup, pulse))
 
 
-def _child(leash: int, serve: Callable[[Startup], int]) -> int:
+def _child(leash: int, standing: Standing, serve: Callable[[Startup], int]) -> int:
     """Read everything anew, because it may have changed since the supervisor did, and serve."""
-    from gateway.process import StartError, prepare
+    from gateway.process import StartError
     from gateway.settings import SettingsError
 
     _heed(leash)
     try:
-        startup = prepare(read_settings())
+        startup = standing.startup()
     except (StartError, SettingsError) as error:
         complain(str(error))
         return 2
@@ -160,7 +160,7 @@ def _serve(
 ) -> int:
     from gateway import supervisor
     from gateway.keeper.address import KeeperLock
-    from gateway.process import serve_alone
+    from gateway.process import Standing, prepare, serve_alone
 
     shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else f"[{host}]" if ":" in host else host
     base = f"http://{shown}:{listener.getsockname()[1]}"
@@ -170,9 +170,14 @@ def _serve(
     announce(startup, base)
     import gateway.serving  # noqa: F401 - what workers are made of: imported here once instead of by each
 
-    work: dict[str, supervisor.Work] = {"keeper": _be_keeper, "worker": partial(_be_worker, listener, workers)}
+    standing = Standing(startup, lambda: prepare(read_settings()))
+    work: dict[str, supervisor.Work] = {
+        "keeper": partial(_be_keeper, standing),
+        "worker": partial(_be_worker, listener, workers, standing),
+    }
     grace, patience = startup.settings.grace, startup.settings.watchdog
-    return supervisor.Supervisor(listener, workers, grace=grace, patience=patience, work=work).run()
+    overseer = supervisor.Supervisor(listener, workers, grace=grace, patience=patience, work=work, look=standing.look)
+    return overseer.run()
 
 
 def _announce(startup: Startup, base: str) -> None:

@@ -140,6 +140,37 @@ async def test_a_changed_file_is_in_force_everywhere_and_a_bad_one_nowhere(clust
         await until(lambda: are(*before))
 
 
+async def test_who_dies_while_the_file_is_bad_comes_back_with_what_is_in_force(cluster: WeirProcess) -> None:
+    """A worker and the keeper: one that could not start would take the service away, one edit after it was harmless."""
+    good = cluster.config.read_text()
+    try:
+        cluster.config.write_text(good.replace('prompt: "0.10"', 'prompt: "0.1200"'))
+        async with clients(cluster) as both:
+            for http in both:
+                await until(partial(_is, http, "0.00000012"))
+            _, limited = await new_key(both[0], concurrent=5)
+        await asyncio.sleep(1.5)  # the supervisor looks once a second, too
+        cluster.config.write_text(good.replace("egress:", "egres:"))
+        victims = [cluster.keeper, cluster.workers[0]]
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        await presently(lambda: cluster.keeper not in {None, victims[0]})
+        await presently(lambda: len(cluster.workers) == 2 and victims[1] not in cluster.workers)
+        async with clients(cluster) as both:
+            for http in both:
+
+                async def served(http: httpx.AsyncClient = http) -> bool:
+                    return (await ask(http, max_tokens=2, headers=limited)).done
+
+                await until(served)
+                assert await price(http) == "0.00000012"
+    finally:
+        cluster.config.write_text(good)
+    async with clients(cluster) as both:
+        for http in both:
+            await until(partial(_is, http, "0.0000001"))
+
+
 async def test_sighup_reads_the_file_again(cluster: WeirProcess) -> None:
     """The signal to the supervisor reaches every worker, also when the file does not look changed."""
     good, status = cluster.config.read_text(), cluster.config.stat()
