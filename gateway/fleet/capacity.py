@@ -110,20 +110,20 @@ class Quota:
     __slots__ = ("_concurrent", "_in_flight", "_said", "_sent", "_tokens", "former", "keys", "limited", "rpm", "tpm")
 
     def __init__(self, rpm: float | None = None, tpm: float | None = None, concurrent: float | None = None) -> None:
-        self.rpm = rpm
-        self.tpm = tpm
-        self._concurrent = concurrent
         self._in_flight = 0
         self._sent: deque[tuple[float, int]] = deque()
         self._tokens = 0
         self._said: dict[str, tuple[float, float]] = {}
         self.keys: tuple[UpstreamKey, ...] = ()
         self.former: tuple[UpstreamKey, ...] = ()
-        self.limited = rpm is not None or tpm is not None or concurrent is not None
+        self.limit(rpm, tpm, concurrent)
 
     def limit(self, rpm: float | None, tpm: float | None, concurrent: float | None) -> None:
         """Set the limits; what was sent before counts on, as far as there were limits then."""
-        self.rpm, self.tpm, self._concurrent = rpm, tpm, concurrent
+        # A worker's part may be a fraction, but nobody sends half a request: what is left over is not room.
+        self.rpm = None if rpm is None else float(int(rpm))
+        self._concurrent = None if concurrent is None else float(int(concurrent))
+        self.tpm = tpm
         self.limited = rpm is not None or tpm is not None or concurrent is not None or bool(self._said)
 
     def take_over(self, other: Quota) -> None:
@@ -181,6 +181,10 @@ class Quota:
         for what, amount in left.items():
             self.said(what.decode("ascii"), amount, until.get(what, now + 1.0))
 
+    def most(self, now: float) -> float:  # noqa: ARG002 - see KeyedQuota
+        """Return how many requests use all of it up, at once or in a minute; infinite where those are not limited."""
+        return min(inf if self.rpm is None else self.rpm, inf if self._concurrent is None else self._concurrent)
+
     def used(self, now: float) -> float:
         """Return the share of the scarcest limit that is used, 1 or more when nothing is left."""
         if not self.limited:
@@ -193,6 +197,8 @@ class Quota:
             used = max(used, len(self._sent) / self.rpm)
         if self.tpm is not None:
             used = max(used, self._tokens / self.tpm)
+        if self._said and min(left for left, _ in self._said.values()) < 1.0:
+            used = max(used, 1.0)
         return used
 
     def refusal(self, tokens: int, now: float) -> str:

@@ -128,6 +128,17 @@ class KeyedQuota(Quota):
             reasons.append(reason)
         return "; ".join(reasons)
 
+    def most(self, now: float) -> float:
+        """Return how many requests would use all of it up if what is left lasted as long as it does from ``used`` on.
+
+        ``used`` is that of the least used key, so what the others have left counts, and not what they have in all.
+        """
+        shares = [(key.quota.used(now), key.quota.most(now)) for key in self.keys if key.resting_until <= now]
+        least = min((used for used, _ in shares), default=1.0)
+        if least >= 1.0:
+            return 1.0
+        return min(super().most(now), sum(most * (1.0 - used) for used, most in shares if used < 1.0) / (1.0 - least))
+
     def used(self, now: float) -> float:
         """Return the share of the scarcest limit that is used, of the keys the least used one's; 1 when all rest."""
         free = [key.quota.used(now) for key in self.keys if key.resting_until <= now]

@@ -51,7 +51,7 @@ class FleetCapacity:
         model = self._registry.fleet.models.get(pool)
         if model is None:
             return None
-        used, requests, tokens, held, known = 1.0, 0.0, 0.0, 0, True
+        used, requests, beside, tokens, held, known = 1.0, 0.0, 0.0, 0.0, 0, True
         alone = min([_alone(candidate.load) for candidate in model.candidates], default=0.0)
         pace = max(MARGIN * self.pace, SLOWDOWN * alone)
         for candidate in model.candidates:
@@ -67,11 +67,13 @@ class FleetCapacity:
             held += load.depth
             full = 1.0 if cooling else max(load.saturation(now), _slowed(load, now, pace))
             used = full if full < used else used
-            requests += weight
+            beside += weight
+            # What a request takes is its share of the scarcest, which may be what its owner or its API allows.
+            requests += (min(weight, load.quota.most(now)) or 1.0) if load.quota.limited else weight
             tokens += load.estimate.rate * LONGEST_WAIT
         if not requests:
             return None
-        return Room(max(used, held / requests) if known else used, requests, tokens)
+        return Room(max(used, held / beside) if known else used, requests, tokens)
 
 
 def _alone(load: ReplicaLoad) -> float:

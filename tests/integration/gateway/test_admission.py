@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from gateway.sim import SimConfig, SimFleet, SimServer, Timing
+from gateway.sim.config import Kind
 from gateway.types.keys import KeyLimits, NewKey
 from tests.harness import Stage, configuration, over, staged
 
@@ -52,6 +54,33 @@ async def waiting(stage: Stage, count: int) -> None:
     async with asyncio.timeout(10):
         while stage.gateway.desk.gate.waiting != count:
             await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("kind", ["vllm", "openai"])
+async def test_who_comes_at_once_waits_for_the_limits_of_a_backend(kind: Kind, keyed: bool, tmp_path: Path) -> None:
+    """Ten at the same moment where two may run: all are answered, none is told that the backend is at its limit."""
+    limits = "limits: {concurrent: 2}"
+    if keyed:
+        limits = 'api_keys: [{key: "${PATH}", limits: {concurrent: 1}}, {key: "${HOME}", limits: {concurrent: 1}}]'
+    sim = SimConfig(name="api", kind=kind, timing=Timing(itl=0.002), answer_tokens=TOKENS)
+    async with SimFleet([sim]) as fleet, staged(tmp_path, configuration(over(fleet["api"], more=limits))) as stage:
+        answers = await asyncio.gather(*[ask(stage) for _ in range(10)])
+    assert [answer.status_code for answer, _ in answers] == [200] * 10
+
+
+async def test_who_comes_at_once_waits_for_the_minute_of_a_backend(tmp_path: Path) -> None:
+    """Six at the same moment where four may come in a minute: two wait."""
+    sim = SimConfig(name="api", kind="openai", answer_tokens=1)
+    async with SimFleet([sim]) as fleet:
+        limited = configuration(over(fleet["api"], more="limits: {rpm: 4}"))
+        async with staged(tmp_path, limited) as stage:
+            asking = [asyncio.create_task(ask(stage)) for _ in range(6)]
+            await waiting(stage, 2)
+            done = await asyncio.gather(*asking[:4])
+            for task in asking:
+                task.cancel()
+    assert [answer.status_code for answer, _ in done] == [200] * 4
 
 
 async def test_a_replica_never_has_more_than_it_can_run(tmp_path: Path) -> None:

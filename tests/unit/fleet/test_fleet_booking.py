@@ -108,9 +108,15 @@ def test_a_quota_counts_requests_tokens_and_what_the_api_says() -> None:
     quota.ended()
     assert "requests" in quota.refusal(1, 2.0)
     assert quota.refusal(1, 60.5) == ""
+    part = Quota(concurrent=2.5)
+    part.sent(100, 0.0)
+    part.sent(100, 0.0)
+    assert part.refusal(100, 1.0)
+    assert part.used(1.0) == 1.0
     told = Quota()
     told.heard([(b"x-ratelimit-remaining-requests", b"0"), (b"x-ratelimit-reset-requests", b"1m30s")], 5.0)
     assert "it said" in told.refusal(1, 6.0)
+    assert told.used(6.0) == 1.0
     assert told.refusal(1, 70.0) == ""
 
 

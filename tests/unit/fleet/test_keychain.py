@@ -165,3 +165,17 @@ def test_keys_that_are_gone_for_good_are_forgotten() -> None:
     for number in range(50):
         quota = keyed(quota, (spec(f"c{number}"), spec(f"d{number}")), 1)  # type: ignore[assignment] # as above
     assert not quota.former
+
+
+@pytest.mark.parametrize(
+    ("running", "most"), [((0, 0), 4.0), ((1, 0), 3.0), ((0, 2), 2.0), ((1, 2), 3.0), ((1, 3), 1.0)]
+)
+def test_what_a_request_takes_of_several_keys_is_a_share_of_what_they_have_left(
+    running: tuple[int, int], most: float
+) -> None:
+    """One request at once with the one and three with the other: from the least used one's share on as many as fit."""
+    quota = chain(spec("a", concurrent=1), spec("b", concurrent=3))
+    for key, count in zip(quota.keys, running, strict=True):
+        for _ in range(count):
+            key.quota.sent(1, 0.0)
+    assert quota.most(0.0) == pytest.approx(most)
