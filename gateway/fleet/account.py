@@ -34,6 +34,8 @@ FROZEN: Final = 3
 """Reports in a row that repeat the one before, while requests came and went, after which they say nothing."""
 FROZEN_SECONDS: Final = 2.0
 """Seconds for which they must have done so: some engines renew their gauges once a second only."""
+STILL_SECONDS: Final = 10.0
+"""Seconds after which they say nothing although nobody came: what an engine does at work moves them sooner."""
 LESSONS: Final = 32.0
 """Answers that are learned from at once."""
 LESSONS_PER_SECOND: Final = 8.0
@@ -177,20 +179,14 @@ class Account(Conditions):
         self.quota = quota or Quota()
         self.kv_tokens: int | None = None
         self.hit_trust = 1.0
-        self.mean_uncached = 0.0
-        self.mean_context = 0.0
-        self.mean_life = 0.0
+        self.mean_uncached = self.mean_context = self.mean_life = 0.0
         self.read_seconds = 0.0
-        self.mean_depth = 0.0
-        self.busy = 0.0
-        self.arrivals = 0.0
+        self.mean_depth = self.busy = self.arrivals = 0.0
         self.averaged_at = 0.0
         self.watched = 0.0
         self.writing: list[Booking] = []
         self.watched_beside: tuple[float, float] | None = None
-        self.turn = 0
-        self.disturbed = 0
-        self.cold_turn = 0
+        self.turn = self.cold_turn = self.disturbed = 0
         self.facts: Facts | None = None
         self.pending: deque[Booking] = deque()
         self.latest_entry = 0.0
@@ -199,9 +195,7 @@ class Account(Conditions):
         self.progress_at = 0.0
         self.preemptions: int | None = None
         self._reported: tuple[int | None, int | None, float | None] | None = None
-        self._repeats = 0
-        self._changed_at = 0.0
-        self._traffic = 0
+        self._repeats, self._changed_at, self._traffic = 0, 0.0, 0
 
     def pass_time(self, now: float) -> None:
         """Bring the averages over time to ``now``; to be called before what they are of changes."""
@@ -326,13 +320,11 @@ class Account(Conditions):
         """Book the gauges the engine reported at monotonic time ``now``."""
         self.facts = None
         reported = (running, waiting, kv_usage)
-        if reported == self._reported and self._traffic and (running or waiting):
-            self._repeats += 1
-            if self._repeats >= FROZEN and now - self._changed_at >= FROZEN_SECONDS:
-                self.forget_gauges()
-                return
-        elif reported != self._reported:
+        if reported != self._reported:
             self._repeats, self._changed_at = 0, now
+        elif (running or waiting or kv_usage) and self._frozen(now - self._changed_at):
+            self.forget_gauges()
+            return
         self._reported, self._traffic = reported, 0
         self.running, self.waiting, self.kv_usage = running, waiting, kv_usage
         self.foreign = max(0, running + (waiting or 0) - self.in_flight) if running is not None else 0
@@ -344,6 +336,14 @@ class Account(Conditions):
             if self.preemptions is not None and preemptions > self.preemptions:
                 self.ceiling.refused(self.in_flight + self.foreign, now)
             self.preemptions = preemptions
+
+    def _frozen(self, still: float) -> bool:
+        """Whether gauges that have said the same for ``still`` seconds say nothing; then they do until they change."""
+        if self._traffic:
+            self._repeats += 1
+        elif not self.in_flight and still >= STILL_SECONDS:  # nobody is sent to a full replica, so nothing would move
+            self._repeats = FROZEN
+        return self._repeats >= FROZEN and still >= FROZEN_SECONDS
 
     def hinted(self, waiting: int | None, kv_usage: float | None) -> None:
         """Book what the engine said of itself beside an answer, in place of what was scraped; None is unsaid."""

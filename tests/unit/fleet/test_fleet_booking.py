@@ -143,6 +143,25 @@ def test_the_length_of_answers_is_learned_by_model_and_client() -> None:
     assert known.tokens("m", "a", 16) == 16
 
 
+@pytest.mark.parametrize("gauges", [(300, 0, 0.5), (0, 100, None), (0, 0, 1.0)])
+def test_gauges_that_keep_everybody_away_are_forgotten_when_they_never_change(
+    gauges: tuple[int, int, float | None],
+) -> None:
+    """To a replica that says it is full nobody is sent, so waiting for traffic to tell would last for ever."""
+    load = ReplicaLoad()
+    for second in range(10):
+        load.reported(*gauges, float(second))
+        assert load.saturation(float(second)) >= 1.0
+    load.reported(*gauges, 10.0)
+    assert load.saturation(10.0) == 0.0
+    booking = Booking(load, Work(10, 10), 10.5)
+    load.reported(*gauges, 11.0)
+    assert load.scraped_at is None, "neither while what was sent on trial runs"
+    booking.ended(11.5)
+    load.reported(gauges[0] + 1, *gauges[1:], 12.0)
+    assert load.scraped_at == 12.0
+
+
 def test_frozen_gauges_are_forgotten_while_traffic_goes_on() -> None:
     """A page that never changes while requests come and go says nothing of foreign load."""
     load = ReplicaLoad()
