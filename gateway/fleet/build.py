@@ -1,7 +1,8 @@
 """From a configuration to the fleet that serves it.
 
 Expects a checked configuration and raises nothing on one. What is known of a replica's load survives a reload as long
-as its name, URL and kind stay the same, and the track record of an endpoint as long as it is one of the same model.
+as its name, URL and kind stay the same, what speaks against it as long as its credentials do as well, and the track
+record of an endpoint as long as it is one of the same model.
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ def _load(spec: BackendSpec, known: Replica | None, workers: int) -> ReplicaLoad
     """Return the load to go on with, the known one when it is still the same server, told what its owner now says."""
     if known is not None and (known.backend.url, known.backend.kind) == (spec.url, spec.kind):
         load = known.load
+        if _credentials(known.backend) != _credentials(spec):
+            load.acquit()
+            load.quota = load.quota.succeeded()
     else:
         load = ReplicaLoad()
     believed = prior(spec)
@@ -66,6 +70,11 @@ def _load(spec: BackendSpec, known: Replica | None, workers: int) -> ReplicaLoad
         load.kv_tokens = room
         load.prefix.resize(room)
     return load
+
+
+def _credentials(spec: BackendSpec) -> tuple[object, ...]:
+    """Return what a backend is asked with; what it held against one key it need not hold against the next."""
+    return (spec.api_key, [key.secret for key in spec.api_keys], spec.litellm)
 
 
 def _tracks(previous: Fleet | None) -> dict[tuple[str, str], Track]:

@@ -134,6 +134,15 @@ class Quota:
         self._in_flight, self._sent, self._tokens = other._in_flight, other._sent, other._tokens
         self.limit(other.rpm, other.tpm, other._concurrent)
 
+    def succeeded(self) -> Quota:
+        """Return what goes on in its place when the key is another one; with several it is each key that was told."""
+        if self.keys:
+            return self
+        found = Quota()
+        found.former = self.former
+        found.take_over(self)
+        return found
+
     @property
     def busy(self) -> bool:
         """Whether a request is in flight."""

@@ -100,6 +100,13 @@ class Conditions:
         self.cooling_asked = False
         self.hindered_until = 0.0
 
+    def acquit(self) -> None:
+        """Forget what it did wrong, and that it said it is full: it was said of what it is not asked with any more."""
+        self.failures = self.ejections = 0
+        self.forgiven_at = 0.0
+        self.cooling_asked = False
+        self.ejected_until = self.cooling_until = 0.0
+
     def weigh_conditions(self) -> None:
         """Find ``hindered_until`` anew."""
         barred = self._draining or not self._ready or self._lacks

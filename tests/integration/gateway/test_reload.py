@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from gateway.routing.decisions.record import FIND
 from gateway.types import ids
 from tests.fakes.backend import Visit, hand_backend, whole
@@ -53,6 +55,29 @@ async def test_a_walk_that_goes_on_behind_a_reload_leaves_its_key_to_nobody(tmp_
             assert (await asking).status_code == 200
             assert (await stage.chat()).status_code == 200
             assert key_of(second.visits[-1]) == "sk-new-key"
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "402 Payment Required", "429 Too Many Requests"])
+async def test_another_key_is_not_held_to_account_for_the_one_before(status: str, tmp_path: Path) -> None:
+    """A backend that is out, or asked to be left alone, because of its key is asked at once with the next one."""
+
+    async def script(visit: Visit) -> None:
+        if key_of(visit) == "sk-new-key":
+            await visit.answer(whole())
+        else:
+            told = "retry-after: 200\r\nx-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 60s\r\n"
+            await visit.answer({"error": {"message": "no"}}, status, told if status.startswith("429") else "")
+
+    (tmp_path / "key").write_text("sk-old-key")
+    (tmp_path / "new").write_text("sk-new-key")
+    async with hand_backend(script) as api:
+        config = configuration([Backend("a", api.url, "openai", more="api_key: {file: key}")])
+        async with staged(tmp_path, config) as stage:
+            for _ in range(6):
+                await stage.chat()
+            assert (await stage.chat()).status_code == 503
+            await reload(stage, "file: key", "file: new")
+            assert (await stage.chat()).status_code == 200
 
 
 async def test_how_many_decisions_are_kept_follows_the_file(tmp_path: Path) -> None:
