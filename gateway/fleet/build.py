@@ -17,6 +17,7 @@ from gateway.engines.profiles import engine_of
 from gateway.fleet.estimate import Estimate
 from gateway.fleet.keychain import keyed
 from gateway.fleet.load import ReplicaLoad
+from gateway.fleet.prefix import ASSUMED_TOKENS
 from gateway.fleet.priors import most_running, prior
 from gateway.fleet.snapshot import Candidate, Endpoint, Fleet, Model, Replica
 from gateway.fleet.track import Track
@@ -66,9 +67,13 @@ def _load(spec: BackendSpec, known: Replica | None, workers: int) -> ReplicaLoad
     load.quota.limit(_part(limits.rpm, workers), _part(limits.tpm, workers), _part(limits.concurrent, workers))
     room = spec.capacity.kv_tokens
     # What the engine itself says stands, until its owner says something else than before.
-    if room is not None and (load.kv_tokens is None or (known and known.backend.capacity.kv_tokens != room)):
+    before = known.backend.capacity.kv_tokens if known is not None else None
+    if room is not None and (load.kv_tokens is None or before != room):
         load.kv_tokens = room
         load.prefix.resize(room)
+    elif room is None and before is not None and load.kv_tokens == before:
+        load.kv_tokens = None
+        load.prefix.resize(ASSUMED_TOKENS)
     return load
 
 

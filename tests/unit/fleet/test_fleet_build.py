@@ -95,9 +95,17 @@ def test_what_is_known_of_a_server_survives_a_reload() -> None:
 
 
 def test_the_room_of_a_cache_is_what_was_said_last() -> None:
-    """The owner first, then the engine itself, until the owner says something else."""
+    """The owner first, then the engine itself, until the owner says something else, or takes it back."""
     fleet = None
-    for said, heard, then in ((1_000, None, 1_000), (1_000, 900, 900), (1_000, None, 900), (2_000, None, 2_000)):
+    for said, heard, then in (
+        (1_000, None, 1_000),
+        (1_000, 900, 900),
+        (1_000, None, 900),
+        (2_000, None, 2_000),
+        (None, None, None),
+        (1_000, 900, 900),
+        (None, None, 900),
+    ):
         spec = replace(backend("gpu-a"), capacity=Capacity(kv_tokens=said))
         fleet = build(snapshot([spec], [model([endpoint(spec)])]), fleet, price_id)
         load = fleet.replicas["gpu-a"].load
