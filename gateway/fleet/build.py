@@ -58,6 +58,8 @@ def _load(spec: BackendSpec, known: Replica | None, workers: int) -> ReplicaLoad
             load.quota = load.quota.succeeded()
     else:
         load = ReplicaLoad()
+        if known is not None:
+            load.draining = known.load.draining  # operators drain a backend by its name, wherever it is
     believed = prior(spec)
     if load.estimate.prior != believed:
         load.estimate = Estimate(believed)

@@ -94,6 +94,15 @@ def test_what_is_known_of_a_server_survives_a_reload() -> None:
     assert (old.version, new.version) == (1, 2)
 
 
+def test_a_drained_backend_that_moves_stays_drained() -> None:
+    """What operators said of its name holds at its new URL from the first decision on."""
+    old = build(snapshot([backend("gpu-a"), backend("gpu-b")]), None, price_id)
+    old.replicas["gpu-a"].load.draining = True
+    moved = [backend("gpu-a", url="http://10.9.9.9"), backend("gpu-b", url="http://10.9.9.8")]
+    new = build(snapshot(moved, version=2), old, price_id)
+    assert [new.replicas[name].load.draining for name in ("gpu-a", "gpu-b")] == [True, False]
+
+
 def test_the_room_of_a_cache_is_what_was_said_last() -> None:
     """The owner first, then the engine itself, until the owner says something else, or takes it back."""
     fleet = None
