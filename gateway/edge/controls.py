@@ -247,9 +247,9 @@ def _folded(names: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _quantizations(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return ``names`` with the finer formats that a coarse one includes."""
+    """Return ``names``, each in its place, and behind them the finer formats that a coarse one includes."""
     more = {"fp4": ("mxfp4", "nvfp4"), "fp8": ("mxfp8",)}
-    return tuple(dict.fromkeys(each for name in names for each in (name, *more.get(name, ()))))
+    return tuple(dict.fromkeys([*names, *[each for name in names for each in more.get(name, ())]]))
 
 
 def _sort(value: str | _SortShape | None) -> tuple[Sort | None, bool]:

@@ -106,4 +106,5 @@ class Router:
     def _unknown_preset(self, name: str) -> BadRequest:
         near = near_names(name, list(self._policies))
         hint = f"; did you mean {', '.join(near)}?" if near else f"; there are {', '.join(self._policies)}"
-        return BadRequest(f"there is no routing preset {name[:100]!r}{hint}", metadata={"near": near})
+        known = {"near": near, "available": list(self._policies)}
+        return BadRequest(f"there is no routing preset {name[:100]!r}{hint}", param="preset", metadata=known)

@@ -59,7 +59,7 @@ def test_every_member_of_the_object() -> None:
     assert found.require_parameters
     assert found.deny_collection
     assert found.zdr
-    assert found.quantizations == ("fp8", "mxfp8", "bf16")
+    assert found.quantizations == ("fp8", "bf16", "mxfp8")
     assert (found.sort, found.across_models) == (Sort.THROUGHPUT, True)
     assert found.max_price == MaxPrice(prompt=100_000, completion=300_000, request=1_000_000, audio=2_000_000)
     assert found.min_throughput == Cutoffs(p50=50)
