@@ -46,6 +46,7 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal to stop, which comes between any two steps of the loop."""
         super().handle_exit(sig, frame)
+        self.force_exit = False  # a second SIGINT sets it: the parts would then not be stopped after the answers
         self._loop.call_soon_threadsafe(self._told.set)
 
     async def main_loop(self) -> None:

@@ -266,3 +266,20 @@ def test_being_told_to_stop_ends_it_with_status_0_and_everything_shipped(rounds:
     assert not (rounds.process.home / "keeper.sock").exists()
     report = rounds.process.audit()  # by the command, which keeps the folder itself now
     assert report["journal"]["unshipped_bytes"] == 0
+
+
+async def test_ctrl_c_pressed_again_ends_it_as_cleanly_as_once(serve: Serve) -> None:
+    """A second SIGINT while an answer runs lets it finish, ends with status 0 and leaves no segment unshipped."""
+    process = serve().ready()
+    begun = asyncio.Event()
+    async with caller(process.url) as http:
+        answer = asyncio.create_task(ask(http, max_tokens=100, watch=lambda _seen: begun.set()))
+        await begun.wait()
+        process.signal(signal.SIGINT)
+        await presently(lambda: httpx.get(f"{process.url}/ready").status_code == 503)
+        process.signal(signal.SIGINT)
+        assert (await answer).done
+    assert await asyncio.to_thread(process.ended) == 0
+    assert process.left_nothing()
+    assert "Traceback" not in process.output
+    assert not list((process.home / "journal").glob("*.weirj"))
