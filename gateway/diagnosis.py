@@ -42,6 +42,13 @@ PATIENCE_S: Final = 5.0
 JOURNAL: Final = "journal"
 
 
+_DATABASE_MENDS: Final = (
+    "look at WEIR_DATABASE_URL and whether the server is up",
+    "let this user write the file and its folder; what is damaged is put back from a backup (docs/ledger.md)",
+)
+"""For one on a server and for one in a file."""
+
+
 class State(StrEnum):
     """How bad it is."""
 
@@ -199,7 +206,7 @@ async def _database(settings: Settings) -> Finding:
         async with asyncio.timeout(PATIENCE_S):
             current = await schema.is_current(url)
     except (WeirError, KeeperError) as error:
-        return Finding("database", State.BAD, str(error), "look at WEIR_DATABASE_URL and whether the server is up")
+        return Finding("database", State.BAD, str(error), _DATABASE_MENDS[url.startswith("sqlite")])
     except TimeoutError:
         return Finding("database", State.BAD, f"no answer within {PATIENCE_S:.0f} s", "look whether the server is up")
     if not current:

@@ -108,4 +108,6 @@ def _away(error: BaseException) -> Unavailable:
     if sqlstate[:2] in UNUSABLE:
         # Names the user or the database, never the password.
         return Refused(f"The database refuses the connection: {error}.", retry_after=1.0)
-    return Unavailable("The database cannot be used now.", retry_after=1.0)
+    # For whoever mends it. SQLite's words name nothing that is stored; a server's may, its code does not.
+    reason = f": {error}" if isinstance(error, sqlite3.Error) else f" (SQLSTATE {sqlstate})" if sqlstate else ""
+    return Unavailable(f"The database cannot be used now{reason}.", retry_after=1.0)

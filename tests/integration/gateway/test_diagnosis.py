@@ -16,6 +16,8 @@ from gateway.keeper.process import run_keeper
 from gateway.metering.segments import QUARANTINE
 from gateway.settings import Settings
 from gateway.sim import Fault, SimConfig, SimFleet
+from gateway.types.errors import Unavailable
+from tests.fakes.ledgers import furnish
 from tests.harness import Backend, configuration
 
 MACHINE = {"open files", "interpreter"}
@@ -128,6 +130,25 @@ async def test_what_is_wrong_on_this_host_is_found(place: Path, monkeypatch: pyt
         assert found[name].state is State.BAD, name
         assert found[name].mend, name
     assert not any("hunter2" in each.detail + each.mend for each in found.values())
+
+
+@pytest.mark.parametrize(
+    ("kept", "damage", "reason"),
+    [(0, 8192, "file is not a database"), (100, 65536, "database disk image is malformed")],
+)
+async def test_a_damaged_ledger_file_is_called_so(place: Path, kept: int, damage: int, reason: str) -> None:
+    """SQLite's own words reach the operator, by the doctor and by a start that fails; no server is spoken of."""
+    home = place / "home"
+    furnish(home)
+    ledger = home / "weir.db"
+    ledger.write_bytes(ledger.read_bytes()[:kept] + b"\xa5" * damage)
+    found = (await findings(place))["database"]
+    assert found.state is State.BAD
+    assert reason in found.detail
+    assert "server" not in found.mend
+    assert "backup" in found.mend
+    with pytest.raises(Unavailable, match=reason):
+        await run_keeper(home, Settings.read().ledger_url.get_secret_value(), b"pepper of the tests", asyncio.Event())
 
 
 async def test_a_keeper_that_does_not_serve_is_found(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
