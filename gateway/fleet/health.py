@@ -67,8 +67,14 @@ class Health:
             load.ejections = max(0, load.ejections - made_good)
             load.forgiven_at += made_good * FORGIVEN
 
-    def failed(self, replica: Replica, now: float) -> None:
-        """Book a request that the replica failed; failures of one that is out already say nothing new."""
+    def failed(self, replica: Replica, now: float, why: str = "") -> None:
+        """Book a request that the replica failed; failures of one that is out already say nothing new.
+
+        Args:
+            replica: who failed it.
+            now: when.
+            why: what the log says of the failure that ejects.
+        """
         load = replica.load
         if load.ejected_until > now:
             return
@@ -80,7 +86,7 @@ class Health:
             seconds = min(BASE * load.ejections, LONGEST)
             load.ejected_until = now + seconds
             load.forgiven_at = load.ejected_until + FORGIVEN
-            _log.warning("replica ejected", replica=replica.name, seconds=seconds, ejections=load.ejections)
+            _log.warning("replica ejected", replica=replica.name, reason=why, seconds=seconds, ejections=load.ejections)
 
     def lacked(self, candidate: Candidate, operation: Operation, now: float) -> None:
         """Book that the replica says it has not got the model, or no such ``operation`` of it."""

@@ -36,6 +36,7 @@ class Cause(StrEnum):
     """The gateway gave the attempt up because another one of the same request began first."""
 
 
+_QUOTING = frozenset({Cause.ERROR, Cause.REFUSED, Cause.OVERLOADED})
 _HARMLESS = frozenset({Cause.OVERLOADED, Cause.REFUSED, Cause.ABORTED, Cause.HEDGED})
 
 
@@ -72,3 +73,10 @@ class Failure:
     def unhealthy(self) -> bool:
         """Whether the failure speaks against the replica's health."""
         return self.cause not in _HARMLESS and not self.lacks
+
+    @property
+    def loggable(self) -> str:
+        """What a log may say of it: not the words of an engine, which may repeat the prompt."""
+        if self.cause not in _QUOTING:
+            return f"{self.cause}: {self.message}"
+        return f"{self.cause}: status {self.status}" if self.status else self.cause

@@ -219,7 +219,7 @@ class Walk:
         elif cause is Cause.OVERLOADED:
             upstream.health.overloaded(replica, now, failure.retry_after)
         elif failure.unhealthy:
-            upstream.health.failed(replica, now)
+            upstream.health.failed(replica, now, failure.loggable)
 
     @property
     def _key(self) -> UpstreamKey | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.fleet import probe
 from gateway.sim import Fault, SimConfig, SimFleet, SimServer, Timing
@@ -172,6 +173,23 @@ async def test_an_engines_refusal_of_the_request_itself_passes_through(stream: b
         assert first.books.totals.requests == 8
         assert second.books.totals.requests == 0
         assert stage.gateway.registry.fleet.replicas["first"].load.ejected_until == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Fault(kind="refuse"), "connect: no connection to the backend: Connection refused"),
+        (Fault(kind="error_status", status=500, body='{"error": {"message": "a secret prompt"}}'), "error: status 500"),
+    ],
+)
+async def test_the_log_says_why_a_backend_was_taken_out(fault: Fault, reason: str, tmp_path: Path) -> None:
+    """Refused, out of descriptors, TLS, a status: that is the first thing to know at night. No engine is quoted."""
+    async with two(tmp_path, Timing(), fault) as (stage, _, _):
+        with capture_logs() as logs:
+            for _ in range(8):
+                assert (await stage.chat()).status_code == 200
+    assert [line["reason"] for line in logs if line["event"] == "replica ejected"] == [reason]
+    assert "secret prompt" not in str(logs)
 
 
 async def test_how_long_a_full_backend_asks_to_be_left_alone_is_passed_on(tmp_path: Path) -> None:
