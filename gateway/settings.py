@@ -13,7 +13,7 @@ import stat
 from pathlib import Path
 from secrets import token_hex
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -32,6 +32,7 @@ _PEPPER_FILE: Final = "secret"
 _SQLITE: Final = "sqlite+aiosqlite:///"
 _POSTGRESQL: Final = ("postgresql+asyncpg://", "postgresql://", "postgres://")
 _REDIS: Final = ("redis", "rediss", "unix")
+_HTTP: Final = ("http", "https")
 
 
 class SettingsError(Exception):
@@ -86,30 +87,33 @@ def _database(value: SecretStr) -> SecretStr:
     return value
 
 
+def _parts(url: str) -> SplitResult | None:
+    """Return the parts of a URL; None when it is none, also when its port is none."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # looked at only when it is asked for
+    except ValueError:
+        return None
+    return parts
+
+
 def _redis(value: SecretStr) -> SecretStr:
-    if value.get_secret_value().partition("://")[0] not in _REDIS:
-        raise _RefusedError("is not a Redis URL", "start it with redis://, rediss:// or unix://")
+    parts = _parts(value.get_secret_value())
+    if parts is None or parts.scheme not in _REDIS:
+        raise _RefusedError("is not a Redis URL", "start it with redis://, rediss:// or unix://, and look at its port")
     return value
 
 
 def _webhook(value: SecretStr) -> SecretStr:
-    try:
-        parts = urlsplit(value.get_secret_value())
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
-    except ValueError:
-        usable = False
-    if not usable:
+    parts = _parts(value.get_secret_value())
+    if parts is None or parts.scheme not in _HTTP or not parts.hostname or parts.username is not None:
         raise _RefusedError("is not an HTTP URL without credentials", "start it with https://")
     return value
 
 
 def _collector(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        usable = False
-    if not usable:
+    parts = _parts(value)
+    if parts is None or parts.scheme not in _HTTP or not parts.hostname:
         raise _RefusedError("is not an HTTP URL", "name an OTLP/HTTP collector, such as http://localhost:4318")
     return value
 

@@ -129,7 +129,10 @@ def test_empty_foreign_variables_are_unset(monkeypatch: pytest.MonkeyPatch, name
         ("WEIR_DEMO_KEY", "de\x07mo", "remove them"),
         ("WEIR_DATABASE_URL", "mysql://root:hunter2@db/x", "start it with sqlite+aiosqlite:///"),
         ("WEIR_REDIS_URL", "http://hunter2@cache", "start it with redis://"),
+        ("WEIR_REDIS_URL", "redis://:hunter2@cache:99999", "look at its port"),
+        ("WEIR_REDIS_URL", "redis://:hunter2@cache:abc/0", "look at its port"),
         ("WEIR_ALERT_URL", "https://user:hunter2@alerts", "start it with https://"),
+        ("WEIR_ALERT_URL", "https://alerts:99999", "start it with https://"),
         ("PORT", "http", "0 to 65535"),
         ("PORT", "65536", "0 to 65535"),
         ("PORT", "-1", "0 to 65535"),
@@ -144,6 +147,7 @@ def test_empty_foreign_variables_are_unset(monkeypatch: pytest.MonkeyPatch, name
         ("WEIR_WATCHDOG", "-1", "0 for never"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317", "http://localhost:4318"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://[", "http://localhost:4318"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:43180000", "http://localhost:4318"),
     ],
 )
 def test_bad_value_is_refused_with_its_mend(monkeypatch: pytest.MonkeyPatch, name: str, value: str, mend: str) -> None:
