@@ -14,7 +14,8 @@ import stat
 import sys
 import sysconfig
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -225,9 +226,9 @@ def _journal(home: Path, *, running: bool) -> Finding:
     """Look at what waits to be shipped."""
     folder = home / JOURNAL
     try:
-        entries = [(path, path.stat()) for path in folder.rglob("*") if path.is_file()]
+        entries = list(_files(folder)) if folder.exists() else []
     except OSError as error:
-        return Finding("journal", State.BAD, f"{folder}: {error.strerror}")
+        return Finding("journal", State.BAD, f"{folder}: {error.strerror}", "give it to the user that runs Weir")
     if not entries:
         return Finding("journal", State.OK, "empty")
     aside = [path for path, _ in entries if QUARANTINE in path.parts]
@@ -241,6 +242,16 @@ def _journal(home: Path, *, running: bool) -> Finding:
     if running and size > LEAST_FREE:
         return Finding("journal", State.WARNING, detail, "the shipper is behind: look at the database")
     return Finding("journal", State.OK, detail)
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield each file below ``folder`` that stays while it is looked at. Raises ``OSError``."""
+    for entry in os.scandir(folder):  # Path.rglob says nothing of a folder that cannot be read
+        if entry.is_dir():
+            yield from _files(Path(entry.path))
+            continue
+        with suppress(FileNotFoundError):  # shipped and deleted meanwhile
+            yield Path(entry.path), entry.stat()
 
 
 async def _redis(settings: Settings) -> Finding:

@@ -63,9 +63,7 @@ class KeeperLock:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise KeeperError(
-                f"cannot use {self._path} ({error.strerror}): make WEIR_HOME a folder this user may write to"
-            ) from error
+            raise _unusable(self._path, error) from error
         if not _locked(descriptor):
             owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
             os.close(descriptor)
@@ -86,6 +84,10 @@ class KeeperLock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _unusable(path: Path, error: OSError) -> KeeperError:
+    return KeeperError(f"cannot use {path} ({error.strerror}): make WEIR_HOME a folder this user may write to")
 
 
 def _locked(descriptor: int) -> bool:
@@ -122,11 +124,14 @@ def host_id(home: Path) -> str:
 
 
 def is_kept(home: Path) -> bool:
-    """Return whether a living process keeps ``home``."""
+    """Return whether a living process keeps ``home``. Raises ``KeeperError`` when this user cannot tell."""
+    path = home / LOCK_FILE
     try:
-        descriptor = os.open(home / LOCK_FILE, os.O_RDWR)
+        descriptor = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise _unusable(path, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

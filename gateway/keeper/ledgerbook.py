@@ -13,12 +13,12 @@ from pathlib import Path
 from gateway.db.engine import Database
 from gateway.keeper import usage
 from gateway.keeper.keybook import KeyBook
+from gateway.keeper.shipping import unreadable
 from gateway.metering.audit import audit
 from gateway.metering.ledger import Ledger
 from gateway.metering.outcome import Shipped, ShipperBusy
 from gateway.metering.record import Status
 from gateway.metering.shipper import Shipper
-from gateway.types.errors import Unavailable
 from gateway.types.generation import GenerationRecord, KeyUsage, MeterReport
 
 
@@ -67,7 +67,7 @@ class LedgerBook(KeyBook):
         try:
             self._shipped(await self.shipper.ship())
         except (OSError, ShipperBusy) as error:
-            raise Unavailable("the journal cannot be read now", retry_after=1.0) from error
+            raise unreadable(error) from error
 
     async def audit(self) -> MeterReport:
         """Compare journal, ledger and rollups, once what the journal holds now is in the ledger."""
@@ -75,7 +75,7 @@ class LedgerBook(KeyBook):
         try:
             return await audit(self._journal, self._books)
         except OSError as error:
-            raise Unavailable("the journal cannot be read now", retry_after=1.0) from error
+            raise unreadable(error) from error
 
     async def key_usage(self, key_ids: Sequence[str]) -> Mapping[str, KeyUsage]:
         """Return what each of the keys was charged, by key id; zeros for a key that was never used."""

@@ -34,11 +34,17 @@ class TreasuryShipping:
         try:
             return self._shipper.writers
         except OSError as error:
-            raise Unavailable("the journal cannot be read now", retry_after=1.0) from error
+            raise unreadable(error) from error
 
     async def ship(self) -> None:
         """Move everything that is in the journal now to the ledger. Raises ``Unavailable``."""
         try:
             self._on_shipped(await self._shipper.ship())
         except (OSError, ShipperBusy) as error:
-            raise Unavailable("the journal cannot be read now", retry_after=1.0) from error
+            raise unreadable(error) from error
+
+
+def unreadable(error: OSError | ShipperBusy) -> Unavailable:
+    """Return what says that the journal cannot be read and why; without its path, because callers are told it, too."""
+    reason = error.strerror if isinstance(error, OSError) else "another process ships it"
+    return Unavailable(f"the journal cannot be read now ({reason})", retry_after=1.0)

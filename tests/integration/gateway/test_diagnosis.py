@@ -151,6 +151,18 @@ async def test_a_damaged_ledger_file_is_called_so(place: Path, kept: int, damage
         await run_keeper(home, Settings.read().ledger_url.get_secret_value(), b"pepper of the tests", asyncio.Event())
 
 
+async def test_a_journal_that_cannot_be_read_is_found(place: Path) -> None:
+    """It is not taken for an empty one, and a start that fails says what is in the way."""
+    home = place / "home"
+    furnish(home)
+    (home / "journal").write_text("a file where a folder should be")
+    found = (await findings(place))["journal"]
+    assert found.state is State.BAD
+    assert found.mend
+    with pytest.raises(Unavailable, match="Not a directory"):
+        await run_keeper(home, Settings.read().ledger_url.get_secret_value(), b"pepper of the tests", asyncio.Event())
+
+
 async def test_a_keeper_that_does_not_serve_is_found(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A keeper that holds the folder and does not answer is not mistaken for one that works."""
     monkeypatch.setattr("gateway.diagnosis.PATIENCE_S", 0.3)

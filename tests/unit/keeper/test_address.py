@@ -11,6 +11,7 @@ import pytest
 
 from gateway.keeper.address import (
     ADDRESS_FILE,
+    LOCK_FILE,
     LONGEST_PATH,
     SOCKET_FILE,
     KeeperError,
@@ -57,6 +58,13 @@ def test_one_keeper_per_folder(short: Path) -> None:
     lock.release()
     assert not is_kept(short)
     KeeperLock(short).acquire().release()
+
+
+def test_a_lock_that_cannot_be_looked_at_is_said(short: Path) -> None:
+    """Whoever asks is told which file and what to do, as who wants to keep the folder is."""
+    (short / LOCK_FILE).mkdir()
+    with pytest.raises(KeeperError, match=r"keeper\.lock \(Is a directory\): make WEIR_HOME a folder"):
+        is_kept(short)
 
 
 def test_the_folder_is_made_when_it_is_missing(short: Path) -> None:
