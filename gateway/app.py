@@ -369,7 +369,7 @@ class Gateway:
     def _bind_metrics(self, journal: Journal, upstream: Upstream) -> None:
         bind = self.metrics.bind
         bind("weir_inflight_requests", lambda: len(self.inference.active))
-        bind("weir_retry_budget_remaining", lambda: upstream.budget.remaining)
+        bind("weir_retry_budget_remaining", lambda: upstream.budget.remaining(time.monotonic()))
         bind("weir_drains_active", lambda: upstream.drains.active)
         bind("weir_journal_bytes_total", lambda: journal.bytes_written)
         bind("weir_journal_records_total", lambda: journal.records)

@@ -42,10 +42,13 @@ class RetryBudget:
         taken[self._second % WINDOW] += 1
         return True
 
-    @property
-    def remaining(self) -> int:
-        """Retries of failures left in the window as last advanced."""
-        return self._left(self._retries)
+    def remaining(self, now: float) -> int:
+        """Return the retries of failures left at monotonic time ``now``. Changes nothing: any thread may ask."""
+        last = self._second
+        kept = [second % WINDOW for second in range(max(int(now), last) - WINDOW + 1, last + 1)]
+        requests, retries = self._requests, self._retries
+        allowed = max(int(SHARE * sum(requests[place] for place in kept)), FLOOR)
+        return max(0, allowed - sum(retries[place] for place in kept))
 
     def _left(self, taken: Sequence[int]) -> int:
         return max(int(SHARE * sum(self._requests)), FLOOR) - sum(taken)

@@ -28,7 +28,9 @@ def test_retries_of_any_window_are_a_tenth_of_its_requests_or_the_floor(
                 continue
             recent = sum(second - each < WINDOW for each in requests)
             used = sum(second - each < WINDOW for each in retries)
-            allowed = used < max(int(SHARE * recent), FLOOR)
+            left = max(int(SHARE * recent), FLOOR) - used
+            assert budget.remaining(now) == max(0, left)
+            allowed = left > 0
             assert budget.take(now) is allowed
             if allowed:
                 retries.append(second)
@@ -40,7 +42,18 @@ def test_a_quiet_gateway_may_retry_and_gets_its_budget_back() -> None:
     assert [budget.take(100.0) for _ in range(FLOOR + 2)] == [True] * FLOOR + [False, False]
     assert not budget.take(100.0 + WINDOW - 1)
     assert budget.take(100.0 + WINDOW)
-    assert budget.remaining == FLOOR - 1
+    assert budget.remaining(100.0 + WINDOW) == FLOOR - 1
+
+
+def test_who_only_looks_sees_the_budget_come_back() -> None:
+    """A gateway that nobody asks any more has not used up its budget for ever, and none is ever less than used up."""
+    budget = RetryBudget()
+    for _ in range(1_000):
+        budget.request(100.0)
+    while budget.take(109.0):
+        pass
+    assert [budget.remaining(now) for now in (109.0, 110.0, 118.9, 119.0)] == [0, 0, 0, FLOOR]
+    assert not budget.take(110.0)
 
 
 def test_a_long_silence_forgets_everything() -> None:
@@ -49,6 +62,6 @@ def test_a_long_silence_forgets_everything() -> None:
     for _ in range(10_000):
         budget.request(5.0)
     assert budget.take(5.0)
-    assert budget.remaining == 999
+    assert budget.remaining(5.0) == 999
     assert budget.take(86_400.0)
-    assert budget.remaining == FLOOR - 1
+    assert budget.remaining(86_400.0) == FLOOR - 1
