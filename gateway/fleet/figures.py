@@ -36,7 +36,11 @@ def bind(metrics: GatewayMetrics, registry: FleetRegistry, health: Health) -> No
         now = time.monotonic()
         return {(name, key.name): float(key.resting_until > now) for name, key in keys()}
 
-    metrics.bind("weir_backend_ejections_total", lambda: {(name,): float(n) for name, n in health.ejected.items()})
+    def ejections() -> Values:
+        # From zero on: how much a series that begins with its first event grew by that, nobody can tell.
+        return {(name,): float(n) for name, n in (dict.fromkeys(registry.fleet.replicas, 0) | health.ejected).items()}
+
+    metrics.bind("weir_backend_ejections_total", ejections)
     metrics.bind("weir_upstream_key_requests_total", requests)
     metrics.bind("weir_upstream_key_resting", resting)
     per_backend("weir_backend_up", _up)

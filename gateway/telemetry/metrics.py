@@ -259,6 +259,8 @@ class GatewayMetrics(Registry):
         self.config_reloads = self.counter(
             "weir_config_reloads_total", "Reloads of the configuration, by outcome.", "outcome"
         )
+        for outcome in ("accepted", "refused"):  # an alert on the increase would not see a series begin
+            self.config_reloads.add((outcome,), 0)
         self.gauge("weir_config_version", "Version of the configuration in force.", fold=Fold.MIN)
         build = self.gauge("weir_build_info", "Always 1; the label names the build.", "version", fold=Fold.MAX)
         build.bind(lambda: {(version,): 1.0})

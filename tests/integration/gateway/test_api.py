@@ -45,6 +45,14 @@ def resources_of(stage: Stage, app: Any) -> Resources:
     return served
 
 
+async def test_what_alerts_watch_is_counted_from_zero_on(stage: Stage) -> None:
+    """Prometheus sees no increase in a series that begins with its first event, so a first refused file woke nobody."""
+    page = (await stage.http.get(f"{stage.url}/metrics", headers=stage.admin)).text
+    assert 'weir_config_reloads_total{outcome="refused"} 0.0\n' in page
+    for name in stage.gateway.registry.fleet.replicas:
+        assert f'weir_backend_ejections_total{{backend="{name}"}} 0.0\n' in page
+
+
 async def test_what_every_worker_is_asked_for_is_answered_without_the_rest(stage: Stage) -> None:
     """Health checks and scrapes never reach the application of catalogue and management; other paths do."""
     reached = []
