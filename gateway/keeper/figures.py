@@ -1,18 +1,20 @@
 """The metrics of all processes of a host, so that a scrape of any one of them shows the whole.
 
 Each worker hands its figures in every few seconds and at each scrape, and gets those of the others. What a worker
-counted stays when it has ended, so counters never fall; its gauges go with it. All of it is lost with the keeper, which
-a scraper sees as a restart.
+counted stays when it has ended, so counters never fall; its gauges go with it. A new keeper tells nothing until all
+workers that are known to it have handed in theirs; what the dead counted is lost with the old one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from time import monotonic
+from typing import TYPE_CHECKING, Final
 
 from gateway import __version__
 from gateway.telemetry.metrics import GatewayMetrics
+from gateway.types.errors import Unavailable
 
 if TYPE_CHECKING:
     from gateway.access.alerts import Alerts
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from gateway.access.treasury import Treasury
     from gateway.keeper.offices import Offices
     from gateway.metering.shipper import Shipper
+
+
+FINDING_S: Final = 1.0
+"""Seconds in which every worker has found a new keeper, once the first of them has: they look twice a second."""
 
 
 class Figures:
@@ -31,11 +37,28 @@ class Figures:
         bind_shipper(self._own, shipper)
         bind_budgets(self._own, budgets)
         self._dumps: dict[Hashable, bytes] = {}
+        self._missing: set[Hashable] = set()
+        self._since: float | None = None
         self._retired: bytes | None = None
 
+    def expect(self, worker: Hashable) -> None:
+        """Tell that ``worker`` will share its figures; without them nobody's are all."""
+        if worker not in self._dumps:
+            self._missing.add(worker)
+
     def share(self, worker: Hashable, dump: bytes) -> tuple[bytes, ...]:
-        """Keep the newest figures of ``worker`` and return those of everybody else, the keeper's own among them."""
+        """Keep the newest figures of ``worker`` and return those of everybody else, the keeper's own among them.
+
+        Raises:
+            Unavailable: another worker has not handed in its own yet, or may not have found this keeper.
+        """
         self._dumps[worker] = dump
+        self._missing.discard(worker)
+        now = monotonic()
+        if self._since is None:
+            self._since = now
+        if self._missing or now < self._since + FINDING_S:
+            raise Unavailable("the keeper does not have the figures of all workers yet", retry_after=1.0)
         others = [known for name, known in self._dumps.items() if name is not worker]
         if self._retired is not None:
             others.append(self._retired)
@@ -43,6 +66,7 @@ class Figures:
 
     def retire(self, worker: Hashable) -> None:
         """Keep what ``worker`` counted, now that it is gone; harmless when it never shared anything."""
+        self._missing.discard(worker)
         dump = self._dumps.pop(worker, None)
         if dump is not None:
             self._retired = self._own.lasting([dump] if self._retired is None else [self._retired, dump])

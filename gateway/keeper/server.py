@@ -231,6 +231,7 @@ class _Connection(asyncio.Protocol):
 
     def present(self, writer: str, holds: Sequence[int]) -> None:
         self._keeper.treasury.present(self, writer, holds)
+        self._keeper.figures.expect(self)
 
     def admit(self, key_id: str, limits: KeyLimits, tokens: int) -> Grant | Awaitable[Grant]:
         grant = self._keeper.turnstile.take(self, key_id, limits, tokens)

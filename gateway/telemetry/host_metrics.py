@@ -1,6 +1,7 @@
 """The metrics of all processes of a host as one of them tells them: its own folded with those of the others.
 
-Processes learn of one another through the keeper; while it is away a process tells its own. Nothing here raises.
+Processes learn of one another through the keeper. While it is away, or a new one does not know all of them yet, what is
+summed over them is missing: a part would look like a restart, after which all of it counts again. Nothing here raises.
 """
 
 from __future__ import annotations
@@ -34,13 +35,14 @@ class HostMetrics:
         self._peers = peers
 
     async def scrape(self, accept: str) -> tuple[bytes, str]:
-        """Return the metrics of all processes of the host and their content type; of this one when it is alone."""
-        others: Sequence[bytes] = ()
+        """Return the metrics of all processes of the host and their content type, without sums that cannot be told."""
+        others: Sequence[bytes] | None = ()
         if self._peers is not None:
             try:
                 others = await self._peers(self._own.dump())
-            except Unavailable:
-                _log.warning("a scrape shows this process only: the keeper is away")
+            except Unavailable as error:
+                others = None
+                _log.warning("a scrape has no sums over all processes", reason=error.message)
         return await asyncio.to_thread(self._own.render, accept, others)
 
     async def figures(self, names: Collection[str]) -> dict[str, Samples]:
@@ -54,6 +56,6 @@ class HostMetrics:
     async def share(self) -> None:
         """Hand this process's figures in every few seconds, so that they outlive it. Runs until cancelled."""
         while self._peers is not None:
-            await asyncio.sleep(SHARE_S)
             with suppress(Unavailable):
                 await self._peers(self._own.dump())
+            await asyncio.sleep(SHARE_S)

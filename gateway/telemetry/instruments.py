@@ -288,7 +288,7 @@ class Registry:
                     self._fold(name, state.setdefault(name, {}), pairs)
         return _encoder.encode({name: list(samples.items()) for name, samples in state.items()})
 
-    def render(self, accept: str = "", peers: Iterable[bytes] = ()) -> tuple[bytes, str]:
+    def render(self, accept: str = "", peers: Iterable[bytes] | None = ()) -> tuple[bytes, str]:
         """Return what a scrape gets, and its content type.
 
         Takes about 10 us a line; a thread of its own keeps that off the event loop, if the sources may be called there.
@@ -296,7 +296,7 @@ class Registry:
         Args:
             accept: the scraper's ``Accept`` header: OpenMetrics when it asks for it, else Prometheus' text form.
             peers: dumps of the other processes that count for this one; to keep counters from falling, the last
-                dump of a process that ended stays among them.
+                dump of a process that ended stays among them. None when they cannot be had: without sums, then.
 
         Raises:
             msgspec.DecodeError, ValueError: a dump is not one of this version's.
@@ -305,7 +305,9 @@ class Registry:
         from gateway.telemetry.exposition import expose  # noqa: PLC0415 # as said
 
         state = self.state()
-        for peer in peers:
+        if peers is None:
+            state = {name: samples for name, samples in state.items() if self.families[name].fold is not Fold.SUM}
+        for peer in peers or ():
             for name, pairs in _decoder.decode(peer).items():
                 self._fold(name, state.setdefault(name, {}), pairs)
         return expose(self.families, state, accept)
