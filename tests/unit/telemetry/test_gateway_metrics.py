@@ -11,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from gateway.access.keys import REASONS
+from gateway.routing.admission.ticket import Reason
 from gateway.telemetry.metrics import PARTS, UNKNOWN, GatewayMetrics
 from gateway.types.failure import Cause
 from gateway.types.tokens import Usage
+from gateway.upstream.continuation import Outcome
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 ROW = re.compile(r"^\| `(weir_\w+)` \| (\w+) \| ([^|]+) \| (\w+) \| (.+) \|$", re.MULTILINE)
@@ -52,6 +55,20 @@ def test_page_explains_every_token_class() -> None:
     text = PAGE.read_text()
     for part in Usage.__struct_fields__:
         assert f"| `{part}` |" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("weir_auth_failures_total", {*REASONS.values(), "malformed"}),
+        ("weir_admission_refusals_total", {reason.value for reason in Reason}),
+        ("weir_continuations_total", {outcome.value for outcome in Outcome}),
+    ],
+)
+def test_page_names_what_a_label_may_say(name: str, words: set[str]) -> None:
+    """Whoever writes an alert on a word finds that word."""
+    (meaning,) = (row[-1] for row in ROW.findall(PAGE.read_text()) if row[0] == name)
+    assert words <= set(re.findall(r"`(\w+)`", meaning))
 
 
 def test_page_names_only_metrics_that_exist(metrics: GatewayMetrics) -> None:
