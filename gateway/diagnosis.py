@@ -205,14 +205,17 @@ async def _database(settings: Settings) -> Finding:
         return Finding("database", State.OK, "no file yet: the first start makes it")
     try:
         async with asyncio.timeout(PATIENCE_S):
-            current = await schema.is_current(url)
+            found = await schema.revision(url)
     except (WeirError, KeeperError) as error:
         return Finding("database", State.BAD, str(error), _DATABASE_MENDS[url.startswith("sqlite")])
     except TimeoutError:
         return Finding("database", State.BAD, f"no answer within {PATIENCE_S:.0f} s", "look whether the server is up")
-    if not current:
+    if found is not None and not schema.is_known(found):
+        mend = "start that version, or put back a backup from before it (docs/ledger.md)"
+        return Finding("database", State.BAD, f"of a newer version of Weir ({found})", mend)
+    if found != schema.newest():
         return Finding(
-            "database", State.WARNING, "of another version", "the next start migrates it; or: weir db migrate"
+            "database", State.WARNING, "of an older version", "the next start migrates it; or: weir db migrate"
         )
     return Finding("database", State.OK, "answers and is of this version")
 

@@ -37,8 +37,18 @@ def newest() -> str:
     return max(path.stem for path in _REVISIONS.glob("[0-9]*.py"))
 
 
+def is_known(revision: str) -> bool:
+    """Return whether ``revision`` is one of this version's; another one was made by a newer version."""
+    return (_REVISIONS / f"{revision}.py").is_file()
+
+
 async def is_current(database_url: str) -> bool:
-    """Return whether the database has this version's schema.
+    """Return whether the database has this version's schema. Raises as ``revision`` does."""
+    return await revision(database_url) == newest()
+
+
+async def revision(database_url: str) -> str | None:
+    """Return the revision of the database's schema, None when it has none.
 
     Raises:
         KeeperError: the URL is of no use.
@@ -51,7 +61,7 @@ async def is_current(database_url: str) -> bool:
     try:
         with translated():
             async with database.reader.connect() as connection:
-                return await connection.run_sync(_revision) == newest()
+                return await connection.run_sync(_revision)
     finally:
         await database.close()
 

@@ -84,7 +84,8 @@ async def _run(url: str, step: Callable[[Config], None]) -> None:
             async with database.writer.begin() as connection:
                 await connection.run_sync(with_connection)
     except CommandError as error:
-        raise UnknownRevision(f"The database schema cannot be migrated: {error}") from error
+        mend = "start that one, or put back a backup from before it"
+        raise UnknownRevision(f"The database is of a newer version of Weir ({error}): {mend}.") from error
     finally:
         await database.close()
 

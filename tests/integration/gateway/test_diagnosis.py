@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import sys
 import sysconfig
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from gateway.diagnosis import Finding, State, examine
-from gateway.keeper.address import KeeperLock
+from gateway.keeper.address import KeeperError, KeeperLock
 from gateway.keeper.process import run_keeper
 from gateway.metering.segments import QUARANTINE
 from gateway.settings import Settings
@@ -148,6 +150,20 @@ async def test_a_damaged_ledger_file_is_called_so(place: Path, kept: int, damage
     assert "server" not in found.mend
     assert "backup" in found.mend
     with pytest.raises(Unavailable, match=reason):
+        await run_keeper(home, Settings.read().ledger_url.get_secret_value(), b"pepper of the tests", asyncio.Event())
+
+
+async def test_a_ledger_of_a_newer_version_is_not_called_one_that_a_start_migrates(place: Path) -> None:
+    """Who went back to an older Weir is told to go forward again, by the doctor and by the start that fails."""
+    home = place / "home"
+    furnish(home)
+    with closing(sqlite3.connect(home / "weir.db")) as ledger, ledger:
+        ledger.execute("UPDATE alembic_version SET version_num = '9999_future'")
+    found = (await findings(place))["database"]
+    assert found.state is State.BAD
+    assert "newer version of Weir (9999_future)" in found.detail
+    assert "start that version" in found.mend
+    with pytest.raises(KeeperError, match=r"newer version of Weir .*9999_future.*: start that one"):
         await run_keeper(home, Settings.read().ledger_url.get_secret_value(), b"pepper of the tests", asyncio.Event())
 
 
