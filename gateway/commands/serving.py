@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.commands.console import complain, say
+from gateway.commands.console import say
 from gateway.commands.environment import Config, read_settings
 
 if TYPE_CHECKING:
@@ -104,12 +104,13 @@ def _child(leash: int, standing: Standing, serve: Callable[[Startup], int]) -> i
     """Read everything anew, because it may have changed since the supervisor did, and serve."""
     from gateway.process import StartError
     from gateway.settings import SettingsError
+    from gateway.telemetry import logs
 
     _heed(leash)
     try:
         startup = standing.startup()
     except (StartError, SettingsError) as error:
-        complain(str(error))
+        logs.logger(__name__).error("cannot start", reason=str(error))  # the log is read by machines, too
         return 2
     return serve(startup)
 
