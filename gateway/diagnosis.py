@@ -277,15 +277,12 @@ async def _redis(settings: Settings) -> Finding:
 async def _collector(settings: Settings) -> Finding:
     if settings.otlp_endpoint is None:
         return Finding("traces", State.OK, "off")
-    import httpx  # noqa: PLC0415 - for who traces
+    from gateway.telemetry.spans import takes_spans  # noqa: PLC0415 - for who traces
 
-    try:
-        async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
-            await client.post(f"{settings.otlp_endpoint.rstrip('/')}/v1/traces", content=b"")
-    except httpx.HTTPError as error:
-        detail = f"{settings.otlp_endpoint}: {type(error).__name__}"
-        return Finding("traces", State.WARNING, detail, "requests go on, their spans are lost")
-    return Finding("traces", State.OK, f"{settings.otlp_endpoint} answers")
+    if await asyncio.to_thread(takes_spans, settings.otlp_endpoint, PATIENCE_S):
+        return Finding("traces", State.OK, f"{settings.otlp_endpoint} takes spans")
+    detail = f"{settings.otlp_endpoint} takes no spans: requests go on, theirs are lost"
+    return Finding("traces", State.WARNING, detail, "look whether an OTLP/HTTP collector is there and what it wants")
 
 
 async def _backend(snapshot: ConfigSnapshot, name: str, guard: EgressGuard) -> Finding:

@@ -20,7 +20,7 @@ from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import (
     NonRecordingSpan,
     Span,
@@ -91,6 +91,21 @@ class _Exporter(OTLPSpanExporter):
             super().shutdown()  # type: ignore[no-untyped-call]  # the library gives it no types
 
 
+def _address(endpoint: str) -> str:
+    """Return where a collector takes spans."""
+    base = endpoint.rstrip("/")
+    return base if base.endswith(_PATH) else base + _PATH
+
+
+def takes_spans(endpoint: str, seconds: float) -> bool:
+    """Return whether a collector takes spans as a tracer sends them, headers, certificates and all. Blocks."""
+    exporter = _Exporter(_address(endpoint), timeout=seconds)
+    try:
+        return exporter.export(()) is SpanExportResult.SUCCESS
+    finally:
+        exporter.shutdown()
+
+
 class SpanTracer(Tracer):
     """Records spans and exports them.
 
@@ -102,8 +117,7 @@ class SpanTracer(Tracer):
     __slots__ = ("_exporter", "_provider", "_tracer")
 
     def __init__(self, endpoint: str, version: str) -> None:
-        base = endpoint.rstrip("/")
-        self._exporter = _Exporter(base if base.endswith(_PATH) else base + _PATH, timeout=_EXPORT_SECONDS)
+        self._exporter = _Exporter(_address(endpoint), timeout=_EXPORT_SECONDS)
         ours = Resource({"service.name": "weir", "service.version": version})
         self._provider = TracerProvider(
             resource=Resource.create().merge(ours).merge(OTELResourceDetector().detect()), shutdown_on_exit=False

@@ -167,6 +167,31 @@ async def test_a_ledger_of_a_newer_version_is_not_called_one_that_a_start_migrat
         await run_keeper(home, Settings.read().ledger_url.get_secret_value(), b"pepper of the tests", asyncio.Event())
 
 
+@pytest.mark.parametrize(
+    ("token", "state"), [("right", State.OK), ("wrong", State.WARNING), ("", State.WARNING)], ids=lambda value: value
+)
+async def test_a_collector_is_asked_as_a_tracer_asks_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch, token: str, state: State
+) -> None:
+    """One that refuses what it is sent, for want of a header or as it is none, does not pass for one that works."""
+
+    async def collect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        taken = head.startswith(b"POST /v1/traces ") and b"token: right\r\n" in head
+        writer.write(b"HTTP/1.1 %d X\r\ncontent-length: 0\r\n\r\n" % (200 if taken else 401))
+        writer.close()
+
+    server = await asyncio.start_server(collect, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+    if token:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"token={token}")
+    async with server:
+        found = (await findings(place))["traces"]
+    assert found.state is state
+    assert bool(found.mend) == (state is State.WARNING)
+
+
 async def test_a_journal_that_cannot_be_read_is_found(place: Path) -> None:
     """It is not taken for an empty one, and a start that fails says what is in the way."""
     home = place / "home"
