@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from functools import partial
 from typing import Any, Final
@@ -63,19 +64,22 @@ class Desk:
             return ConsoleSpec() if config is None else config.console
 
         self._attempts = Attempts()
+        self._turn = asyncio.Lock()
         self.users = Users(premises.database, Passwords())
         self.sessions = Sessions(premises.database, spec)
 
     async def sign_in(self, who: asked.SignIn) -> asked.SignedIn:
         """Sign in with a password. Raises ``Unauthorized`` and ``RateLimited``."""
-        login, now = who.login.strip().lower(), time.monotonic()
-        self._attempts.admit(login, who.address, now)
-        try:
-            user = await self.users.by_password(login, who.password)
-        except Unauthorized:
-            self._attempts.failed(login, who.address, now)
-            raise
-        self._attempts.succeeded(login, who.address)
+        login = who.login.strip().lower()
+        async with self._turn:  # of many who knock together all would be let in before the first has failed
+            now = time.monotonic()
+            self._attempts.admit(login, who.address, now)
+            try:
+                user = await self.users.by_password(login, who.password)
+            except Unauthorized:
+                self._attempts.failed(login, who.address, now)
+                raise
+            self._attempts.succeeded(login, who.address)
         return await self.sessions.begin(user, who.address, who.agent)
 
     async def first_owner(self, who: asked.SignIn) -> asked.SignedIn:

@@ -151,6 +151,14 @@ async def test_guessing_is_slowed_down(keeper: Keeper) -> None:
         await keeper.ask(asked.SIGN_IN, (ADA,))
 
 
+async def test_guesses_that_come_together_are_counted_one_by_one(keeper: Keeper) -> None:
+    """A hundred at once are no way round the limit: the first eight are looked at."""
+    await keeper.ask(asked.FIRST_OWNER, (ADA,))
+    guess = msgspec.structs.replace(ADA, password="guess guess guess")
+    told = await asyncio.gather(*(keeper.ask(asked.SIGN_IN, (guess,)) for _ in range(100)), return_exceptions=True)
+    assert [type(each) for each in told] == [Unauthorized] * 8 + [RateLimited] * 92
+
+
 async def test_the_last_owner_stays(keeper: Keeper) -> None:
     """Nobody can lock everybody out."""
     owner = await keeper.ask(asked.USER, ((await keeper.ask(asked.FIRST_OWNER, (ADA,))).session.user.user_id,))
