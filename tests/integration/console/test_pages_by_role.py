@@ -171,6 +171,7 @@ def test_a_form_of_another_site_is_refused(house: House) -> None:
         ({"slug": "evil", "csrf": form_token(house.tokens["admin"])}, {"origin": house.url}),
         ({"slug": "evil", "csrf": token}, {"origin": "https://evil.example"}),
         ({"slug": "evil", "csrf": token}, {"origin": "null"}),
+        ({"slug": "evil", "csrf": token}, {"origin": "http://["}),
         ({"slug": "evil", "csrf": token}, {"sec-fetch-site": "cross-site"}),
         ({"slug": "evil", "csrf": token}, {"sec-fetch-site": "none"}),
         ({"slug": "evil", "csrf": token}, {}),
