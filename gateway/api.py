@@ -18,6 +18,7 @@ import msgspec
 from gateway.app import Gateway, now_us
 from gateway.edge.asgi import App, InferenceApp, Message, Receive, Scope, Send
 from gateway.edge.cors import CorsApp
+from gateway.edge.head import check_repeats
 from gateway.edge.native import Road
 from gateway.edge.parts import part_of
 from gateway.refusal import Answer, defect, rendered
@@ -120,6 +121,7 @@ class Resources:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
+        check_repeats(scope["headers"])  # or the log may name another key than the one that was let in
         part = part_of(scope["path"])
         making = self._making.get(part)
         if making is None:

@@ -150,6 +150,18 @@ def test_every_path_of_management_has_its_permission() -> None:
     assert permission("GET", "/api/v1/generation/content") is Permission.USERS_CHANGE
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/api/v1/apps/nobody.example/hide"), ("POST", "/api/v1/teams"), ("GET", "/api/v1/models")],
+)
+def test_nobody_says_twice_who_asks(house: House, keys: dict[str, str], method: str, path: str) -> None:
+    """The key that may is the one that the log names: with a second one behind it, it named that one."""
+    with house.client() as client:
+        twice = [("authorization", f"Bearer {keys['admin']}"), ("authorization", "Bearer somebody-else")]
+        answer = client.request(method, path, headers=twice)
+    assert (answer.status_code, "authorization" in answer.json()["error"]["message"]) == (400, True), answer.text
+
+
 def test_a_key_is_named_in_the_log_and_ends_for_good(house: House, keys: dict[str, str]) -> None:
     """Its changes carry its name; it opens no inference and makes no owner; revoked, it is unknown."""
     headers = {"authorization": f"Bearer {keys['admin']}"}
