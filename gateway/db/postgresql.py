@@ -43,6 +43,8 @@ UNUSABLE: Final = frozenset({"28", "3D"})
 """Classes of SQLSTATE that say the server is there and will not have us: wrong password, no such database."""
 OURS: Final = frozenset({"0A", "22", "23", "42"})
 """Classes of SQLSTATE that say a statement is wrong, so that repeating it would not help."""
+UNSTORABLE: Final = "22021"
+"""SQLSTATE of a text with the one character that is never stored, U+0000."""
 OVERTAKEN: Final = frozenset({"40001", "40P01", "55P03"})
 """SQLSTATEs of a transaction that lost against another one, so that repeating it does help."""
 

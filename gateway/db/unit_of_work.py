@@ -18,8 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from gateway.db.bulletin import ANNOUNCED
 from gateway.db.engine import Database
-from gateway.db.postgresql import OURS, OVERTAKEN, UNUSABLE, sqlstate_of
-from gateway.types.errors import Unavailable
+from gateway.db.postgresql import OURS, OVERTAKEN, UNSTORABLE, UNUSABLE, sqlstate_of
+from gateway.types.errors import BadRequest, Unavailable
 
 _OUR_MISTAKE = (
     *(exc.IntegrityError, exc.DataError, exc.ProgrammingError, exc.NotSupportedError),
@@ -70,15 +70,20 @@ async def reading(database: Database) -> AsyncIterator[AsyncSession]:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn errors that say "the database cannot be used now" into ``Unavailable``."""
+    """Turn errors that say "the database cannot be used now" into ``Unavailable``.
+
+    A text that cannot be stored is ``BadRequest``: SQLite takes it, so nobody asks for it before.
+    """
     try:
         yield
     except exc.DBAPIError as error:
+        _refuse_unstorable(error.orig)
         # The driver's error alone: the toolkit's own holds the statement, which may be very long.
         if isinstance(error, _OUR_MISTAKE) or (error.orig is not None and _is_ours(error.orig)):
             raise
         raise _away(error.orig or error) from error.orig
     except _driver_errors() as error:
+        _refuse_unstorable(error)
         if isinstance(error, _OUR_MISTAKE) or _is_ours(error):
             raise
         raise _away(error) from error
@@ -92,6 +97,11 @@ def _driver_errors() -> tuple[type[Exception], ...]:
     """Return the errors of the drivers that are in use: looked at only when something was raised."""
     asyncpg = sys.modules.get("asyncpg")
     return (sqlite3.Error,) if asyncpg is None else (sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+def _refuse_unstorable(error: BaseException | None) -> None:
+    if error is not None and sqlstate_of(error) == UNSTORABLE:
+        raise BadRequest("a text holds the character U+0000, which cannot be stored") from error
 
 
 def _is_ours(error: BaseException) -> bool:
