@@ -174,7 +174,9 @@ _PARTS: Final[Mapping[str, Callable[[Gateway], Iterator[APIRouter]]]] = {
     "budgets": lambda gateway: iter([budget_endpoints.build_router(gateway.books, gateway.management)]),
     "teams": lambda gateway: iter([team_endpoints.build_router(gateway.books, gateway.management)]),
     "prices": lambda gateway: iter([price_endpoints.build_router(gateway.books, gateway.management)]),
-    "route": lambda gateway: iter([route_endpoints.build_router(_explainer(gateway), _operator(gateway))]),
+    "route": lambda gateway: iter(
+        [route_endpoints.build_router(_explainer(gateway), _operator(gateway), gateway.settings.max_body_bytes)]
+    ),
     "boards": _boards,
     "billing": _billing,
     "responses": _responses,

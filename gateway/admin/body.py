@@ -32,14 +32,19 @@ def reader(model: type[M]) -> Callable[[Request], Awaitable[M]]:
     """Return the dependency that reads a body as ``model``."""
 
     async def read(request: Request) -> M:
-        data = bytearray()
-        async for piece in request.stream():
-            data += piece
-            if len(data) > MAX_BODY:
-                raise PayloadTooLarge(f"the body is over {MAX_BODY} bytes")
-        return parsed(model, bytes(data) or b"{}")
+        return parsed(model, await received(request, MAX_BODY) or b"{}")
 
     return read
+
+
+async def received(request: Request, most: int) -> bytes:
+    """Return the body of a request, of at most ``most`` bytes. Raises ``PayloadTooLarge``."""
+    data = bytearray()
+    async for piece in request.stream():
+        data += piece
+        if len(data) > most:
+            raise PayloadTooLarge(f"the body is over {most} bytes")
+    return bytes(data)
 
 
 def parsed(model: type[M], data: bytes) -> M:

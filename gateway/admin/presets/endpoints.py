@@ -14,15 +14,15 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from gateway.access.principal import Principal
 from gateway.admin.answer import REFUSED, Limit, Offset, answered
+from gateway.admin.body import MAX_BODY, received
 from gateway.admin.keys.schemas import key_hash
 from gateway.admin.presets import schemas
 from gateway.admin.presets.schemas import preset_data, version_data
 from gateway.types import presets as methods
-from gateway.types.errors import BadRequest, NotFound, PayloadTooLarge
+from gateway.types.errors import BadRequest, NotFound
 from gateway.types.method import Asking
 
 DEFAULT_TEAM: Final = "default"
-MAX_BODY: Final = 256 * 1024
 Decode = Callable[[bytes], dict[str, Any]]
 Read = Callable[[dict[str, Any]], object]
 """Reads a body as an inference request. Raises ``BadRequest``."""
@@ -79,7 +79,7 @@ def build_router(
         async def put(request: Request, slug: _Slug, workspace_id: _Team = None, caller: Principal = known) -> Response:
             if slug in taken():
                 raise BadRequest(f"{slug!r} is a policy of routing: choose another slug", param="slug")
-            config, prompt = taken_from(decode(await _body(request)), read)
+            config, prompt = taken_from(decode(await received(request, MAX_BODY)), read)
             creator = key_hash(caller.key_id) if caller.key_id else "management"
             made = await books.ask(methods.PUT_PRESET, (_team(caller, workspace_id), slug, config, prompt, creator))
             await changed()
@@ -174,12 +174,3 @@ def _team(caller: Principal, asked: str | None) -> str:
     if asked not in (None, caller.team):
         raise NotFound("there is no such preset", param="slug")
     return caller.team
-
-
-async def _body(request: Request) -> bytes:
-    data = bytearray()
-    async for piece in request.stream():
-        data += piece
-        if len(data) > MAX_BODY:
-            raise PayloadTooLarge(f"the body is over {MAX_BODY} bytes")
-    return bytes(data)

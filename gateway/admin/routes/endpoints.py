@@ -13,6 +13,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 
 from gateway.access.principal import Principal
+from gateway.admin.body import received
 from gateway.console.roles import sees_costs
 from gateway.routing.explain import without_costs
 from gateway.types.errors import WeirError
@@ -21,15 +22,17 @@ Explain = Callable[[bytes, str], dict[str, Any]]
 """Maps a request body and a preset name (``""`` for the default) to the explanation; raises ``WeirError``."""
 
 
-def build_router(explain: Explain, authenticate: Callable[[Request], Principal | Awaitable[Principal]]) -> APIRouter:
-    """Return the paths of this noun."""
+def build_router(
+    explain: Explain, authenticate: Callable[[Request], Principal | Awaitable[Principal]], max_body: int
+) -> APIRouter:
+    """Return the paths of this noun; bodies have ``max_body`` bytes at most, as on the inference paths."""
     operator = Depends(authenticate)
     router = APIRouter(prefix="/api/v1/route", tags=["management"])
 
     @router.post("/explain", summary="Explain a routing decision")
     async def explained(request: Request, preset: str = "", caller: Principal = operator) -> Response:
         try:
-            document = explain(await request.body(), preset)
+            document = explain(await received(request, max_body), preset)
         except WeirError as error:
             if "drops" not in error.metadata:
                 raise

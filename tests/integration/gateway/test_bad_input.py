@@ -16,7 +16,7 @@ from gateway.api import build_api
 from gateway.edge.native import Road
 from gateway.sim import SimConfig, SimFleet, Timing
 from tests.fakes.raw_client import BODY, CHAT, changed, check_error, events, head, post, raw_client
-from tests.harness import Stage, configuration, over, staged
+from tests.harness import ADMIN_KEY, Stage, configuration, over, staged
 
 LIMIT = 1_000_000
 DEEP = 10_000
@@ -234,6 +234,14 @@ async def test_a_body_without_a_length_is_refused_once_it_is_over_the_limit(stag
         check_error(answer.document, answer.headers, 413, "payload_too_large")
         assert sent < 20 * LIMIT
     await still_serves(stage)
+
+
+async def test_a_request_to_explain_has_the_limit_of_one_to_serve(stage: Stage) -> None:
+    """Whoever may ask for a decision, as a viewer's key may, must not fill the memory by it."""
+    operator = {"authorization": f"Bearer {ADMIN_KEY}"}
+    answer = await stage.http.post(f"{stage.url}/api/v1/route/explain", content=b" " * (LIMIT + 1), headers=operator)
+    assert answer.status_code == 413, answer.text
+    check_error(answer.json(), answer.headers, 413, "payload_too_large")
 
 
 async def test_the_asgi_adapter_refuses_alike(stage: Stage) -> None:
