@@ -111,7 +111,9 @@ class WeirProtocol(Answering):
         version = parser.get_http_version()
         if version not in _VERSIONS:
             raise ValueError("a version of HTTP that is not spoken here")
-        if parser.should_upgrade() and parser.get_method() != b"CONNECT":
+        if parser.should_upgrade():
+            if parser.get_method() == b"CONNECT":
+                raise ValueError("nothing is handed on to others here, and the parser reads no more behind it")
             return  # the parser reads no body behind such an offer: see without_offer
         self._awaited = Reading.BODY
         path, _, _ = self.url.partition(b"?")

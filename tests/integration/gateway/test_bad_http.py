@@ -84,6 +84,9 @@ OTHER_PROTOCOLS = {
     "a method in lower case": b"post /v1/chat/completions HTTP/1.1\r\nHost: x\r\n\r\n",
     "an unknown version": b"POST /v1/chat/completions HTTP/3.7\r\nHost: x\r\n\r\n",
     "bytes that are no path": b"POST /v1/\xe9 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a tunnel": b"CONNECT x:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a tunnel to a path": b"CONNECT /v1/chat/completions HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a tunnel to a path beside inference": b"CONNECT /health HTTP/1.1\r\nHost: x\r\n\r\n",
     "a folded request line": b"POST /v1/chat/completions HTTP/1.1\r\n X: y\r\n\r\n",
 }
 
