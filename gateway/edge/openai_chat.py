@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from gateway.edge.body import shape
 from gateway.edge.controls import RoutingShape, read_body
+from gateway.edge.links import check_links
 from gateway.types.call import Call, Need, Operation
 
 TOKENS_PER_MESSAGE: Final = 4
@@ -119,7 +120,7 @@ def read(body: dict[str, Any], *, openrouter: bool) -> Call:
 
 
 def _parts(parts: list[dict[str, Any]], needs: Need) -> tuple[Need, int, int]:
-    """Return the needs, the bytes of text and the number of images in content parts."""
+    """Return the needs, the bytes of text and the number of images in content parts. Raises ``BadRequest``."""
     size = images = 0
     for part in parts:
         kind = part.get("type")
@@ -128,6 +129,8 @@ def _parts(parts: list[dict[str, Any]], needs: Need) -> tuple[Need, int, int]:
             images += 1
         elif kind == "input_audio":
             needs |= Need.AUDIO
+        if kind != "text":
+            check_links(part, "messages")
         text = part.get("text")
         if type(text) is str:
             size += len(text) if text.isascii() else len(text.encode())

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from gateway.edge.links import check_links
 from gateway.types.errors import BadRequest
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -156,6 +157,7 @@ class Conversation:
                 if detail not in _DETAILS:
                     raise BadRequest(f"{place}.detail is auto, low, high or original", param=f"{place}.detail")
                 image["detail"] = detail
+            check_links(part, place)
             return {"type": "image_url", "image_url": image}
         if kind == "input_file":
             if part.get("file_data") is None and part.get("file_url") is not None:

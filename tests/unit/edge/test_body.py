@@ -139,6 +139,22 @@ def test_what_a_chat_request_needs_is_recognised() -> None:
     assert (call.choices, call.max_tokens, call.wants_usage) == (2, 5, True)
 
 
+@pytest.mark.parametrize("link", ["/data/faces/7.png", "file:///etc/passwd", "notes.jpg", "", " https://a.example/b"])
+@pytest.mark.parametrize("kind", ["image_url", "video_url", "audio_url"])
+def test_a_link_names_nothing_of_the_engines_host(kind: str, link: str) -> None:
+    """SGLang opens what is no URL as a file of its own; a link of the web or with its content passes."""
+    for said in ({"url": link}, link):
+        with pytest.raises(BadRequest, match=f"{kind} must be an http, https or data URL"):
+            openai_chat.read(asking({"type": kind, kind: said}), openrouter=False)
+    for good in ("https://a.example/b.png", "HTTP://a.example/", "data:image/png;base64,AA=="):
+        openai_chat.read(asking({"type": kind, kind: {"url": good}}), openrouter=False)
+
+
+def asking(part: dict[str, Any]) -> dict[str, Any]:
+    """Return a chat request with ``part``."""
+    return {"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, part]}]}
+
+
 @pytest.mark.parametrize(("prompt", "choices"), [("a", 1), (["a", "b"], 2), ([1, 2, 3], 1), ([[1, 2], [3]], 2)])
 def test_completion_prompts_of_every_form_are_counted(prompt: Any, choices: int) -> None:
     """Text, texts, tokens and lists of tokens are one or several prompts."""

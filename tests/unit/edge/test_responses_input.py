@@ -183,6 +183,10 @@ _USER: Any = {"role": "user", "content": "x"}
             {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "u", "detail": "x"}]}]},
             "input[0].content[0].detail",
         ),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "/data/7.png"}]}]},
+            "input[0].content[0]",
+        ),
         ({"input": [{"role": "assistant", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
         ({"input": [{"type": 7}]}, "input[0].type"),
         ({"input": [{"type": "function_call", "call_id": "c", "name": "n"}]}, "input[0].arguments"),
