@@ -101,7 +101,8 @@ class Conditions:
         self.hindered_until = 0.0
 
     def acquit(self) -> None:
-        """Forget what it did wrong, and that it said it is full: it was said of what it is not asked with any more."""
+        """Forget what it did wrong, and what it said that it is or has not got: it is asked with another key now."""
+        self.gaps = None
         self.failures = self.ejections = 0
         self.forgiven_at = 0.0
         self.cooling_asked = False

@@ -217,3 +217,14 @@ def test_what_a_replica_says_it_has_not_got_is_believed_longer_each_time_and_unt
     health.had(candidate, Operation.CHAT)
     assert not load.gaps
     assert load.hindered_until == 0.0
+
+
+def test_another_key_may_have_what_the_one_before_had_not() -> None:
+    """APIs say the same of a model that is gone and of one that a key may not use."""
+    made = fleet(backend("api"))
+    (candidate,), health = made.models[MODEL].candidates, Health()
+    for _ in range(FAILURES):
+        health.lacked(candidate, Operation.CHAT, NOW)
+    candidate.load.acquit()
+    assert not candidate.load.lacking(candidate.upstream_model, Operation.CHAT, NOW)
+    assert candidate.load.hindered_until == 0.0
