@@ -48,14 +48,13 @@ def lines(
 
 
 def _path(values: Sequence[float | None], top: float) -> str:
-    """Return a path that lifts its pen where there is no value; a value between two gaps is a dot."""
+    """Return a path that lifts its pen where there is no value; one between two gaps is as wide as its time."""
     parts: list[str] = []
     for known, run in groupby(enumerate(values), lambda each: each[1] is not None):
         if known:
-            drawn = [
-                f"{point * PLACE + PLACE // 2} {round(HEIGHT - HEIGHT * value / top)}"
-                for point, value in run
-                if value is not None
-            ]
-            parts.append(f"M{'L'.join(drawn)}{'h0' if len(drawn) == 1 else ''}")
+            found = [(point * PLACE, round(HEIGHT - HEIGHT * value / top)) for point, value in run if value is not None]
+            if len(found) == 1:
+                parts.append(f"M{found[0][0]} {found[0][1]}h{PLACE}")
+            else:
+                parts.append("M" + "L".join(f"{across + PLACE // 2} {down}" for across, down in found))
     return "".join(parts)

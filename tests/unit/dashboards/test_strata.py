@@ -85,17 +85,20 @@ def test_a_year_has_few_marks_in_order() -> None:
 
 @given(st.lists(st.none() | st.integers(0, 10**9), min_size=1, max_size=30))
 def test_a_line_lifts_its_pen_where_nothing_was_measured(values: list[int | None]) -> None:
-    """Every value is a point of the path at its height; no line goes through a gap."""
+    """Every value is a point of the path at its height; no line goes through a gap, and one alone can be seen."""
     chart = lines([str(each) for each in range(len(values))], [("m", values)], short)
     known = [(at, value) for at, value in enumerate(values) if value is not None]
     assert chart.empty == (not known)
     if not known:
         return
     points = re.findall(r"([ML])(\d+) (\d+)", chart.layers[0].path)
-    assert [(int(x) - PLACE // 2) // PLACE for _, x, _ in points] == [at for at, _ in known]
+    assert [int(x) // PLACE for _, x, _ in points] == [at for at, _ in known]
     assert all(0 <= int(y) <= HEIGHT for _, _, y in points)
     joined = [pen == "L" for pen, _, _ in points]
     assert joined == [False, *(after[0] == before[0] + 1 for before, after in pairwise(known))]
+    drawn = [re.findall(r"[MLh]", run) for run in re.findall(r"M[^M]*", chart.layers[0].path)]
+    assert all(len(pens) > 1 for pens in drawn), "a point alone draws nothing"
+    assert chart.layers[0].path.count(f"h{PLACE}") == sum(pens == ["M", "h"] for pens in drawn)
 
 
 # Machado, Oliveira and Fernandes 2009, severity 1: what linear RGB becomes for who lacks one kind of cones.
