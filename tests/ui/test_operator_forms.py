@@ -187,6 +187,7 @@ def test_a_closed_period_goes_to_the_sink_and_can_be_taken_away(house: House, ch
         oldest.get_by_role("textbox").fill("2020-01")
         oldest.get_by_role("button", name="Close").click()
         expect(oldest.get_by_role("alert")).to_contain_text(f"write {name} to close it for good")
+        expect(oldest.get_by_role("textbox")).to_have_value("2020-01")
         refused(looker)
         oldest.get_by_role("textbox").fill(name)
         oldest.get_by_role("button", name="Close").click()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from html import unescape
 from typing import Any
 
@@ -144,13 +145,19 @@ def test_a_line_that_there_is_not_cannot_be_ticked(house: House) -> None:
     assert "tick what is to be accepted" in answer.text
 
 
-def test_closing_a_period_is_asked_for_by_its_name(house: House) -> None:
-    """Without it nothing is closed, and the form says which word it wants, beside the one that was typed."""
+def test_a_month_that_runs_is_not_offered_to_be_closed_and_says_why(house: House) -> None:
+    """Whoever asks for it all the same hears it, too."""
     with house.client("owner") as client:
-        [period] = re.findall(r'name="period" value="([0-9-]+)"', client.get("/console/billing").text)[:1]
-    answer = post(house, "owner", "/console/billing/close", period=period, confirm="yes")
-    assert (answer.status_code, f"write {period} to close it" in answer.text) == (400, True)
-    assert '<input name="confirm" value="yes"' in answer.text
+        page = client.get("/console/billing").text
+    assert 'name="confirm"' not in page
+    period = datetime.now(UTC).strftime("%Y-%m")
+    assert f"ends with {period}-" in page
+    for confirm, words in (
+        ("yes", f"write {period} to close it"),
+        (period, f"the period {period} ends with {period}-"),
+    ):
+        answer = post(house, "owner", "/console/billing/close", period=period, confirm=confirm)
+        assert (answer.status_code, words in answer.text) == (400, True)
 
 
 def test_ids_of_others_and_of_nobody_are_the_same_to_every_form(house: House) -> None:
