@@ -5,8 +5,9 @@ SIGHUP on, and starts anew whatever dies. One that gives no sign of life (``gate
 it is, for the log, and killed. Children are forked from it, so what it has imported they need not import again, and
 they share its memory. It has no thread and no event loop, now or later: a fork would copy the locks of one and the
 descriptors of the other. Children begin with SIGHUP blocked, so that one that comes while they start waits for them
-instead of ending them. Every child holds the read end of a pipe whose write end only the supervisor has: when the supervisor is gone,
-however it went, the pipe ends and the children stop by themselves, also those that are still starting.
+instead of ending them. Every child holds the read end of a pipe whose write end only the supervisor has: when the
+supervisor is gone, however it went, the pipe ends and the children stop by themselves, also those that are still
+starting.
 """
 
 from __future__ import annotations

@@ -317,6 +317,9 @@ async def test_a_name_service_that_is_silent_costs_the_connect_limit(
         ]
         async with staged(tmp_path, configuration(backends)) as stage:
             monkeypatch.setattr(stage.gateway._guard, "_lookup", silent)
+            stage.gateway.registry.fleet.replicas[
+                "first"
+            ].load.ready = True  # probes may have found no such name before
             began = time.monotonic()
             answer = await stage.chat(provider={"order": ["first", "second"]})
             assert time.monotonic() - began < 20.0
