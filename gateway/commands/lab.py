@@ -121,7 +121,9 @@ def _replayed(
     from gateway.lab.trace import TraceError
 
     try:
-        _tell_left_out(source.trace())
+        trace = source.trace()
+        trace.scaled(rate)  # what cannot be replayed is said here, not by each of the replays
+        _tell_left_out(trace)
     except TraceError as error:
         fail(str(error), 2)
     tasks = [Task(source, rate, setting, name, number) for name in names for number in seeds]

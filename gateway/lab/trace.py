@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
+
+LONGEST_DAYS: Final = 31
+"""Days that a replay may last: gauges are read every second of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +89,16 @@ class Trace:
         return hit / total
 
     def scaled(self, factor: float) -> Trace:
-        """Return the same requests at ``factor`` times the rate, from time 0 on."""
-        start = self.arrivals[0].at
+        """Return the same requests at ``factor`` times the rate, from time 0 on.
+
+        Raises ``TraceError`` when they take so long that no replay would end, as they do where units are mixed.
+        """
+        start, days = self.arrivals[0].at, self.span / factor / 86_400
+        if days > LONGEST_DAYS:
+            raise TraceError(
+                f"{self.name} lasts {days:.0f} days at this rate, more than {LONGEST_DAYS}: look whether all of its "
+                "times have the unit of its form, take a --window of it, or a higher --rate"
+            )
         return replace(
             self, arrivals=tuple(replace(arrival, at=(arrival.at - start) / factor) for arrival in self.arrivals)
         )

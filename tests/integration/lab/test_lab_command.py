@@ -102,3 +102,14 @@ def test_a_format_that_does_not_fit_is_refused(trace: Path) -> None:
     assert "no request" in done.stderr
     assert runner.invoke(app, ["lab", "run", "--trace", str(trace), "--format", "parquet"]).exit_code == 2
     assert runner.invoke(app, ["lab", "run", "--format", "azure"]).exit_code == 2
+
+
+def test_a_trace_whose_replay_would_not_end_is_refused(tmp_path: Path) -> None:
+    """One in which units of time are mixed, told before the first replay."""
+    mixed = tmp_path / "mixed.jsonl"
+    lines = [f'{{"at": {at}, "prompt_tokens": 10, "completion_tokens": 5}}' for at in (0, 1_763_942_400)]
+    mixed.write_text("\n".join(lines))
+    done = weir("--trace", mixed)
+    assert done.returncode == 2
+    assert "lasts 20416 days" in done.stderr
+    assert "Traceback" not in done.stderr

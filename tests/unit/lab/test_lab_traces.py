@@ -117,6 +117,8 @@ def test_rate_windows_and_repeats_keep_the_requests() -> None:
     assert len(trace.window(12.0, 15.0).arrivals) == 3
     with pytest.raises(TraceError):
         trace.window(100.0, 200.0)
+    with pytest.raises(TraceError, match="lasts 11574 days at this rate"):
+        Trace("t", 16, (Arrival(0.0, 64, 1), Arrival(1e9, 64, 1))).scaled(1.0)
     twice = trace.repeated(2)
     assert len(twice.arrivals) == 20
     assert sorted(one.at for one in twice.arrivals) == [one.at for one in twice.arrivals]
