@@ -108,6 +108,12 @@ class Conditions:
         self.cooling_asked = False
         self.ejected_until = self.cooling_until = 0.0
 
+    def returned(self) -> None:
+        """It was found down and is back: what failed before does not keep it out, unless that happened before."""
+        if self.ejections <= 1:
+            self.failures = 0
+            self.ejected_until = 0.0
+
     def weigh_conditions(self) -> None:
         """Find ``hindered_until`` anew."""
         barred = self._draining or not self._ready or self._lacks

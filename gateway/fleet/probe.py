@@ -176,6 +176,7 @@ class Probe:
             self._failures = 0
             if not load.ready:
                 load.ready = True
+                load.returned()
                 self._models_from = 0.0
                 _log.info("replica ready", replica=self._replica.name)
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -32,6 +32,31 @@ async def two(
         fleet["first"].faults.arm(*faults)
         await fleet["first"].settled()
         yield stage, fleet["first"], fleet["second"]
+
+
+async def test_a_replica_that_was_restarted_is_taken_back_when_it_is_ready(tmp_path: Path) -> None:
+    """Requests that found it down had ejected it for half a minute; a second time in a row that holds."""
+    sim = SimConfig(name="only", answer_tokens=2)
+    async with AsyncExitStack() as stack:
+        fleet = await stack.enter_async_context(SimFleet([sim]))
+        stage = await stack.enter_async_context(staged(tmp_path, configuration([Backend("only", fleet["only"].url)])))
+        load = stage.gateway.registry.fleet.replicas["only"].load
+
+        async def restarted() -> int:
+            fleet["only"].faults.arm(Fault(kind="refuse"))
+            await fleet["only"].settled()
+            async with asyncio.timeout(20):
+                while load.ready or load.ejected_until <= time.monotonic():
+                    await stage.chat()
+            fleet["only"].faults.clear()
+            await fleet["only"].settled()
+            async with asyncio.timeout(20):
+                while not load.ready:
+                    await asyncio.sleep(0.02)
+            return (await stage.chat()).status_code
+
+        assert await restarted() == 200
+        assert await restarted() == 503
 
 
 async def healthy_text() -> str:
