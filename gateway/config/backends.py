@@ -60,7 +60,8 @@ class ApiKeySection(Section):
     name: Name | None = Field(None, description="What metrics and messages call it. Default: its place, from 1.")
     weight: Weight = Field(1, description="Its share of requests beside the others.")
     limits: LimitsSection = Field(
-        LimitsSection(), description="What may be asked with it. Each worker of a host keeps an even part."
+        LimitsSection(),
+        description="What may be asked with it. Each worker of a host keeps an even part, of requests at least one.",
     )
 
 
@@ -101,7 +102,8 @@ class BackendSection(Section):
     capacity: CapacitySection = Field(CapacitySection(), description="What it can hold at once.")
     limits: LimitsSection = Field(
         LimitsSection(),
-        description="What may be sent to it. Each worker of a host keeps an even part; hosts do not share.",
+        description="What may be sent to it. Each worker of a host keeps an even part, of requests at least one; "
+        "hosts do not share.",
     )
     on_disconnect: OnDisconnect | None = Field(
         None,
