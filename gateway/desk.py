@@ -90,7 +90,8 @@ async def admitted(call: Call, principal: Principal, reply: Reply, desk: Desk, t
         return await _leave(call, principal, reply, desk, tokens)
     except BudgetNear:
         wanted = route_request(call, principal.team, 1, reply.arrived)
-        steps = permitted(desk.router.plan(wanted, rule=principal.rule), call, principal, desk.router).steps
+        plan = desk.router.plan(wanted, rule=principal.rule, may_use=principal.may_use)
+        steps = permitted(plan, call, principal, desk.router).steps
         if {(step.endpoint.model_id, step.endpoint.slug) for step in steps} < desk.purse.reach(call):
             raise  # an endpoint that nobody can ask now may still answer
         call.counted = await most(desk.upstream, steps, call)

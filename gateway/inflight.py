@@ -107,7 +107,7 @@ class InFlight:
         wanted = self._wanted = route_request(call, principal.team, self.expected, self._reply.arrived)
         if desk.own_keys.active:
             wanted.own = desk.own_keys.providers(principal)
-        plan = self._plan = desk.router.plan(wanted, rule=principal.rule)
+        plan = self._plan = desk.router.plan(wanted, rule=principal.rule, may_use=principal.may_use)
         desk.metrics.route_seconds.observe((), time.perf_counter() - started)
         for drop in plan.drops:
             desk.metrics.route_drops.add((drop.filter,))

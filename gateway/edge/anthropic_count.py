@@ -46,7 +46,9 @@ async def answer_count(call: Any, principal: Principal, reply: CountReply, desk:
         leave = await desk.purse.admit(call, principal, reply.request_id, call.prompt_estimate)
     try:
         wanted = route_request(call, principal.team, 1, reply.arrived)
-        plan = permitted(desk.router.plan(wanted, rule=principal.rule), call, principal, desk.router)
+        plan = permitted(
+            desk.router.plan(wanted, rule=principal.rule, may_use=principal.may_use), call, principal, desk.router
+        )
         best = Count(call.prompt_estimate, exact=False)
         for step in plan.steps[:_TRIED]:
             found = await count(desk.upstream, step, call)

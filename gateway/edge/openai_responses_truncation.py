@@ -44,7 +44,9 @@ async def fitted(
         desk: of this process.
     """
     try:
-        plan = desk.router.plan(route_request(call, principal.team, 1, 0.0), rule=principal.rule)
+        plan = desk.router.plan(
+            route_request(call, principal.team, 1, 0.0), rule=principal.rule, may_use=principal.may_use
+        )
         steps = permitted(plan, call, principal, desk.router).steps
     except WeirError:
         return call  # whoever answers it says so

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from gateway.fleet.snapshot import Candidate, Fleet, Model
-from gateway.routing.candidates import resolve
+from gateway.routing.candidates import MayUse, resolve
 from gateway.routing.interface import RouteRequest
 from gateway.routing.refusal import near_names, unknown_model
 from gateway.types.errors import BadRequest, Forbidden, NotFound
@@ -32,7 +32,7 @@ _REFUSED: Final = {
 }
 
 
-def gather(fleet: Fleet, request: RouteRequest, rng: Random) -> Sequence[Candidate]:
+def gather(fleet: Fleet, request: RouteRequest, rng: Random, may_use: MayUse | None = None) -> Sequence[Candidate]:
     """Return every candidate of every model that may answer, in the order of the models.
 
     ``request.model_id`` becomes the id of the first model, and what suffixes ask for is added to
@@ -43,7 +43,7 @@ def gather(fleet: Fleet, request: RouteRequest, rng: Random) -> Sequence[Candida
         BadRequest: a provider or a quantization that is nowhere, or a suffix for something that does not exist here.
     """
     wishes = request.preferences
-    model, sort = named(fleet, request.model_id, rng)
+    model, sort = named(fleet, request.model_id, rng, may_use=may_use)
     request.model_id = model.id
     if wishes is None:
         if sort is not None:
@@ -52,7 +52,7 @@ def gather(fleet: Fleet, request: RouteRequest, rng: Random) -> Sequence[Candida
     models = {model.id: model}
     sorts = {} if sort is None else {model.id: sort}
     for place, name in enumerate(wishes.models):
-        found, sort = named(fleet, name, rng, f"models[{place}]")
+        found, sort = named(fleet, name, rng, f"models[{place}]", may_use)
         models.setdefault(found.id, found)
         if sort is not None:
             sorts.setdefault(found.id, sort)
@@ -65,7 +65,9 @@ def gather(fleet: Fleet, request: RouteRequest, rng: Random) -> Sequence[Candida
     return candidates
 
 
-def named(fleet: Fleet, name: str, rng: Random, param: str = "model") -> tuple[Model, Sort | None]:
+def named(
+    fleet: Fleet, name: str, rng: Random, param: str = "model", may_use: MayUse | None = None
+) -> tuple[Model, Sort | None]:
     """Return the model that ``name`` means and how its routing suffixes sort its endpoints.
 
     A name that a model or an alias has is meant as it stands, whatever it ends with. An alias draws.
@@ -75,7 +77,7 @@ def named(fleet: Fleet, name: str, rng: Random, param: str = "model") -> tuple[M
         BadRequest: a suffix stands for something that does not exist here.
     """
     if name in fleet.models or name in fleet.aliases:
-        return resolve(fleet, name, rng), None
+        return resolve(fleet, name, rng, may_use), None
     stem = stem_of(fleet, name)
     if stem is None:
         raise _unknown(fleet, name, param)
@@ -83,7 +85,7 @@ def named(fleet: Fleet, name: str, rng: Random, param: str = "model") -> tuple[M
     for suffix in suffixes:
         if suffix in _REFUSED:
             raise BadRequest(f"the model suffix :{suffix} is not served: {_REFUSED[suffix]}", param=param)
-    return resolve(fleet, stem, rng), SUFFIXES[suffixes[-1]]
+    return resolve(fleet, stem, rng, may_use), SUFFIXES[suffixes[-1]]
 
 
 def stem_of(fleet: Fleet, name: str) -> str | None:

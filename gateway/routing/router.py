@@ -13,6 +13,7 @@ from gateway.fleet.expectation import Expectations
 from gateway.fleet.prefix import chain
 from gateway.fleet.registry import FleetRegistry
 from gateway.fleet.snapshot import Model
+from gateway.routing.candidates import MayUse
 from gateway.routing.chance import Chance
 from gateway.routing.interface import Plan, RouteRequest
 from gateway.routing.pipeline import Policy, decide
@@ -69,10 +70,18 @@ class Router:
             found.update((name, fleet.models[name]) for name, _ in shares if name in fleet.models)
         return list(found.values())
 
-    def plan(self, request: RouteRequest, *, explain: bool = False, rule: Rule | None = None) -> Plan:
+    def plan(
+        self,
+        request: RouteRequest,
+        *,
+        explain: bool = False,
+        rule: Rule | None = None,
+        may_use: MayUse | None = None,
+    ) -> Plan:
         """Return the order in which replicas are to be tried; ``request.model_id`` becomes the chosen model's id.
 
-        ``rule`` is what guardrails ask: what it objects to is not decided about at all.
+        ``rule`` is what guardrails ask: what it objects to is not decided about at all. An alias draws among the models
+        that the caller ``may_use``.
 
         Raises:
             Forbidden: the rule objects to everything.
@@ -83,7 +92,7 @@ class Router:
         fleet = self._registry.fleet
         model = fleet.models.get(request.model_id)
         if model is None or request.preferences is not None:
-            candidates = gather(fleet, request, self._rng)
+            candidates = gather(fleet, request, self._rng, may_use)
         else:
             candidates = model.candidates
         if rule is not None:

@@ -39,7 +39,7 @@ models:
     context_length: 8192
     price: {{prompt: "0.01", completion: "0.02"}}
     endpoints: [{{backend: acme-api, model: Qwen/Qwen3-8B}}]
-aliases: {{house: {{qwen/qwen3-32b: 1}}}}
+aliases: {{house: {{qwen/qwen3-32b: 1}}, both: {{qwen/qwen3-32b: 1, qwen/qwen3-8b: 1}}}}
 egress: {{allow: ["127.0.0.0/8"]}}
 """
 
@@ -347,3 +347,25 @@ async def test_what_endpoints_did_is_kept(scene: Scene) -> None:
     assert track.uptime(now) == (2, 1)
     assert track.tool_calls(now) == (2, 0)
     assert track.speeds(now).latency is not None
+
+
+@pytest.mark.parametrize("suffix", ["", ":floor"])
+async def test_an_alias_stands_for_the_models_that_its_caller_may_use(scene: Scene, suffix: str) -> None:
+    """A key and a guardrail that allow one of two models get that one every time, not a refusal every second time."""
+    stage = scene.stage
+    issued = await stage.new_key(models=[SMALL])
+    body = chat_body(f"both{suffix}") | {"max_tokens": 1}
+
+    async def answered(key: str) -> set[tuple[int, str | None]]:
+        headers = {"authorization": f"Bearer {key}"}
+        url = f"{stage.url}/v1/chat/completions"
+        answers = [await stage.http.post(url, json=body, headers=headers) for _ in range(12)]
+        return {(answer.status_code, answer.json().get("model")) for answer in answers}
+
+    assert await answered(issued.key) == {(200, SMALL)}
+    rails = f"{stage.url}/api/v1/guardrails"
+    default = (await stage.http.get(rails, headers=stage.admin)).json()["data"][0]["id"]
+    change = await stage.http.patch(f"{rails}/{default}", json={"ignored_models": [SMALL]}, headers=stage.admin)
+    assert change.status_code == 200
+    assert await answered(stage.key) == {(200, BIG)}
+    assert await answered(issued.key) == {(403, None)}

@@ -50,6 +50,19 @@ def test_an_alias_draws_by_weight(fleet: Fleet) -> None:
     assert resolve(fleet, "house-default", Random(3)) is resolve(fleet, "house-default", Random(3))
 
 
+def test_an_alias_draws_among_what_the_caller_may_use(fleet: Fleet) -> None:
+    """A canary that somebody may not use costs him nothing; who may use nothing of it is told so by who checks."""
+    rng = Random(7)
+
+    def drawn(*models: str) -> set[str]:
+        usable = {(model_id, "house-default") for model_id in models}
+        return {resolve(fleet, "house-default", rng, lambda *asked: asked in usable).id for _ in range(400)}
+
+    assert drawn(MODEL) == {MODEL}
+    assert drawn(NEXT) == {NEXT}
+    assert drawn() == drawn(MODEL, NEXT) == {MODEL, NEXT}
+
+
 class Edge(Random):
     """Draws the largest number there is below 1."""
 
