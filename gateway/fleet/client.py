@@ -132,6 +132,7 @@ class ProbeClient:
                 failure = f"no answer: TLS failed: {error.reason}"
             except OSError as error:
                 failure = f"no answer: {error.strerror or type(error).__name__}"
+        self._guard.doubt(self._host)
         raise NoAnswer(failure)
 
 

@@ -2,9 +2,10 @@
 
 A host is resolved once, every address is judged by the configured rules, and connections are made to the addresses
 that passed, so a name that changes its mind between check and connect (DNS rebinding) gains nothing. Names are
-resolved again every ``TTL`` seconds. When the name service fails, addresses that passed before stay good for
-``STALE`` seconds; an answer with a forbidden address never falls back to them. They are used as well while it is
-silent for longer than ``PATIENCE``: whoever connects has a limit of his own, which its silence must not use up.
+resolved again every ``TTL`` seconds, and sooner where probes find nobody who accepts a connection. When the name
+service fails, addresses that passed before stay good for ``STALE`` seconds; an answer with a forbidden address never
+falls back to them. They are used as well while it is silent for longer than ``PATIENCE``: whoever connects has a limit
+of his own, which its silence must not use up.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from gateway.config.problem import RefusedError
 
 TTL: Final = 60.0
 """Seconds after which a name is resolved again."""
+DOUBTED: Final = 5.0
+"""Seconds after which addresses at which nobody accepts a connection are looked up again."""
 STALE: Final = 600.0
 """Seconds for which checked addresses are used while the name service fails."""
 LOOKUP_LIMIT: Final = 5.0
@@ -89,6 +92,7 @@ class EgressGuard:
         self._lookup = lookup
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
+        self._doubted: set[str] = set()
         self._under_way: dict[str, asyncio.Task[_Entry]] = {}
 
     def configure(self, rules: Egress) -> None:
@@ -106,9 +110,15 @@ class EgressGuard:
             NameUnresolved: there is none.
         """
         entry = self._entries.get(host)
-        if entry is None or self._clock() - entry.resolved_at >= TTL:
+        if entry is None or self._clock() - entry.resolved_at >= TTL or host in self._doubted:
             entry = await self._refreshed(host, entry)
         return tuple((address, port) for address in entry.addresses)
+
+    def doubt(self, host: str) -> None:
+        """Look ``host`` up anew before its time: nobody accepts a connection there, so it may have moved."""
+        entry = self._entries.get(host)
+        if entry is not None and self._clock() - entry.resolved_at >= DOUBTED:
+            self._doubted.add(host)
 
     async def _refreshed(self, host: str, old: _Entry | None) -> _Entry:
         """Resolve ``host``, once for all who ask meanwhile."""
@@ -134,6 +144,7 @@ class EgressGuard:
         """Keep what a look-up under ``rules`` found, whoever still waits for it."""
         if self._under_way.get(host) is task:
             del self._under_way[host]
+            self._doubted.discard(host)
         if task.cancelled():
             return
         error = task.exception()  # looked at, so that a failure nobody waits for any more is not reported as lost

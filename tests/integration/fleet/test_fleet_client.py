@@ -199,6 +199,24 @@ async def test_an_address_that_has_moved_is_followed() -> None:
             await client.get("/health", 10.0)
 
 
+async def test_a_name_at_which_nobody_is_any_more_is_looked_up_before_its_time() -> None:
+    """A replica that was made anew has another address; the old one is not asked for a minute."""
+    where, now = "127.0.0.3", 100.0
+
+    async def lookup(_host: str) -> Sequence[str]:
+        return [where]
+
+    guard = EgressGuard(LOOPBACK, lookup=lookup, clock=lambda: now)
+    async with Server(saying(OK)) as server, client_of(server.port, guard, "gpu.internal") as client:
+        with pytest.raises(NoAnswer):
+            await client.get("/health", 10.0)
+        where, now = "127.0.0.1", 106.0
+        with pytest.raises(NoAnswer):
+            await client.get("/health", 10.0)
+        assert (await client.get("/health", 10.0)).status == 200
+        assert await guard.resolve("gpu.internal", 1) == (("127.0.0.1", 1),)
+
+
 async def test_an_address_that_is_silent_leaves_time_for_the_others() -> None:
     """A probe of a name with several addresses finds the one that is there."""
 
