@@ -239,6 +239,24 @@ class Quota:
         """Return the seconds after which something of the window is free again; 0 when nothing is counted."""
         return max(0.0, self._sent[0][0] + WINDOW - now) if self._sent else 0.0
 
+    def free_in(self, tokens: int, now: float) -> float:
+        """Return the seconds until a minute has room for a request of about ``tokens`` tokens; 0 when it has."""
+        if not self.limited:
+            return 0.0
+        self._expire(now)
+        free_at = now
+        requests = 0.0 if self.rpm is None else len(self._sent) + 1 - self.rpm
+        excess = 0.0 if self.tpm is None else self._tokens + tokens - self.tpm
+        for at, took in self._sent:
+            if requests <= 0.0 and excess <= 0.0:
+                break
+            free_at = at + WINDOW
+            requests, excess = requests - 1.0, excess - took
+        for what, (left, until) in self._said.items():
+            if left < (1 if what == "requests" else tokens):
+                free_at = max(free_at, until)
+        return free_at - now
+
     def _expire(self, now: float) -> None:
         sent = self._sent
         while sent and sent[0][0] <= now - WINDOW:

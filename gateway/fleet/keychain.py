@@ -149,6 +149,11 @@ class KeyedQuota(Quota):
         soonest = min(max(key.resting_until - now, key.quota.wait(now), 0.0) for key in self.keys)
         return max(super().wait(now), soonest)
 
+    def free_in(self, tokens: int, now: float) -> float:
+        """Return the seconds until the backend and one of the keys have room; 0 when they have."""
+        soonest = min(max(key.resting_until - now, key.quota.free_in(tokens, now), 0.0) for key in self.keys)
+        return max(super().free_in(tokens, now), soonest)
+
 
 def keyed(quota: Quota, specs: Sequence[KeySpec], workers: int) -> Quota:
     """Return the quota of a backend with the keys ``specs``; what ``quota`` knows of the backend and of keys goes on.

@@ -72,7 +72,7 @@ def refused(request: RouteRequest, last: Filter, drops: Sequence[Drop]) -> WeirE
     return Unavailable(
         f"no backend of {request.model_id} can take the request now: {reasons}",
         metadata=metadata,
-        retry_after=_soonest(decisive, request.now),
+        retry_after=_soonest(decisive, request),
     )
 
 
@@ -102,10 +102,11 @@ def shown_drop(drop: Drop) -> dict[str, str]:
     return {"candidate": drop.candidate.slug, "filter": drop.filter, "reason": drop.reason}
 
 
-def _soonest(drops: Sequence[Drop], now: float) -> float:
-    """Return the seconds until the first of the dropped replicas is back, as far as that is known."""
-    waits = []
+def _soonest(drops: Sequence[Drop], request: RouteRequest) -> float:
+    """Return the seconds until the first of the dropped replicas is back, or has room, as far as that is known."""
+    waits, now, tokens = [], request.now, request.prompt_tokens + request.expected_tokens
     for drop in drops:
         load = drop.candidate.replica.load
-        waits.append(max(load.ejected_until, load.cooling_until) - now if load.ready else SOONEST)
+        free_in = load.quota.free_in(tokens, now)
+        waits.append(max(load.ejected_until - now, load.cooling_until - now, free_in) if load.ready else SOONEST)
     return max(SOONEST, min(waits, default=SOONEST))

@@ -107,7 +107,9 @@ def test_a_quota_counts_requests_tokens_and_what_the_api_says() -> None:
     assert "in flight" in quota.refusal(1, 2.0)
     quota.ended()
     assert "requests" in quota.refusal(1, 2.0)
+    assert [quota.free_in(tokens, 2.0) for tokens in (1, 850, 950)] == [58.0, 58.0, 59.0]
     assert quota.refusal(1, 60.5) == ""
+    assert quota.free_in(1, 60.5) == 0.0
     part = Quota(concurrent=2.5)
     part.sent(100, 0.0)
     part.sent(100, 0.0)
@@ -117,6 +119,7 @@ def test_a_quota_counts_requests_tokens_and_what_the_api_says() -> None:
     told.heard([(b"x-ratelimit-remaining-requests", b"0"), (b"x-ratelimit-reset-requests", b"1m30s")], 5.0)
     assert "it said" in told.refusal(1, 6.0)
     assert told.used(6.0) == 1.0
+    assert told.free_in(1, 6.0) == 59.0
     assert told.refusal(1, 70.0) == ""
 
 

@@ -9,15 +9,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.config.snapshot import Capabilities
+from gateway.config.snapshot import BackendLimits, Capabilities
 from gateway.fleet.build import build
 from gateway.fleet.health import BASE, FAILURES, Health
 from gateway.fleet.snapshot import Candidate
 from gateway.routing.interface import Drop, Filter, NoParams, RouteRequest
 from gateway.routing.pipeline import decide
+from gateway.routing.refusal import refused
 from gateway.routing.registry import PolicyRegistry
 from gateway.types.call import Need, Operation
 from gateway.types.dialect import Dialect
+from gateway.types.errors import Unavailable
 from gateway.types.money import LongContext, Rates, ServiceTier
 from gateway.types.preferences import MaxPrice, Preferences, Sort
 from policies import BUILTIN, PRESETS
@@ -25,6 +27,7 @@ from policies.filters.adapter import AdapterFilter
 from policies.filters.capability import CapabilityFilter
 from policies.filters.context import ContextFilter
 from policies.filters.health import HealthFilter
+from policies.filters.limits import LimitsFilter
 from policies.filters.max_price import MaxPriceFilter
 from policies.tiers.sort import SortTier
 from tests.fakes.fleet import MODEL, backend, candidates, endpoint, model, price_id, route_request, snapshot
@@ -314,3 +317,15 @@ def test_what_is_sorted_by_price_is_sorted_by_the_price_of_the_request(asked: di
     request = route_request(**asked, preferences=Preferences(sort=Sort.PRICE))
     ranks = SortTier(NoParams()).ranks(request, found)
     assert found[ranks.index(min(ranks))].replica.name == first
+
+
+def test_who_is_refused_for_a_limit_is_told_when_there_is_room() -> None:
+    """The soonest of all replicas that are at their limits counts."""
+    found = candidates(*(backend(name, limits=BackendLimits(rpm=1)) for name in ("a", "b")))
+    for candidate, ago in zip(found, (40.0, 15.0), strict=True):
+        candidate.load.quota.sent(10, NOW - ago)
+    part, drops, request = LimitsFilter(NoParams()), list[Drop](), route_request(now=NOW)
+    assert not part.keep(request, found, drops)
+    error = refused(request, part, drops)
+    assert isinstance(error, Unavailable)
+    assert error.retry_after == 20.0
