@@ -44,6 +44,7 @@ async def test_no_counter_falls_because_the_keeper_is_away(serve: Serve) -> None
             os.kill(old, signal.SIGKILL)
             for http in both:
                 assert await counted(http) is None
+                assert re.search(r"^weir_unshipped_bytes ", await scraped(http), re.MULTILINE) is None
                 assert 'weir_backend_up{backend="gpu-a"} 1.0' in await scraped(http)
         finally:
             cluster.signal(signal.SIGCONT)
@@ -55,3 +56,4 @@ async def test_no_counter_falls_because_the_keeper_is_away(serve: Serve) -> None
             return seen == {2.0}
 
         await until(all_told_again)
+        assert re.search(r"^weir_unshipped_bytes ", await scraped(both[0]), re.MULTILINE)
