@@ -80,7 +80,7 @@ def named(
         return resolve(fleet, name, rng, may_use), None
     stem = stem_of(fleet, name)
     if stem is None:
-        raise _unknown(fleet, name, param)
+        raise _unknown(fleet, name, param, may_use)
     suffixes = name[len(stem) + 1 :].split(":")
     for suffix in suffixes:
         if suffix in _REFUSED:
@@ -124,9 +124,11 @@ def targets(fleet: Fleet, name: str, allowed: frozenset[str]) -> Iterable[str]:
     return [model_id for model_id, _ in fleet.aliases.get(stem, ())] if stem is not None and stem in allowed else ()
 
 
-def _unknown(fleet: Fleet, name: str, param: str) -> NotFound:
+def _unknown(fleet: Fleet, name: str, param: str, may_use: MayUse | None) -> NotFound:
     """Return the error for a model that there is not; one that a backend serves unpriced is told apart."""
     known = [*fleet.models, *fleet.aliases]
+    if may_use is not None:
+        known = [each for each in known if any(may_use(id_, each) for id_, _ in fleet.aliases.get(each, ((each, 1),)))]
     offers = sorted(replica.name for replica in fleet.replicas.values() if name in replica.load.offers)
     if offers:
         return NotFound(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 
@@ -122,6 +123,23 @@ async def test_an_alias_is_listed_and_looked_up_alike(stage: Stage, tmp_path: Pa
             assert (alias["canonical_slug"], alias["pricing"]["prompt"]) == (QWEN, "0.0000001")
             served = (await get(canary, alias["links"]["details"]))["data"]
             assert [each["model_id"] for each in served["endpoints"]] == [QWEN, QWEN, ACME]
+            key = (await canary.new_key(models=[ACME])).key
+            assert [each["id"] for each in (await get(canary, "/api/v1/models", key=key))["data"]] == [
+                ACME,
+                "house-default",
+            ]
+            for name in ("house-default", "house-default:floor"):
+                drawn = [await ask(canary, name, key) for _ in range(10)]
+                assert [(each.status_code, each.json().get("model")) for each in drawn] == [(200, ACME)] * 10, name
+            unknown = (await ask(canary, "qwen/qwen3-3b", key)).json()["error"]
+            assert QWEN not in str(unknown), "a model that the key may not use"
+
+
+async def ask(stage: Stage, model: str, key: str) -> httpx.Response:
+    """Ask ``model`` something with ``key``."""
+    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+    headers = {"authorization": f"Bearer {key}"}
+    return await stage.http.post(f"{stage.url}/v1/chat/completions", json=body, headers=headers)
 
 
 async def test_providers_and_endpoints_without_retention(stage: Stage) -> None:
