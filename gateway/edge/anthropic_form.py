@@ -15,7 +15,7 @@ from gateway.edge.exchange import Exchange
 from gateway.types import ids
 from gateway.types.call import Call, Need
 from gateway.types.errors import NotFound, Unavailable, UpstreamFailed, WeirError
-from gateway.types.messages import INVALID_JSON, REASONING_FORMAT, STOP_REASONS
+from gateway.types.messages import REASONING_FORMAT, STOP_REASONS, input_of
 from gateway.types.money import usd_json
 from gateway.types.reply import Bill
 from gateway.types.tokens import Usage
@@ -35,7 +35,6 @@ ERROR_TYPES: Final[Mapping[int, str]] = {
 }
 """Anthropic's word for an error by its status; others are ``invalid_request_error`` below 500, else ``api_error``."""
 _encode: Final = msgspec.json.Encoder().encode
-_decode: Final = msgspec.json.Decoder().decode
 
 
 def content_of(message: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -51,7 +50,7 @@ def content_of(message: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "type": "tool_use",
                 "id": call.get("id") or "",
                 "name": function.get("name") or "",
-                "input": _input(function.get("arguments") or ""),
+                "input": input_of(function.get("arguments") or ""),
             }
         )
     return blocks
@@ -80,16 +79,6 @@ def _thinking(message: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _input(arguments: str) -> dict[str, Any]:
-    if not arguments.strip():
-        return {}
-    try:
-        value = _decode(arguments)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-        value = None
-    return value if isinstance(value, dict) else {INVALID_JSON: arguments}
 
 
 def stop_of(choice: Mapping[str, Any], stops: Sequence[str], *, called: bool) -> tuple[str, str | None]:

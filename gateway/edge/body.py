@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from gateway.types.errors import BadRequest
+from gateway.types.nesting import MAX_DEPTH, too_deep
 
 _decoder: Final = msgspec.json.Decoder()
 _encoder: Final = msgspec.json.Encoder()
@@ -21,9 +22,6 @@ _PLACE: Final = re.compile(r"`\$\.?([^`]*)`")
 
 _LONGEST_EXPLAINED: Final = 1 << 20
 """Bytes of a body that is read once more to say what is wrong with it."""
-
-MAX_DEPTH: Final = 128
-"""Levels of nesting: far more than any schema has, and far less than what stops a JSON writer."""
 
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 
@@ -49,7 +47,7 @@ def decode(raw: bytes) -> dict[str, Any]:
         raise BadRequest(f"the request body is not valid JSON: {_halved(raw) or error}") from None
     if type(value) is not dict:
         raise BadRequest("the request body must be a JSON object")
-    if _opened(raw) > MAX_DEPTH and _too_deep(value):
+    if _opened(raw) > MAX_DEPTH and too_deep(value):
         raise BadRequest(f"the request body is nested too deeply, over {MAX_DEPTH} levels")
     _refuse_duplicates(raw, value)
     return value
@@ -120,18 +118,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise BadRequest(f"the request body names the key {name[:64]!r} twice", param=name[:64])
         found[name] = value
     return found
-
-
-def _too_deep(value: Any) -> bool:
-    """Return whether ``value`` is nested deeper than ``MAX_DEPTH``, without recursion."""
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            inner
-            for each in level
-            for inner in (each.values() if type(each) is dict else each)
-            if type(inner) is dict or type(inner) is list
-        ]
-        if not level:
-            return False
-    return True

@@ -1,12 +1,16 @@
 """Words of Anthropic's messages that both translators need: callers who speak it, and APIs that do.
 
-Pure tables; nothing here raises.
+Nothing here raises.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
+
+import msgspec
+
+from gateway.types.nesting import MAX_DEPTH, too_deep
 
 FINISH_REASONS: Final[Mapping[str, str]] = {
     "end_turn": "stop",
@@ -40,3 +44,20 @@ EFFORTS: Final[Mapping[str, float]] = {
 """Share of an answer's length that may be spent on thinking, by effort, as OpenRouter has it."""
 LEAST_BUDGET: Final = 1024
 """Tokens of the smallest thinking budget there is."""
+_decode: Final = msgspec.json.Decoder().decode
+
+
+def input_of(arguments: str) -> dict[str, Any]:
+    """Return a tool call's arguments as the object they are.
+
+    What is none, or is nested too deeply to be written again, is kept under ``INVALID_JSON``.
+    """
+    if not arguments.strip():
+        return {}
+    try:
+        value = _decode(arguments)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        value = None
+    deep = arguments.count("{") + arguments.count("[") > MAX_DEPTH
+    good = isinstance(value, dict) and not (deep and too_deep(value))
+    return value if good else {INVALID_JSON: arguments}

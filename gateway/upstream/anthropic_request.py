@@ -12,10 +12,8 @@ from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from gateway.types.errors import BadRequest
-from gateway.types.messages import EFFORTS, INVALID_JSON, LEAST_BUDGET, REASONING_FORMAT
+from gateway.types.messages import EFFORTS, LEAST_BUDGET, REASONING_FORMAT, input_of
 
 DROPPED: Final[Mapping[str, str]] = {
     "frequency_penalty": "there is no such sampling",
@@ -50,7 +48,6 @@ _DATA_URL: Final = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w=.+-]+)*?(;base6
 _UNSOUND_ID: Final = re.compile(r"[^a-zA-Z0-9_-]")
 _CHOICES: Final = {"auto": "auto", "none": "none", "required": "any"}
 _VERBOSITY: Final = frozenset({"low", "medium", "high", "xhigh", "max"})
-_decode: Final = msgspec.json.Decoder().decode
 
 Block = dict[str, Any]
 
@@ -367,13 +364,7 @@ def arguments(text: object) -> dict[str, Any]:
     """Return a tool call's arguments as the object they are; what is none is kept under ``INVALID_JSON``."""
     if isinstance(text, dict):
         return text
-    if not isinstance(text, str) or not text.strip():
-        return {}
-    try:
-        value = _decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-        value = None
-    return value if isinstance(value, dict) else {INVALID_JSON: text}
+    return input_of(text) if isinstance(text, str) else {}
 
 
 def _unsayable(path: str, what: str) -> BadRequest:

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.edge import embeddings, openai_chat, openai_completions
-from gateway.edge.body import MAX_DEPTH, decode
+from gateway.edge.body import decode
 from gateway.types.call import Need
 from gateway.types.errors import BadRequest
+from gateway.types.nesting import MAX_DEPTH
 
 JSON = st.recursive(
     st.none()
