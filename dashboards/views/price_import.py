@@ -135,7 +135,7 @@ async def accept(visit: Visit) -> Response:
     form = visit.form
     try:
         found = offers_of(msgspec.json.decode(form.get("offers", "")))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         raise BadRequest("the form is not whole: look the prices up again") from None
     taken = _taken(visit, found)
     chosen = tuple(each for each in found.offers if (each.target.model, each.target.place) in taken)

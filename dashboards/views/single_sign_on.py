@@ -117,7 +117,7 @@ async def back(visit: Visit) -> Response:
     spec = _spec(visit)
     try:
         memory = msgspec.json.decode(bytes.fromhex(visit.request.cookies.get(COOKIE, "")), type=Memory)
-    except (ValueError, msgspec.DecodeError):
+    except (ValueError, msgspec.DecodeError, RecursionError):
         raise Forbidden("this sign-in did not begin in this browser: begin anew") from None
     query = visit.request.query_params
     if query.get("state") != memory.state or memory.until < time.time():

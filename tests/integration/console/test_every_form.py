@@ -143,6 +143,8 @@ def test_a_line_that_there_is_not_cannot_be_ticked(house: House) -> None:
     answer = post(house, "owner", "/console/models/import/accept", take="9" * 5_000, offers=json.dumps(OFFER), why="w")
     assert answer.status_code == 400
     assert "tick what is to be accepted" in answer.text
+    deep = post(house, "owner", "/console/models/import/accept", take="0", offers="[" * 5_000, why="w")
+    assert (deep.status_code, "look the prices up again" in deep.text) == (400, True)
 
 
 def test_a_month_that_runs_is_not_offered_to_be_closed_and_says_why(house: House) -> None:

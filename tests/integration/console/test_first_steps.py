@@ -161,6 +161,14 @@ async def test_what_the_provider_did_not_say_for_this_sign_in_is_refused(stage: 
     assert (await stage.http.get(f"{stage.url}/console/keys")).status_code == 303
 
 
+async def test_a_cookie_of_somebodys_own_making_is_no_sign_in(stage: Stage) -> None:
+    """Whatever it holds: what is nested as deep as a cookie can be was a defect, and needs nobody to sign in."""
+    deep = b'["a","b","c","d",1,' + b"[" * 5_000 + b"]" * 5_000 + b"]"
+    for made in ("", "zz", b"\xff".hex(), b"[]".hex(), b'["a","b","c","d","e"]'.hex(), deep.hex()):
+        answer = await stage.http.get(f"{stage.url}/console/oidc/back", headers={"cookie": f"weir_oidc={made}"})
+        assert answer.status_code == 403, made[:40]
+
+
 async def test_a_database_that_is_away_is_a_page_that_says_so(stage: Stage) -> None:
     """Pages answer 503 and tell that inference goes on; nobody is signed out by it."""
     assert (await welcome(stage)).status_code == 303
