@@ -32,7 +32,7 @@ from gateway.fleet.egress import EgressError, EgressGuard
 from gateway.keeper.address import KeeperError, is_kept
 from gateway.keeper.client import KeeperClient
 from gateway.metering.segments import QUARANTINE
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
 from gateway.types.errors import WeirError
 
 LEAST_FREE: Final = 1 << 30
@@ -130,6 +130,15 @@ def _secret(settings: Settings) -> Finding:
     return Finding("secret", State.OK, f"{path}; several hosts must share it")
 
 
+def _pepper(settings: Settings) -> bytes | None:
+    """Return the secret, None where there is none yet, or one that is not to be used."""
+    try:
+        there = settings.secret is not None or (settings.home / "secret").exists()
+        return settings.obtain_secret().get_secret_value().encode() if there else None
+    except (SettingsError, OSError):
+        return None
+
+
 def _folder(home: Path) -> Finding:
     if not home.exists():
         return Finding("state folder", State.WARNING, f"{home} is not there yet", "WEIR_HOME names another")
@@ -198,7 +207,7 @@ async def _keeper(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def _database(settings: Settings) -> Finding:
-    from gateway.keeper import schema  # noqa: PLC0415 - SQLAlchemy is for who looks into the database
+    from gateway.keeper import schema, secret  # noqa: PLC0415 - SQLAlchemy is for who looks into the database
 
     url = settings.ledger_url.get_secret_value()
     if _is_to_be_made(url):
@@ -217,6 +226,11 @@ async def _database(settings: Settings) -> Finding:
         return Finding(
             "database", State.WARNING, "of an older version", "the next start migrates it; or: weir db migrate"
         )
+    pepper = _pepper(settings)
+    if pepper is not None and await secret.differs(url, pepper):
+        detail = "the last gateway over it had another WEIR_SECRET: keys made there do not work here"
+        mend = "unless it was changed on purpose, give all hosts over one database the same WEIR_SECRET"
+        return Finding("database", State.WARNING, detail, mend)
     return Finding("database", State.OK, "answers and is of this version")
 
 

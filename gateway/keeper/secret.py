@@ -25,9 +25,7 @@ async def compare(database: Database, pepper: bytes) -> bool:
 
     Where none has begun yet it is. From now on it is this one. Raises ``Unavailable``.
     """
-    mark = hmac.digest(pepper, _DOMAIN, "sha256")
-    async with reading(database) as session:
-        last = await session.get(SecretMark, _SUBJECT)
+    last, mark = await _last(database), _mark(pepper)
     if last is not None and last.mark == mark:
         return True
     async with writing(database) as session:
@@ -40,3 +38,22 @@ async def compare(database: Database, pepper: bytes) -> bool:
         mend="unless it was changed on purpose, give all hosts over one database the same WEIR_SECRET",
     )
     return False
+
+
+async def differs(database_url: str, pepper: bytes) -> bool:
+    """Return whether the last gateway over the database began under another secret. Raises ``Unavailable``."""
+    database = Database(database_url)
+    try:
+        last = await _last(database)
+    finally:
+        await database.close()
+    return last is not None and last.mark != _mark(pepper)
+
+
+async def _last(database: Database) -> SecretMark | None:
+    async with reading(database) as session:
+        return await session.get(SecretMark, _SUBJECT)
+
+
+def _mark(pepper: bytes) -> bytes:
+    return hmac.digest(pepper, _DOMAIN, "sha256")

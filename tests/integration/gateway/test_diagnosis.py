@@ -167,6 +167,29 @@ async def test_a_ledger_of_a_newer_version_is_not_called_one_that_a_start_migrat
         await run_keeper(home, Settings.read().ledger_url.get_secret_value(), b"pepper of the tests", asyncio.Event())
 
 
+async def test_another_secret_than_the_last_gateways_is_found_before_a_start(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that was not given the secret of the others would refuse half of the callers."""
+    home, stop = place / "home", asyncio.Event()
+    furnish(home)
+    assert (await findings(place))["database"].state is State.OK, "nobody has begun"
+    stop.set()
+    await run_keeper(home, Settings.read().ledger_url.get_secret_value(), b"pepper of the others", stop)
+    monkeypatch.setenv("WEIR_SECRET", "pepper of the others")
+    assert (await findings(place))["database"].state is State.OK
+    monkeypatch.setenv("WEIR_SECRET", "pepper of this one")
+    for _ in range(2):  # to look changes nothing
+        found = (await findings(place))["database"]
+        assert found.state is State.WARNING
+        assert "another WEIR_SECRET" in found.detail
+        assert "pepper" not in found.detail + found.mend
+    monkeypatch.delenv("WEIR_SECRET")
+    (home / "secret").write_text("read by all")
+    (home / "secret").chmod(0o644)
+    assert (await findings(place))["database"].state is State.OK, "that finding is the secret's own"
+
+
 @pytest.mark.parametrize(
     ("token", "state"), [("right", State.OK), ("wrong", State.WARNING), ("", State.WARNING)], ids=lambda value: value
 )
