@@ -214,7 +214,9 @@ async def _database(settings: Settings) -> Finding:
         return Finding("database", State.OK, "no file yet: the first start makes it")
     try:
         async with asyncio.timeout(PATIENCE_S):
-            found = await schema.revision(url)
+            found, pepper, differs = await schema.revision(url), _pepper(settings), False
+            if found == schema.newest() and pepper is not None:
+                differs = await secret.differs(url, pepper)
     except (WeirError, KeeperError) as error:
         return Finding("database", State.BAD, str(error), _DATABASE_MENDS[url.startswith("sqlite")])
     except TimeoutError:
@@ -226,8 +228,7 @@ async def _database(settings: Settings) -> Finding:
         return Finding(
             "database", State.WARNING, "of an older version", "the next start migrates it; or: weir db migrate"
         )
-    pepper = _pepper(settings)
-    if pepper is not None and await secret.differs(url, pepper):
+    if differs:
         detail = "the last gateway over it had another WEIR_SECRET: keys made there do not work here"
         mend = "unless it was changed on purpose, give all hosts over one database the same WEIR_SECRET"
         return Finding("database", State.WARNING, detail, mend)
