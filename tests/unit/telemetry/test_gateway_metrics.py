@@ -57,6 +57,16 @@ def test_page_explains_every_token_class() -> None:
         assert f"| `{part}` |" in text
 
 
+@pytest.mark.parametrize("place", ["docs/metrics.md", "dashboards/grafana/weir.json"])
+def test_a_caller_too_slow_to_send_its_request_is_no_failure_of_a_backend(place: str) -> None:
+    """It is told 408, with the status of a backend that took too long; what counts as failed tells them apart."""
+    text = (PAGE.parents[1] / place).read_text().replace("\\", "")
+    failed = [labels for labels in re.findall(r"weir_requests_total\{([^}]*)\}", text) if "timeout" in labels]
+    assert failed
+    for labels in failed:
+        assert 'operation!="unread"' in labels
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
