@@ -79,7 +79,8 @@ _ASSIGNED: Final = re.compile(
 )
 _USERINFO: Final = re.compile(r"://[^/\s:@]*:[^/\s]*@")
 _QUOTED_VALUE: Final = re.compile(
-    r"(\binput_value=|\[parameters: |\bexception=\w+\()[^\n]*"  # pydantic, SQLAlchemy, asyncio's tasks
+    # pydantic, SQLAlchemy, asyncio's tasks, and the headers for a collector that OpenTelemetry cannot read
+    r"(\binput_value=|\[parameters: |\bexception=\w+\(|\bHeader format invalid![^:\n]*: )[^\n]*"
 )
 
 _known: set[str] = set()
