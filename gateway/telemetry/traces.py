@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from gateway.types.errors import Unavailable
 from gateway.types.failure import Cause
 from gateway.types.tokens import NO_USAGE, Usage
 
@@ -183,9 +184,15 @@ def open_tracer(endpoint: str | None, version: str) -> Tracer:
     Args:
         endpoint: base URL of an OTLP/HTTP collector, such as ``http://localhost:4318``; None turns tracing off.
         version: version of Weir, for the resource.
+
+    Raises:
+        Unavailable: those variables are of no use.
     """
     if endpoint is None:
         return Tracer()
     from gateway.telemetry.spans import SpanTracer  # noqa: PLC0415 - OpenTelemetry is loaded only where it is used
 
-    return SpanTracer(endpoint, version)
+    try:
+        return SpanTracer(endpoint, version)
+    except ValueError as error:  # names the number that does not fit, not the variable
+        raise Unavailable(f"what OTEL_* in the environment say of traces cannot be: {error}") from error

@@ -36,3 +36,11 @@ async def test_a_gateway_that_cannot_start_says_why_at_once(
                     pytest.fail("it started")
         async with staged(tmp_path / "well", CONFIG) as stage:
             assert (await stage.http.get(f"{stage.url}/health")).status_code == 200
+
+
+async def test_sizes_for_traces_that_cannot_be_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenTelemetry's own variables are refused in a sentence that says whose they are, not in a traceback."""
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "0")
+    with pytest.raises(RuntimeError, match=r"cannot start: what OTEL_\* .*max_queue_size must be a positive integer"):
+        async with staged(tmp_path, CONFIG, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9"):
+            pytest.fail("it started")
