@@ -155,10 +155,10 @@ def _folder(home: Path) -> Finding:
 
 
 def _descriptors() -> Finding:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    detail = f"a process may open {soft} files"
-    if soft != resource.RLIM_INFINITY and soft < LEAST_FILES:
-        return Finding("open files", State.WARNING, detail, f"raise it to {LEAST_FILES} or more (ulimit -n)")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # a server takes what it may have
+    detail = f"a process may open {'any number of' if most == resource.RLIM_INFINITY else most} files"
+    if most != resource.RLIM_INFINITY and most < LEAST_FILES:
+        return Finding("open files", State.WARNING, detail, f"raise it to {LEAST_FILES} or more (ulimit -Hn)")
     return Finding("open files", State.OK, detail)
 
 

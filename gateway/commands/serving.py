@@ -9,10 +9,12 @@ Raises ``StartError`` and its like with a sentence; later errors are in the log.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from gateway.pulse import Pulse
 
 MOST_DAYS = 366
+MOST_FILES = 1_048_576
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 
 
@@ -143,6 +146,15 @@ def _listen(host: str, port: int) -> socket.socket:
         raise StartError(f"cannot listen on {host}:{port}: {error.strerror}; {mend}") from error
 
 
+def _open_more() -> None:
+    """Take as many open files as this process may have: the usual soft limit of 1,024 is some 500 streams."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(ValueError, OSError):  # some systems have a limit behind the limit
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _days(text: str) -> int:
     """Return the days in a length such as ``90d``. Raises ``BadParameter``."""
     digits = text.removesuffix("d")
@@ -163,6 +175,7 @@ def _serve(
     from gateway.keeper.address import KeeperLock
     from gateway.process import Standing, prepare, serve_alone
 
+    _open_more()
     shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else f"[{host}]" if ":" in host else host
     base = f"http://{shown}:{listener.getsockname()[1]}"
     if workers == 1:

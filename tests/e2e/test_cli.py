@@ -8,6 +8,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.cli import app
+from gateway.commands.serving import MOST_FILES
 from gateway.sim import KINDS
 from tests.e2e.conftest import Serve
 from tests.e2e.processes import (
@@ -339,6 +341,19 @@ def test_a_state_folder_in_use_is_one_sentence(gateway: WeirProcess, workers: st
     done = gateway.weir("serve", "--port", "0", "--workers", workers)
     assert f"process {gateway.pid} keeps {gateway.home} already" in done.stderr.splitlines()[-1]
     assert done.returncode == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of another process are read from /proc")
+def test_a_server_takes_as_many_open_files_as_it_may_have(tmp_path: Path, config: Path) -> None:
+    """A soft limit, such as the usual 1,024, is no limit of streams."""
+    furnish(tmp_path / "home")
+    script = 'ulimit -Sn 256 && exec "$0" serve --port 0'
+    environ = environment(tmp_path / "home", WEIR_CONFIG=str(config))
+    with Process(["sh", "-c", script, str(WEIR)], environ) as server:
+        server.find(r"serves (http://\S+)")
+        limits = Path(f"/proc/{server.pid}/limits").read_text()
+    [(soft, hard)] = re.findall(r"^Max open files +(\d+) +(\d+)", limits, re.MULTILINE)
+    assert int(soft) == min(int(hard), MOST_FILES)
 
 
 def test_a_management_key_is_made_once_and_shown_once(alone: Place, config: Path) -> None:
