@@ -100,6 +100,15 @@ class InFlight:
         if leave.reserved is not None:
             self._meter.ceiling = Ceiling(leave.reserved)
 
+    def unqueued(self) -> bool:
+        """Whether it goes with a key of its team's first, so that how full the owner's is does not matter."""
+        desk = self._desk
+        if not desk.own_keys.active:
+            return False
+        own = desk.own_keys.providers(self._principal)
+        models = desk.router.reachable(self._call) if own else ()
+        return any(endpoint.provider in own for model in models for endpoint in model.endpoints)
+
     def route(self) -> Sequence[Candidate]:
         """Decide which replicas may answer, and in which order. Raises ``WeirError`` when none may."""
         call, principal, desk, leave = self._call, self._principal, self._desk, self._leave

@@ -42,7 +42,9 @@ async def relay(call: Call, principal: Principal, reply: Reply, desk: Desk) -> N
 
         # Queue: go on at once while there is room; else wait for a fair turn, or be told when to come back.
         await STEP
-        ticket = request.ticket = desk.gate.enter(call, principal.team, request.expected)
+        ticket = request.ticket = (
+            None if request.unqueued() else desk.gate.enter(call, principal.team, request.expected)
+        )
         if ticket is not None and ticket.state is State.QUEUED:
             trace.stop(Stop.QUEUE)
             await desk.gate.turn(ticket, reply)

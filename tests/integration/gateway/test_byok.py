@@ -308,3 +308,34 @@ async def test_openrouters_own_client_manages_keys(tmp_path: Path) -> None:
     assert [key.id for key in listed.result.data] == [made.data.id]
     assert (made.data.disabled, changed.data.disabled, seen.data.disabled) == (False, True, True)
     assert left.result.data == []
+
+
+@pytest.mark.parametrize("told", [False, True])
+async def test_a_full_key_of_the_owner_keeps_nobody_waiting_who_has_another(told: bool, tmp_path: Path) -> None:
+    """Neither the backend's limits nor what the API said of the owner's key: the team's key passes the queue."""
+    held = asyncio.Event()
+
+    async def serve(visit: Visit) -> None:
+        left = "x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 60s\r\n" if told else ""
+        if OWNERS.encode() in visit.head and not told:
+            await held.wait()
+        await visit.answer(whole(), more=left if OWNERS.encode() in visit.head else "")
+
+    async with hand_backend(serve) as backend:
+        limits = KEY if told else f"{KEY}, limits: {{concurrent: 1}}"
+        config = configuration([Backend("api", backend.url, "openai", provider="acme", more=limits)])
+        async with staged(tmp_path, config) as stage:
+            await stage.http.post(f"{stage.url}/api/v1/teams", json={"slug": "b", "name": "B"}, headers=stage.admin)
+            other = {"authorization": f"Bearer {(await stage.new_key('b')).key}"}
+            url = f"{stage.url}/v1/chat/completions"
+            first = asyncio.create_task(stage.http.post(url, json=chat_body(), headers=other))
+            await backend.visit()
+            if told:
+                await first
+            await added(stage)
+            await asyncio.sleep(0.1)  # a look at the replicas is believed for a moment
+            async with asyncio.timeout(10):
+                assert (await asked(stage)).status_code == 200
+            assert OWN.encode() in backend.visits[-1].head
+            held.set()
+            assert (await first).status_code == 200
