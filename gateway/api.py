@@ -91,7 +91,9 @@ class Api:
     async def _metrics(self, scope: Scope) -> Answer:
         """Prometheus metrics."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        self._gateway.management.authenticate(headers.get(b"authorization"), now_us(), allows=_sees_fleet)
+        self._gateway.management.authenticate(
+            headers.get(b"authorization"), now_us(), x_api_key=headers.get(b"x-api-key"), allows=_sees_fleet
+        )
         body, kind = await self._gateway.host_metrics.scrape(headers.get(b"accept", b"").decode("latin-1"))
         return 200, [("content-type", kind)], body
 

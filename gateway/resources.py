@@ -234,8 +234,7 @@ def _any_key(gateway: Gateway) -> Callable[[Request], Principal]:
     """Return a dependency that lets inference keys and management keys in."""
 
     def authenticate(request: Request) -> Principal:
-        authorization, key = _authorization(request), request.headers.get("x-api-key")
-        x_api_key = key.encode("latin-1") if key is not None else None
+        authorization, x_api_key = _presented(request)
         may = allows(request.method, request.url.path)
         try:
             return gateway.management.authenticate(authorization, now_us(), x_api_key=x_api_key, allows=may)
@@ -252,7 +251,8 @@ def _operator(gateway: Gateway) -> Callable[[Request], Principal]:
 
     def authenticate(request: Request) -> Principal:
         may = allows(request.method, request.url.path)
-        return gateway.management.authenticate(_authorization(request), now_us(), allows=may)
+        authorization, x_api_key = _presented(request)
+        return gateway.management.authenticate(authorization, now_us(), x_api_key=x_api_key, allows=may)
 
     return authenticate
 
@@ -261,16 +261,16 @@ def _inference_key(gateway: Gateway) -> Callable[[Request], Principal]:
     """Return a dependency that lets inference keys in."""
 
     def authenticate(request: Request) -> Principal:
-        key = request.headers.get("x-api-key")
-        x_api_key = key.encode("latin-1") if key is not None else None
-        return gateway.keys.authenticate(_authorization(request), now_us(), x_api_key=x_api_key)
+        authorization, x_api_key = _presented(request)
+        return gateway.keys.authenticate(authorization, now_us(), x_api_key=x_api_key)
 
     return authenticate
 
 
-def _authorization(request: Request) -> bytes | None:
-    value = request.headers.get("authorization")
-    return value.encode("latin-1") if value is not None else None
+def _presented(request: Request) -> tuple[bytes | None, bytes | None]:
+    """Return the two headers that may hold a key."""
+    headers: dict[bytes, bytes] = dict(request.scope["headers"])
+    return headers.get(b"authorization"), headers.get(b"x-api-key")
 
 
 def _explainer(gateway: Gateway) -> Callable[[bytes, str], dict[str, Any]]:

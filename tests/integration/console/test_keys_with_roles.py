@@ -150,6 +150,20 @@ def test_every_path_of_management_has_its_permission() -> None:
     assert permission("GET", "/api/v1/generation/content") is Permission.USERS_CHANGE
 
 
+def test_a_key_may_come_in_either_header(house: House, keys: dict[str, str]) -> None:
+    """`x-api-key` opens what `Authorization` does, on every path that says so; thirteen answered 401."""
+    document = json.loads((ROOT / "docs" / "openapi.json").read_text())
+    reading = [path for path, operations in document["paths"].items() if "get" in operations]
+    with house.client() as client:
+        for path in (*(re.sub(r"\{[^}]*\}", "zz", each) for each in reading), "/metrics"):
+            found = [
+                client.get(path, headers=headers).status_code
+                for headers in ({"authorization": f"Bearer {keys['owner']}"}, {"x-api-key": keys["owner"]})
+            ]
+            assert found[0] == found[1], path
+            assert found[0] < 500, path
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [("POST", "/api/v1/apps/nobody.example/hide"), ("POST", "/api/v1/teams"), ("GET", "/api/v1/models")],
