@@ -2,7 +2,7 @@
 
 The browser speaks to the gateway's own API with a key of the visitor's: one for each visitor and team, which lives for
 half a day, gets a new secret whenever the page asks for one, and is metered and limited like any other. The page keeps
-it in memory alone.
+it in memory alone. It ends before, when its visitor may no longer use the playground there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from starlette.responses import Response
 
 from dashboards.views.keys import teams_within
 from dashboards.visit import Page, Visit
-from gateway.console.roles import Permission
+from gateway.console.question import User
+from gateway.console.roles import Permission, reach
 from gateway.types.errors import WeirError
 from gateway.types.keys import KeyPatch, NewKey
 
@@ -40,7 +41,7 @@ async def shown(visit: Visit) -> Response:
 
 async def key(visit: Visit) -> Response:
     """Give the page a key of the visitor's in a team."""
-    team, name = visit.form.get("team", ""), f"playground of {visit.login}"[:100]
+    team, name = visit.form.get("team", ""), _name(visit.login)
     until = visit.now_us + LIFE_US
     try:
         visit.need(Permission.PLAYGROUND_USE, team)
@@ -53,6 +54,19 @@ async def key(visit: Visit) -> Response:
     except WeirError as error:
         return Response(_encode({"error": error.message}), status_code=error.code, media_type="application/json")
     return Response(_encode({"key": issued.key}), media_type="application/json")
+
+
+async def end_keys(visit: Visit, user: User) -> None:
+    """Revoke the keys of ``user``, as who was just changed, where the playground is no longer theirs."""
+    theirs = reach(() if user.disabled else user.grants, Permission.PLAYGROUND_USE)
+    for record in await visit.site.books.keys():
+        if record.name == _name(user.login) and not theirs.covers(record.team):
+            await visit.site.books.revoke_key(record.key_id)
+
+
+def _name(login: str) -> str:
+    """Return what the key of a visitor is called."""
+    return f"playground of {login}"[:100]
 
 
 _encode: Final = msgspec.json.Encoder().encode

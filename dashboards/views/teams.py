@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from dashboards import forms
 from dashboards.span import span_of
+from dashboards.views.playground import end_keys
 from dashboards.visit import Page, Visit
 from gateway.console.measure import USAGE, Pick, UsageQuestion
 from gateway.console.question import CREATE_USER, UPDATE_USER, USERS, NewUser, User, UserPatch
@@ -117,7 +118,8 @@ async def add_member(visit: Visit) -> Response:
             wanted = NewUser(login, visit.form.get("name", ""), (grant,), password)
             await visit.site.books.ask(CREATE_USER, (wanted,))
         else:
-            await visit.site.books.ask(UPDATE_USER, (user.user_id, UserPatch(grants=(grant,), within=team.slug)))
+            patch = UserPatch(grants=(grant,), within=team.slug)
+            await end_keys(visit, await visit.site.books.ask(UPDATE_USER, (user.user_id, patch)))
     except BadRequest as error:
         return await _shown(visit, team, forms.problem(error, "login"), 400)
     if password:
@@ -130,7 +132,8 @@ async def remove_member(visit: Visit) -> Response:
     team = await _found(visit, Permission.MEMBERS_CHANGE)
     for user, _role_there in members(await visit.site.books.ask(USERS), team.slug):
         if user.user_id == visit.form.get("user"):
-            await visit.site.books.ask(UPDATE_USER, (user.user_id, UserPatch(grants=(), within=team.slug)))
+            patch = UserPatch(grants=(), within=team.slug)
+            await end_keys(visit, await visit.site.books.ask(UPDATE_USER, (user.user_id, patch)))
     return visit.go(f"{PATH}/{team.slug}", done="removed")
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from starlette.responses import Response
 
 from dashboards import forms, roles
+from dashboards.views.playground import end_keys
 from dashboards.views.teams import new_password
 from dashboards.visit import Page, Visit
 from gateway.console.question import (
@@ -100,9 +101,10 @@ async def update(visit: Visit) -> Response:
     """Change a user's role everywhere; roles in teams stay."""
     user = await _found(visit)
     try:
-        await visit.site.books.ask(UPDATE_USER, (user.user_id, UserPatch(grants=_role(visit), within="")))
+        user = await visit.site.books.ask(UPDATE_USER, (user.user_id, UserPatch(grants=_role(visit), within="")))
     except BadRequest as error:
         return await _listed(visit, {f"user {user.user_id}": error.message}, 400)
+    await end_keys(visit, user)
     return visit.go(PATH, done="saved")
 
 
@@ -111,9 +113,10 @@ async def switch(visit: Visit) -> Response:
     user = await _found(visit)
     try:
         patch = UserPatch(disabled=visit.form.get("disabled") == "yes")
-        await visit.site.books.ask(UPDATE_USER, (user.user_id, patch))
+        user = await visit.site.books.ask(UPDATE_USER, (user.user_id, patch))
     except BadRequest as error:
         return await _listed(visit, {f"user {user.user_id}": error.message}, 400)
+    await end_keys(visit, user)
     return visit.go(PATH, done="saved")
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from dashboards.door import form_token
 from dashboards.pages import PAGES
-from gateway.console.question import USERS
+from gateway.console.question import CREATE_USER, SIGN_IN, USERS, NewUser, SignIn
+from gateway.console.roles import Grant, Role
 from gateway.types.budgets import SET_BUDGET, NewBudget, Scope, Window
 from gateway.types.keys import NewKey
 from tests.integration.console.conftest import post
@@ -160,6 +161,27 @@ def test_an_admin_makes_and_changes_no_owner(house: House) -> None:
     assert post(house, "admin", f"/console/users/{viewer.user_id}", role="owner").status_code == 403
     assert post(house, "admin", "/console/users", login="more", role="owner").status_code == 403
     assert {user.login: user for user in house.do(house.stage.keeper.ask(USERS))} == users
+
+
+@pytest.mark.parametrize("how", ["switched off", "another role", "no member", "a lesser member"])
+def test_who_may_no_longer_use_the_playground_has_no_key_of_it(house: House, how: str) -> None:
+    """The key of the page would have run models, and spent a team's money, for up to twelve hours more."""
+    keeper, login = house.stage.keeper, how.replace(" ", "-")
+    everywhere = how in ("switched off", "another role")
+    grant = Grant(Role.ADMIN) if everywhere else Grant(Role.TEAM_ADMIN, "default")
+    user = house.do(keeper.ask(CREATE_USER, (NewUser(login, login, (grant,), "a long enough password", False),)))
+    signed_in = house.do(keeper.ask(SIGN_IN, (SignIn(login, "a long enough password", "10.0.0.9", ""),)))
+    house.tokens[login] = signed_in.token
+    assert post(house, login, "/console/playground/key", team="default").status_code == 200
+    assert f"playground of {login}" in {key.name for key in house.do(keeper.keys("default"))}
+    path, fields = {
+        "switched off": (f"/console/users/{user.user_id}/switch", {"disabled": "yes"}),
+        "another role": (f"/console/users/{user.user_id}", {"role": "viewer"}),
+        "no member": ("/console/teams/default/members/remove", {"user": user.user_id}),
+        "a lesser member": ("/console/teams/default/members", {"login": login, "role": "viewer"}),
+    }[how]
+    assert post(house, "owner", path, **fields).status_code == 303
+    assert f"playground of {login}" not in {key.name for key in house.do(keeper.keys("default"))}
 
 
 def test_a_form_of_another_site_is_refused(house: House) -> None:
