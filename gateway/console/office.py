@@ -20,7 +20,7 @@ from gateway.console.usage import handlers as handlers_of
 from gateway.console.users import Users
 from gateway.db.office import Duty, Office, Premises
 from gateway.types.actor import ACTING, Actor
-from gateway.types.errors import Unauthorized
+from gateway.types.errors import BadRequest, Unauthorized
 from gateway.types.method import Handler, Method
 
 SWEEP_S: Final = 600.0
@@ -100,5 +100,15 @@ class Desk:
         return await self.users.set_password(user_id, password, must_change=must_change)
 
     async def change_password(self, user_id: str, present: str, password: str, token: str) -> asked.User:
-        """See ``CHANGE_PASSWORD``."""
-        return await self.users.change_password(user_id, present, password, digest_of(token))
+        """See ``CHANGE_PASSWORD``. A session that was stolen guesses no more often than who has none."""
+        async with self._turn:
+            now = time.monotonic()
+            self._attempts.admit(user_id, user_id, now)
+            try:
+                user = await self.users.change_password(user_id, present, password, digest_of(token))
+            except BadRequest as error:
+                if error.param == "present":
+                    self._attempts.failed(user_id, user_id, now)
+                raise
+            self._attempts.succeeded(user_id, user_id)
+        return user

@@ -159,6 +159,18 @@ async def test_guesses_that_come_together_are_counted_one_by_one(keeper: Keeper)
     assert [type(each) for each in told] == [Unauthorized] * 8 + [RateLimited] * 92
 
 
+async def test_who_has_a_session_guesses_no_more_often(keeper: Keeper) -> None:
+    """The present password is asked for so that a stolen session does not become a stolen login."""
+    signed_in = await keeper.ask(asked.FIRST_OWNER, (ADA,))
+    change = (signed_in.session.user.user_id, "guess guess guess", "another long password", signed_in.token)
+    for _ in range(8):
+        with pytest.raises(BadRequest, match="not your present password"):
+            await keeper.ask(asked.CHANGE_PASSWORD, change)
+    with pytest.raises(RateLimited):
+        await keeper.ask(asked.CHANGE_PASSWORD, (change[0], PASSWORD, *change[2:]))
+    assert await keeper.ask(asked.SIGN_IN, (ADA,)), "who knows the password may still sign in"
+
+
 async def test_the_last_owner_stays(keeper: Keeper) -> None:
     """Nobody can lock everybody out."""
     owner = await keeper.ask(asked.USER, ((await keeper.ask(asked.FIRST_OWNER, (ADA,))).session.user.user_id,))
