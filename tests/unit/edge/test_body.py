@@ -151,6 +151,13 @@ def test_a_link_names_nothing_of_the_engines_host(kind: str, link: str) -> None:
         openai_chat.read(asking({"type": kind, kind: {"url": good}}), openrouter=False)
 
 
+@pytest.mark.parametrize("kind", ["image_embeds", "audio_embeds"])
+def test_tensors_are_not_passed_on(kind: str) -> None:
+    """Engines unpickle them: as content they were handed on, as `prompt_embeds` never."""
+    with pytest.raises(BadRequest, match=f"{kind} is not passed on"):
+        openai_chat.read(asking({"type": kind, kind: "gAJ9cQAu"}), openrouter=False)
+
+
 def asking(part: dict[str, Any]) -> dict[str, Any]:
     """Return a chat request with ``part``."""
     return {"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, part]}]}
