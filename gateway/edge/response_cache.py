@@ -221,8 +221,10 @@ def slot_of(exchange: Exchange, call: Call, principal: Principal) -> Slot | None
             digest.update(b"\0%s:%s" % (name, headers[name]))
     digest.update(b"\0\0")
     digest.update(exchange.body)
-    # What guardrails and presets make of it: an answer of before they changed is none to the same body now.
-    digest.update(repr(principal.rule).encode() + msgspec.json.encode(call.body))
+    # What the key's models, guardrails and presets make of it: an answer of before they changed is none to the same
+    # body now.
+    models = sorted(principal.models) if principal.models is not None else None
+    digest.update(repr((principal.rule, models)).encode() + msgspec.json.encode(call.body))
     return Slot(principal.key_id, digest.digest(), _ttl(said))
 
 

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from gateway.types.keys import KeyPatch
 from tests.fakes.paths import ASKED, CHAT, Scene, scene
 from tests.harness import chat_body
 
@@ -101,6 +102,19 @@ async def test_only_the_very_same_request_hits(shared: Scene) -> None:
     private = await shared.ask(CACHE, **asked, provider={"zdr": True})
     assert status(private) == ""
     assert shared.asked == before + len(others) + 4
+
+
+async def test_a_key_gets_no_answer_of_a_model_that_it_may_no_longer_use(shared: Scene) -> None:
+    """The cache is no way round what the key was restricted to since."""
+    key = await shared.stage.new_key()
+    for wanted in ("MISS", "HIT"):
+        assert status(await shared.ask(CACHE, key=key.key, user="restricted")) == wanted
+    await shared.stage.keeper.update_key(key.record.key_id, KeyPatch(models=("another/model",)))
+    async with asyncio.timeout(5):
+        while (answer := await shared.ask({}, key=key.key)).status_code != 403:
+            await asyncio.sleep(0.05)
+    answer = await shared.ask(CACHE, key=key.key, user="restricted")
+    assert (answer.status_code, status(answer)) == (403, "")
 
 
 async def test_it_can_be_cleared_and_it_ends(shared: Scene) -> None:
