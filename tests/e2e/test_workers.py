@@ -261,6 +261,11 @@ async def test_the_other_worker_goes_on_when_one_is_killed(cluster: WeirProcess,
     victim, other = cluster.workers
     async with clients(cluster) as (first, second), asyncio.TaskGroup() as group:
         _, limited = await new_key(second, concurrent=1)
+
+        async def known() -> bool:  # a worker that has not found a new keeper yet knows no key that was made since
+            return (await first.get("/api/v1/key", headers=limited)).status_code == 200
+
+        await until(known)
         lost = await begun(group, first, LONG, headers=limited)
         kept = await begun(group, second, SHORT)
         os.kill(victim, signal.SIGKILL)
