@@ -9,10 +9,13 @@ in the unit of work. A password is in no message.
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections.abc import Mapping
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
 from sqlalchemy import URL, event, make_url, text
 from sqlalchemy.exc import ArgumentError
@@ -22,10 +25,16 @@ from gateway.db.bulletin import QUIET_S, Bulletin
 from gateway.db.postgresql import postgresql_engine
 from gateway.db.sqlite import THREAD, sqlite_engine
 
+if TYPE_CHECKING:
+    from sqlalchemy.pool import ConnectionPoolEntry
+
 SQLITE: Final = "sqlite+aiosqlite"
 POSTGRESQL: Final = "postgresql+asyncpg"
 _ALIASES: Final = {"postgresql": POSTGRESQL, "postgres": POSTGRESQL}
 _MEND: Final = f"write {SQLITE}:///path/to/weir.db or {POSTGRESQL}://user:password@host/database"
+_LAST_STATEMENT_S: Final = 5.0
+"""Seconds that a cancelled statement gets to end, when its database is closed."""
+_LOOK_S: Final = 0.001
 _NUMBERS: Final = text("SELECT topic, number FROM change_number")
 _QUERY: Final = frozenset({"host", "port", "user", "password", "sslmode", "ssl"})
 
@@ -47,7 +56,17 @@ class Database:
         reader: engine whose connections cannot write; each transaction sees one state of the database.
     """
 
-    __slots__ = ("_url", "_written", "bulletin", "links", "partitioned", "reader", "reading_links", "writer")
+    __slots__ = (
+        "_threads",
+        "_url",
+        "_written",
+        "bulletin",
+        "links",
+        "partitioned",
+        "reader",
+        "reading_links",
+        "writer",
+    )
 
     def __init__(self, url: str, *, patient: bool = False) -> None:
         """Prepare connections to ``url``; none is opened yet.
@@ -72,6 +91,9 @@ class Database:
             event.listen(self.reader.sync_engine, "connect", self._note_reading_link)
         else:
             event.listen(self.writer.sync_engine, "checkin", self._note_writing)
+            self._threads: WeakSet[threading.Thread] = WeakSet()
+            for engine in (self.writer, self.reader):
+                event.listen(engine.sync_engine, "connect", self._note_thread)
 
     @property
     def url(self) -> str:
@@ -85,6 +107,11 @@ class Database:
         It ends after ``QUIET_S`` at the latest, see there.
         """
         return object() if self.partitioned else (self._written, monotonic() // QUIET_S)
+
+    def _note_thread(self, _connection: object, record: ConnectionPoolEntry) -> None:
+        """Take note of the thread that serves a new connection to a file."""
+        ident = record.info.get(THREAD)
+        self._threads.update(thread for thread in threading.enumerate() if thread.ident == ident)
 
     def _note_writing(self, *_: object) -> None:
         """Take note that the writing connection is given back: whatever wrote has ended."""
@@ -105,9 +132,16 @@ class Database:
             return {row.topic: row.number for row in await connection.execute(_NUMBERS)}
 
     async def close(self) -> None:
-        """Close all connections; the writer's last, because it folds SQLite's write-ahead log into the file."""
+        """Close all connections; the writer's last, because it folds SQLite's write-ahead log into the file.
+
+        A connection whose user was cancelled ends with its statement, in a thread that needs the loop to the last.
+        """
         await self.reader.dispose()
         await self.writer.dispose()
+        if not self.partitioned:
+            ends = monotonic() + _LAST_STATEMENT_S
+            while any(thread.is_alive() for thread in self._threads) and monotonic() < ends:  # noqa: ASYNC110 - threads
+                await asyncio.sleep(_LOOK_S)
 
 
 def thread_seconds(connection: AsyncConnection) -> float:
