@@ -154,12 +154,12 @@ async def test_an_engine_dies_under_its_answers(tmp_path: Path, slow_server: Lla
             client = stage.openai()
 
             async def ask(number: int) -> ChatCompletion:
-                answer: ChatCompletion = await client.chat.completions.create(**request(f"{number}", max_tokens=60))
+                answer: ChatCompletion = await client.chat.completions.create(**request(f"{number}", max_tokens=160))
                 return answer
 
             async def stream(number: int) -> str:
                 text = ""
-                answer: Any = await client.chat.completions.create(**request(f"{number}", max_tokens=60), stream=True)
+                answer: Any = await client.chat.completions.create(**request(f"{number}", max_tokens=160), stream=True)
                 async for chunk in answer:
                     text += chunk.choices[0].delta.content or ""
                     finish = chunk.choices[0].finish_reason
@@ -175,7 +175,7 @@ async def test_an_engine_dies_under_its_answers(tmp_path: Path, slow_server: Lla
             ends = await asyncio.gather(*streamed)
             for answer in answers:
                 assert answer.usage is not None
-                assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (60, "length")
+                assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (160, "length")
             assert all(ends)
             later = await ask(9)
             assert later.choices[0].finish_reason == "length"
@@ -190,6 +190,6 @@ async def test_an_engine_dies_under_its_answers(tmp_path: Path, slow_server: Lla
             assert [row.status for row in rows if row not in lost] == ["ok"] * 9
             for record in found:
                 paid = [row for row in record.attempts if row.status != "failed"]
-                assert sum(row.usage.completion for row in paid) == 60
+                assert sum(row.usage.completion for row in paid) == 160
             report = await stage.keeper.audit()
             assert report.ok, report.mismatches
