@@ -52,14 +52,14 @@ async def _listed(visit: Visit, period: str = "", error: str = "") -> Response:
 
 def _waits(opened: list[str], today: int) -> dict[str, str]:
     """Return what each of the open periods waits for before it can be closed; the one that can be is not among them."""
-    found = {each: f"after {min(opened)}" for each in opened}
+    due, waits = min(opened, default=""), {}
     for each in opened:
         last = days_of(each)[1]
         if last >= today:
-            found[each] = f"ends with {day_text(last)}"
-        elif each == min(opened):
-            del found[each]
-    return found
+            waits[each] = f"ends with {day_text(last)}"
+        elif each != due:
+            waits[each] = f"after {due}"
+    return waits
 
 
 async def period(visit: Visit) -> Response:

@@ -46,6 +46,8 @@ SERVICE_TIERS: Final = ("flex", "priority", "batch")
 """Service tiers that may have rates of their own."""
 BASIS_POINTS: Final = 10_000
 """Basis points in a whole: 1,250 of them are 12.5 percent."""
+TERMS_WHOLE: Final = BASIS_POINTS * BASIS_POINTS
+"""How many times too large ``at_terms`` is, so that nothing is rounded."""
 
 
 class Rates(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -157,13 +159,18 @@ def nano_from_pico(pico: int) -> int:
     return nano
 
 
+def at_terms(amount: int, discount: int, markup: int) -> int:
+    """Return ``amount`` less ``discount`` and plus ``markup`` (basis points), times ``TERMS_WHOLE`` to be exact."""
+    return amount * (BASIS_POINTS - discount) * (BASIS_POINTS + markup)
+
+
 def nano_at_terms(pico: int, discount: int, markup: int) -> int:
     """Return ``pico`` (pico-USD) less ``discount`` and plus ``markup`` (basis points) in nano-USD, half to even.
 
     The exact product is rounded once; what discount and markup leave is never rounded in between.
     """
-    whole = PICO_PER_NANO * BASIS_POINTS * BASIS_POINTS
-    nano, rest = divmod(pico * (BASIS_POINTS - discount) * (BASIS_POINTS + markup), whole)
+    whole = PICO_PER_NANO * TERMS_WHOLE
+    nano, rest = divmod(at_terms(pico, discount, markup), whole)
     if 2 * rest > whole or (2 * rest == whole and nano & 1):
         nano += 1
     return nano
@@ -192,7 +199,7 @@ def usd_per_million_text(rate: int, discount: int = 0, markup: int = 0) -> str:
     It is less ``discount`` and plus ``markup`` (basis points).
     """
     if discount or markup:
-        return _decimal(rate * (BASIS_POINTS - discount) * (BASIS_POINTS + markup), _RATE_DECIMALS + 8)
+        return _decimal(at_terms(rate, discount, markup), _RATE_DECIMALS + 8)
     return _decimal(rate, _RATE_DECIMALS)
 
 

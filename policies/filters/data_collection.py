@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from gateway.fleet.snapshot import Candidate
-from gateway.routing.interface import RouteRequest
 from gateway.types.preferences import Preferences
-from policies.filters.wish import WishFilter
+from policies.filters.wish import PlainWishFilter
 
 
-class DataCollectionFilter(WishFilter):
+class DataCollectionFilter(PlainWishFilter):
     """Obeys ``provider.data_collection: deny``."""
 
     name: ClassVar[str] = "data_collection"
@@ -20,11 +19,6 @@ class DataCollectionFilter(WishFilter):
         """Whether the caller denies it."""
         return wishes.deny_collection
 
-    def objection(
-        self,
-        request: RouteRequest,  # noqa: ARG002 - the wish alone counts
-        wishes: Preferences,  # noqa: ARG002 - it is wished or it is not
-        candidate: Candidate,
-    ) -> str:
+    def objection(self, wishes: Preferences, candidate: Candidate) -> str:  # noqa: ARG002 - it is wished or it is not
         """Object to what may store prompts."""
         return f"{candidate.endpoint.provider} may store prompts" if candidate.replica.backend.collects else ""

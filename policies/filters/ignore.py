@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from gateway.fleet.snapshot import Candidate
-from gateway.routing.interface import RouteRequest
 from gateway.types.preferences import Preferences
-from policies.filters.wish import WishFilter
+from policies.filters.wish import PlainWishFilter
 
 
-class IgnoreFilter(WishFilter):
+class IgnoreFilter(PlainWishFilter):
     """Obeys ``provider.ignore``."""
 
     name: ClassVar[str] = "ignore"
@@ -20,11 +19,6 @@ class IgnoreFilter(WishFilter):
         """Whether the caller names what must not serve."""
         return bool(wishes.ignore)
 
-    def objection(
-        self,
-        request: RouteRequest,  # noqa: ARG002 - the wish alone counts
-        wishes: Preferences,
-        candidate: Candidate,
-    ) -> str:
+    def objection(self, wishes: Preferences, candidate: Candidate) -> str:
         """Object to what the caller named."""
         return "" if candidate.names.isdisjoint(wishes.ignore) else f"{candidate.endpoint.slug} is in provider.ignore"

@@ -7,7 +7,15 @@ from typing import ClassVar
 from gateway.fleet.snapshot import Candidate
 from gateway.pricing.charge import chosen
 from gateway.routing.interface import RouteRequest
-from gateway.types.money import BASIS_POINTS, DEFAULT_TIER, PICO_PER_NANO, nano_at_terms, usd_per_million_text, usd_text
+from gateway.types.money import (
+    DEFAULT_TIER,
+    PICO_PER_NANO,
+    TERMS_WHOLE,
+    at_terms,
+    nano_at_terms,
+    usd_per_million_text,
+    usd_text,
+)
 from gateway.types.preferences import Preferences
 from policies.filters.wish import WishFilter
 
@@ -26,7 +34,7 @@ class MaxPriceFilter(WishFilter):
         """Whether the caller sets a limit."""
         return wishes.max_price is not None
 
-    def objection(self, request: RouteRequest, wishes: Preferences, candidate: Candidate) -> str:
+    def judged(self, request: RouteRequest, wishes: Preferences, candidate: Candidate) -> str:
         """Object to the first class that is too dear."""
         limit, endpoint = wishes.max_price, candidate.endpoint
         if limit is None:
@@ -34,14 +42,13 @@ class MaxPriceFilter(WishFilter):
         sold, slug = endpoint.sold_to(request.team)[0], endpoint.slug
         terms = sold.discount, sold.markup
         price = chosen(sold, request.service_tier or DEFAULT_TIER, request.prompt_tokens)
-        whole, part = BASIS_POINTS * BASIS_POINTS, (BASIS_POINTS - terms[0]) * (BASIS_POINTS + terms[1])
         for name, most, rate in (
             ("prompt", limit.prompt, price.prompt),
             ("completion", limit.completion, price.completion),
             ("audio", limit.audio, price.prompt if price.audio_prompt is None else price.audio_prompt),
         ):
-            if most is not None and rate * part > most * whole:
+            if most is not None and at_terms(rate, *terms) > most * TERMS_WHOLE:
                 return f"{slug} costs {usd_per_million_text(rate, *terms)} USD per million {name} tokens"
-        if limit.request is not None and price.request * part > limit.request * whole:
+        if limit.request is not None and at_terms(price.request, *terms) > limit.request * TERMS_WHOLE:
             return f"{slug} costs {usd_text(nano_at_terms(price.request * PICO_PER_NANO, *terms))} USD per request"
         return ""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from gateway.fleet.snapshot import Candidate
-from gateway.routing.interface import RouteRequest
 from gateway.types.preferences import Preferences
-from policies.filters.wish import WishFilter
+from policies.filters.wish import PlainWishFilter
 
 
-class OnlyFilter(WishFilter):
+class OnlyFilter(PlainWishFilter):
     """Obeys ``provider.only``, and ``provider.order`` where the caller wants no fallbacks."""
 
     name: ClassVar[str] = "only"
@@ -20,12 +19,7 @@ class OnlyFilter(WishFilter):
         """Whether the caller names what may serve."""
         return bool(wishes.only) or (bool(wishes.order) and not wishes.allow_fallbacks)
 
-    def objection(
-        self,
-        request: RouteRequest,  # noqa: ARG002 - the wish alone counts
-        wishes: Preferences,
-        candidate: Candidate,
-    ) -> str:
+    def objection(self, wishes: Preferences, candidate: Candidate) -> str:
         """Object to what the caller did not name."""
         if wishes.only and candidate.names.isdisjoint(wishes.only):
             return f"{candidate.endpoint.slug} is not in provider.only"

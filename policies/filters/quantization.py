@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from gateway.fleet.snapshot import Candidate
-from gateway.routing.interface import RouteRequest
 from gateway.types.preferences import UNKNOWN_QUANTIZATION, Preferences
-from policies.filters.wish import WishFilter
+from policies.filters.wish import PlainWishFilter
 
 
-class QuantizationFilter(WishFilter):
+class QuantizationFilter(PlainWishFilter):
     """Obeys ``provider.quantizations``; an endpoint without a configured one is ``unknown``."""
 
     name: ClassVar[str] = "quantization"
@@ -20,12 +19,7 @@ class QuantizationFilter(WishFilter):
         """Whether the caller names quantizations."""
         return bool(wishes.quantizations)
 
-    def objection(
-        self,
-        request: RouteRequest,  # noqa: ARG002 - the wish alone counts
-        wishes: Preferences,
-        candidate: Candidate,
-    ) -> str:
+    def objection(self, wishes: Preferences, candidate: Candidate) -> str:
         """Object to a quantization that the caller did not name."""
         quantization = (candidate.endpoint.quantization or UNKNOWN_QUANTIZATION).casefold()
         if quantization in wishes.quantizations:

@@ -9,10 +9,10 @@ from gateway.engines.parameters import SOFT
 from gateway.fleet.snapshot import Candidate
 from gateway.routing.interface import Drop, RouteRequest
 from gateway.types.preferences import Preferences
-from policies.filters.wish import WishFilter
+from policies.filters.wish import PlainWishFilter
 
 
-class SupportedParametersFilter(WishFilter):
+class SupportedParametersFilter(PlainWishFilter):
     """Obeys ``provider.require_parameters``: only endpoints that support every parameter of the request may serve.
 
     When it is not set, a few parameters that change what an answer is (``response_format``, ``tools``, ``verbosity``)
@@ -42,12 +42,7 @@ class SupportedParametersFilter(WishFilter):
         """Whether the request uses parameters that matter."""
         return bool(wishes.parameters) and (wishes.require_parameters or not SOFT.isdisjoint(wishes.parameters))
 
-    def objection(
-        self,
-        request: RouteRequest,  # noqa: ARG002 - the wish alone counts
-        wishes: Preferences,
-        candidate: Candidate,
-    ) -> str:
+    def objection(self, wishes: Preferences, candidate: Candidate) -> str:
         """Object to what lacks a parameter."""
         return _lacking(candidate, wishes.parameters)
 

@@ -41,7 +41,7 @@ class WishFilter(ABC):
             return candidates
         kept = []
         for candidate in candidates:
-            reason = self.objection(request, wishes, candidate)
+            reason = self.judged(request, wishes, candidate)
             if reason:
                 drops.append(Drop(candidate, self.name, reason))
             else:
@@ -53,5 +53,17 @@ class WishFilter(ABC):
         """Whether ``wishes`` hold this one."""
 
     @abstractmethod
-    def objection(self, request: RouteRequest, wishes: Preferences, candidate: Candidate) -> str:
+    def judged(self, request: RouteRequest, wishes: Preferences, candidate: Candidate) -> str:
         """Return what of ``wishes`` speaks against ``candidate`` for ``request``, or nothing."""
+
+
+class PlainWishFilter(WishFilter):
+    """One that says the same of every request with these wishes."""
+
+    def judged(self, request: RouteRequest, wishes: Preferences, candidate: Candidate) -> str:  # noqa: ARG002 - so it is
+        """See ``WishFilter``."""
+        return self.objection(wishes, candidate)
+
+    @abstractmethod
+    def objection(self, wishes: Preferences, candidate: Candidate) -> str:
+        """Return what of ``wishes`` speaks against ``candidate``, or nothing."""

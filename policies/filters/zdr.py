@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from gateway.fleet.snapshot import Candidate
-from gateway.routing.interface import RouteRequest
 from gateway.types.preferences import Preferences
-from policies.filters.wish import WishFilter
+from policies.filters.wish import PlainWishFilter
 
 
-class ZdrFilter(WishFilter):
+class ZdrFilter(PlainWishFilter):
     """Obeys ``provider.zdr``: only backends that are configured with zero data retention may serve."""
 
     name: ClassVar[str] = "zdr"
@@ -20,11 +19,6 @@ class ZdrFilter(WishFilter):
         """Whether the caller wants nothing kept."""
         return wishes.zdr
 
-    def objection(
-        self,
-        request: RouteRequest,  # noqa: ARG002 - the wish alone counts
-        wishes: Preferences,  # noqa: ARG002 - it is wished or it is not
-        candidate: Candidate,
-    ) -> str:
+    def objection(self, wishes: Preferences, candidate: Candidate) -> str:  # noqa: ARG002 - it is wished or it is not
         """Object to what keeps something."""
         return "" if candidate.replica.backend.zdr else f"{candidate.endpoint.provider} has no zero data retention"

@@ -10,7 +10,7 @@ import msgspec
 from gateway.fleet.snapshot import Candidate, Endpoint
 from gateway.pricing.charge import chosen
 from gateway.routing.interface import NoParams, RouteRequest
-from gateway.types.money import BASIS_POINTS, DEFAULT_TIER, PICO_PER_NANO
+from gateway.types.money import DEFAULT_TIER, PICO_PER_NANO, at_terms
 from gateway.types.preferences import Sort
 from policies.tiers.quality import quality_ranks
 
@@ -75,7 +75,7 @@ def _price(request: RouteRequest, endpoint: Endpoint) -> float:
         + request.expected_tokens * price.completion
         + price.request * PICO_PER_NANO
     )
-    return listed * (BASIS_POINTS - sold.discount) * (BASIS_POINTS + sold.markup)
+    return at_terms(listed, sold.discount, sold.markup)
 
 
 def _filled(measures: Sequence[float | None]) -> Sequence[float]:
