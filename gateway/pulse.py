@@ -25,10 +25,7 @@ _LONGEST_LOOK: Final = 1.0
 class Pulse:
     """To be made before the fork; whoever watches says ``forget`` before each fork."""
 
-    __slots__ = ("_looked", "_memory", "_seen", "still")
-
-    still: float
-    """Seconds without a sign, as far as was looked; 0 before the first one."""
+    __slots__ = ("_looked", "_memory", "_seen", "_still")
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, mmap.PAGESIZE)  # shared with who is forked later
@@ -39,21 +36,24 @@ class Pulse:
     def forget(self, now: float) -> None:
         """Begin anew with a process that has given no sign yet; ``now`` is monotonic seconds."""
         self._memory[0] = self._seen = 0
-        self._looked, self.still = now, 0.0
+        self._looked, self._still = now, 0.0
 
     def look(self, now: float) -> float:
-        """Return ``still`` after another look."""
+        """Look; return the seconds without a sign, as far as was looked: 0 before the first one."""
         count, passed = self._memory[0], min(now - self._looked, _LONGEST_LOOK)
         self._looked = now
-        self.still = self.still + passed if count and count == self._seen else 0.0
+        self._still = self._still + passed if count and count == self._seen else 0.0
         self._seen = count
-        return self.still
+        return self._still
 
     # Who is watched
 
-    async def give(self) -> None:
-        """Give signs for as long as the loop runs; from now on the process says where it is when ``ASKED``."""
+    async def give(self, every: float = PULSE_S) -> None:
+        """Give a sign ``every`` so many seconds while the loop runs.
+
+        From now on the process says where it is when it is ``ASKED``.
+        """
         faulthandler.register(ASKED)  # written by the handler itself: also while Python is stuck
         while True:
             self._memory[0] = self._memory[0] % 255 + 1
-            await asyncio.sleep(paused(PULSE_S))
+            await asyncio.sleep(paused(every))

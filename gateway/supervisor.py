@@ -37,6 +37,7 @@ STEADY_AFTER: Final = 10.0
 LAST_WORDS: Final = 1.0
 """Seconds that a child which hangs has to say where."""
 LOOK_S: Final = 1.0
+"""Seconds between two looks at what children will start with."""
 _POLL: Final = 0.2
 _END_POLL: Final = 0.02
 _SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD})
@@ -122,7 +123,7 @@ class Supervisor:
         self._grace = grace
         self._patience = patience
         self._work = work
-        self._look = look or (lambda *, asked: None)  # noqa: ARG005 - there is nothing to look at
+        self._look = look
         self._look_at = 0.0
         self._children = [Child("keeper"), *(Child("worker") for _ in range(workers))]
         self._leash, self._hand = os.pipe()
@@ -143,13 +144,7 @@ class Supervisor:
         gc.freeze()  # a child that looked through it for garbage would write on, and so copy, every page of it
         try:
             while not self._stopping:
-                if self._reloading or time.monotonic() >= self._look_at:
-                    self._look_at = time.monotonic() + LOOK_S
-                    self._look(asked=self._reloading)
-                if self._reloading:
-                    self._reloading = False
-                    for child in self._children:
-                        child.signal(signal.SIGHUP)
+                self._heed()
                 self._tend()
                 ready, _, _ = select.select([self._wake], [], [], _POLL)
                 if ready:
@@ -158,6 +153,17 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             self._shut_down()
         return 0
+
+    def _heed(self) -> None:
+        """Look at what children will start with, now and then, and pass on that it is to be read anew."""
+        asked, now = self._reloading, time.monotonic()
+        if self._look is not None and (asked or now >= self._look_at):
+            self._look_at = now + LOOK_S
+            self._look(asked=asked)
+        if asked:
+            self._reloading = False
+            for child in self._children:
+                child.signal(signal.SIGHUP)
 
     def _tend(self) -> None:
         """Start what is due, bury what has died, end what hangs."""

@@ -16,7 +16,6 @@ from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from gateway import pulse as signs_of_life
 from gateway import supervisor
 from gateway.pulse import Pulse
 from tests.fakes.forks import Fork, tell
@@ -76,8 +75,7 @@ def supervise(talking: Connection, kind: str, refused: tuple[int, ...] = (), pat
 
 
 async def _life(pulse: Pulse, seconds: float) -> None:
-    signs_of_life.PULSE_S = 0.05  # type: ignore[misc] # no sign is late where one is missed after a second
-    signs = asyncio.create_task(pulse.give())
+    signs = asyncio.create_task(pulse.give(0.05))  # no sign is late where one is missed after a second
     await asyncio.sleep(seconds)
     signs.cancel()
 
@@ -123,14 +121,20 @@ class Overseer:
 
     def __init__(self, fork: Fork) -> None:
         self._fork = fork
+        self._aside: list[list[str]] = []
         self.pid = int(self.heard("supervisor")[0])
 
     def heard(self, word: str) -> list[str]:
-        """Wait for the next line that begins with ``word``; return the rest of it."""
+        """Wait for the next line that begins with ``word``; return the rest of it. Others stay to be heard."""
+        for place, (first, *rest) in enumerate(self._aside):
+            if first == word:  # keeper and worker say theirs in either order
+                del self._aside[place]
+                return rest
         for line in self._fork.said:
-            first, *rest = line.decode().split(" ")
+            first, *rest = line.decode().strip().split(" ")
             if first == word:
-                return [each.strip() for each in rest]
+                return rest
+            self._aside.append([first, *rest])
         raise AssertionError(f"it ended without saying {word}")
 
     def signal(self, number: signal.Signals) -> None:
