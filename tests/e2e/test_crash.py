@@ -273,7 +273,7 @@ async def test_ctrl_c_pressed_again_ends_it_as_cleanly_as_once(serve: Serve) -> 
     process = serve().ready()
     begun = asyncio.Event()
     async with caller(process.url) as http:
-        answer = asyncio.create_task(ask(http, max_tokens=100, watch=lambda _seen: begun.set()))
+        answer = asyncio.create_task(ask(http, max_tokens=1200, watch=lambda _seen: begun.set()))
         await begun.wait()
         process.signal(signal.SIGINT)
         await presently(lambda: httpx.get(f"{process.url}/ready").status_code == 503)
